@@ -1,0 +1,1 @@
+"""One file per model family; the only folder that imports transformers' model classes."""

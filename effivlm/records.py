@@ -1,0 +1,235 @@
+"""The records that travel through a run, one per arrow of the flow.
+
+Options become `Cell`s, a task yields `Sample`s, a run turns both into `Answer`s and `Outcome`s, and the report is made of
+outcomes alone. Everything stored is made of JSON types and reads back equal under `SCHEMA`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SCHEMA = 1
+STATUSES = ("ok", "failed", "unsupported", "interrupted")
+PARTS = ("quality", "ttft", "decode")
+
+
+class Unsupported(ValueError):
+    """A (model, method, budget) that cannot exist; the message is the reason the report shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The fraction that stays, exact: 0 < keep <= 1.
+
+    Built with `Budget.parse("0.10")`; a float would lose tokens (int(1000 * (1 - 0.9)) is 99).
+    """
+
+    keep: Fraction
+
+    def __post_init__(self) -> None:
+        if not 0 < self.keep <= 1:
+            raise ValueError(f"budget {float(self.keep):g} is not a fraction that stays: it must lie in (0, 1], e.g. 0.10")
+
+    @classmethod
+    def parse(cls, text: str | float | Fraction) -> Budget:
+        """Read a decimal such as "0.10"; ValueError names the text when it is no number in (0, 1]."""
+        try:
+            keep = text if isinstance(text, Fraction) else Fraction(str(text).strip())
+        except (ValueError, ZeroDivisionError):
+            raise ValueError(f"budget {text!r} is not a number: it must be a decimal in (0, 1], e.g. 0.10") from None
+        return cls(keep)
+
+    def of(self, total: int, at_least: int = 1) -> int:
+        """How many of `total` stay: rounded half up, never under `at_least`, never over `total`."""
+        return min(total, max(at_least, math.floor(self.keep * total + Fraction(1, 2))))
+
+    @property
+    def label(self) -> str:
+        """The form in case ids: two decimals, more only where two would lie (0.10, 0.015)."""
+        value = float(self.keep)
+        return f"{value:.2f}" if Fraction(f"{value:.2f}") == self.keep else f"{value:.12g}"
+
+    def __float__(self) -> float:
+        return float(self.keep)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One question: text of the user's turn, images or video frames, and the accepted answers."""
+
+    id: str
+    prompt: str
+    references: tuple[str, ...]
+    images: tuple[Image, ...] = ()
+    video: tuple[Image, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def prompt_sha256(self) -> str:
+        return hashlib.sha256(self.prompt.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Cell:
+    """One case: a model, a method with its preset, a budget and a task."""
+
+    model: str
+    method: str
+    preset: str
+    keep: str
+    task: str
+
+    @property
+    def budget(self) -> Budget:
+        return Budget.parse(self.keep)
+
+    @property
+    def group(self) -> tuple[str, str]:
+        """Cells of one group share images, vision tower and prefill."""
+        return (self.model, self.task)
+
+    @property
+    def id(self) -> str:
+        """The case id, e.g. `micro_qwen2_vl-fastv-keep0.10-docvqa_micro`; other presets stand as `fastv@effivlm`."""
+        method = self.method if self.preset == "paper" else f"{self.method}@{self.preset}"
+        return f"{self.model}-{method}-keep{self.keep}-{self.task}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "keep": float(self.budget)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Cell:
+        return cls(**{**data, "keep": Budget.parse(data["keep"]).label})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one cell said to one sample. `score` is None where `error` is set: a broken sample is no zero."""
+
+    id: str
+    prompt_sha256: str
+    text: str
+    extracted: str
+    score: float | None
+    error: str = ""
+    tokens: int = 0
+    same_as_dense: bool | None = None
+    exact_as_dense: bool | None = None
+    common_prefix_tokens: int | None = None
+    prompt_tokens: int = 0
+    visual_tokens: int = 0
+    kept: int = 0
+    of: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Achieved:
+    """What was really kept, measured on tensors and summed over samples; `per_layer` is the mean kept count of each layer."""
+
+    of: str
+    asked_keep: float
+    kept: int
+    total: int
+    keep: float
+    per_layer: tuple[float, ...] = ()
+    kv_bytes: int = 0
+    kv_bytes_dense: int = 0
+    visual_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Repeated measurements of one quantity; the unit stands in the name under which it is stored."""
+
+    rounds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        ordered = sorted(self.rounds)
+        middle = len(ordered) // 2
+        return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One measured part of one cell (quality, ttft or decode)."""
+
+    cell: Cell
+    fingerprint: str
+    status: str
+    part: str = "quality"
+    reason: str = ""
+    n: int = 0
+    broken: int = 0
+    score: float | None = None
+    metric: str = ""
+    answer_type: str = ""
+    scale: float = 100.0
+    answers: tuple[Answer, ...] = ()
+    achieved: Achieved | None = None
+    costs: Mapping[str, Cost] = field(default_factory=dict)
+    engine: str = ""
+    kernel: str = ""
+    weights: str = "trained"
+    remarks: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise ValueError(f"status {self.status!r} is not one of {', '.join(STATUSES)}")
+        if self.part not in PARTS:
+            raise ValueError(f"part {self.part!r} is not one of {', '.join(PARTS)}")
+
+    def with_remarks(self, *remarks: str) -> Outcome:
+        return replace(self, remarks=(*self.remarks, *remarks))
+
+    def to_json(self) -> dict[str, Any]:
+        data = asdict(self)
+        data["cell"] = self.cell.to_json()
+        data["costs"] = {name: {"rounds": list(cost.rounds), "median": cost.median} for name, cost in self.costs.items()}
+        return {"kind": "outcome", **data}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Outcome:
+        fields = {name: value for name, value in data.items() if name != "kind"}
+        achieved = fields["achieved"]
+        return cls(
+            **{
+                **fields,
+                "cell": Cell.from_json(fields["cell"]),
+                "answers": tuple(Answer(**answer) for answer in fields["answers"]),
+                "achieved": achieved and Achieved(**{**achieved, "per_layer": tuple(achieved["per_layer"])}),
+                "costs": {name: Cost(tuple(cost["rounds"])) for name, cost in fields["costs"].items()},
+                "remarks": tuple(fields["remarks"]),
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that was asked for, built once; what a run needs beside its cells."""
+
+    limit: int = 100
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+    share: bool = True
+
+
+def dump(record: Mapping[str, Any]) -> str:
+    """One JSON line; NaN and infinity are refused (ValueError) rather than written."""
+    return json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=list)
+
+
+def fingerprint(facts: Mapping[str, Any]) -> str:
+    """A short stable name for everything that determines an outcome."""
+    text = json.dumps(facts, sort_keys=True, ensure_ascii=True, allow_nan=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]

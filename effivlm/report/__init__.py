@@ -1,0 +1,1 @@
+"""Outcomes to document to page; needs neither torch nor pytest."""
