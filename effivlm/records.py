@@ -121,7 +121,7 @@ class Answer:
     extracted: str
     score: float | None
     error: str = ""
-    tokens: int = 0
+    tokens: tuple[int, ...] = ()
     same_as_dense: bool | None = None
     exact_as_dense: bool | None = None
     common_prefix_tokens: int | None = None
@@ -205,7 +205,7 @@ class Outcome:
             **{
                 **fields,
                 "cell": Cell.from_json(fields["cell"]),
-                "answers": tuple(Answer(**answer) for answer in fields["answers"]),
+                "answers": tuple(Answer(**{**answer, "tokens": tuple(answer["tokens"])}) for answer in fields["answers"]),
                 "achieved": achieved and Achieved(**{**achieved, "per_layer": tuple(achieved["per_layer"])}),
                 "costs": {name: Cost(tuple(cost["rounds"])) for name, cost in fields["costs"].items()},
                 "remarks": tuple(fields["remarks"]),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, overload
 
 from effivlm.records import Sample
 
@@ -37,3 +38,25 @@ class Task(ABC):
     def aggregate(self, scores: Sequence[float]) -> float:
         """Score of the task from its samples' scores, in [0, 1]."""
         return sum(scores) / len(scores)
+
+
+@dataclass(frozen=True, slots=True)
+class Lazy(Sequence[Sample]):
+    """`size` samples made when they are asked for, so that no more than one is held."""
+
+    size: int
+    make: Callable[[int], Sample]
+
+    def __len__(self) -> int:
+        return self.size
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
+        if isinstance(index, slice):
+            return [self.make(number) for number in range(*index.indices(self.count))]
+        if not -self.size <= index < self.size:
+            raise IndexError(index)
+        return self.make(index % self.size)

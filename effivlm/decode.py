@@ -1,0 +1,75 @@
+"""Greedy decoding of many caches as one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from effivlm.hooks import ForkedCache, KeptLayer
+
+Step = Callable[[Tensor, Tensor, ForkedCache], Tensor]
+"""Tokens [B, Q] at positions [B, Q] with a cache to logits [B, Q, vocab]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where one row begins: its compressed prompt, the token its prefill chose, and that token's position."""
+
+    cache: Sequence[KeptLayer]
+    token: int
+    position: int
+
+
+def greedy(step: Step, starts: Sequence[Start], max_new_tokens: int, eos: Collection[int], device: torch.device) -> list[list[int]]:
+    """Continue every row until an end token or `max_new_tokens`; returns token ids without the end token.
+
+    A row's answer does not depend on its company: rows share weights, not caches. Finished rows leave the batch once half of
+    it is done, so that a long answer does not keep the short ones computing.
+    """
+    answers = [[start.token] for start in starts]
+    alive = [row for row, start in enumerate(starts) if start.token not in eos]
+    if alive and max_new_tokens > 1:
+        cache = ForkedCache([starts[row].cache for row in alive], max_new_tokens)
+        _continue(step, cache, starts, answers, alive, max_new_tokens, eos, device)
+    return [answer[:-1] if answer[-1] in eos else answer for answer in answers]
+
+
+def _continue(
+    step: Step,
+    cache: ForkedCache,
+    starts: Sequence[Start],
+    answers: list[list[int]],
+    rows: list[int],
+    max_new_tokens: int,
+    eos: Collection[int],
+    device: torch.device,
+) -> None:
+    """Extend `answers` of `rows` in place."""
+    first = torch.tensor([starts[row].position for row in rows], device=device)
+    tokens = torch.tensor([answers[row][-1] for row in rows], device=device)
+    for number in range(max_new_tokens - 1):
+        tokens = step(tokens[:, None], (first + number)[:, None], cache)[:, -1].argmax(-1)
+        done = [answers[row][-1] in eos for row in rows]
+        for row, token, over in zip(rows, tokens.tolist(), done, strict=True):
+            if not over:
+                answers[row].append(token)
+        open_rows = [index for index, row in enumerate(rows) if answers[row][-1] not in eos]
+        if not open_rows:
+            return
+        if len(open_rows) * 2 <= len(rows):
+            stay = torch.tensor(open_rows, device=device)
+            cache.select(stay)
+            rows, tokens, first = [rows[index] for index in open_rows], tokens[stay], first[stay]
+
+
+def forced(step: Step, start: Start, tokens: Sequence[int], device: torch.device) -> Tensor:
+    """Logits [len(tokens), vocab] after each of the given tokens, fed one by one to one cache."""
+    cache = ForkedCache([start.cache], len(tokens))
+    rows = []
+    for number, token in enumerate(tokens):
+        at = torch.tensor([[start.position + number]], device=device)
+        rows.append(step(torch.tensor([[token]], device=device), at, cache)[0, -1])
+    return torch.stack(rows)

@@ -1,0 +1,43 @@
+"""Numbers about a run, with their units in their names."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+
+from effivlm.hooks import KeptLayer
+
+Result = TypeVar("Result")
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done all it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def timed_s(work: Callable[[], Result], device: torch.device) -> tuple[float, Result]:
+    """Seconds that `work` takes until the device is idle again, and its result."""
+    synchronise(device)
+    start = time.perf_counter()
+    result = work()
+    synchronise(device)
+    return time.perf_counter() - start, result
+
+
+def peak_memory_bytes(work: Callable[[], Result], device: torch.device) -> tuple[int, Result]:
+    """Highest memory allocated on a CUDA device while `work` runs (0 on a CPU, where nobody counts), and its result."""
+    if device.type != "cuda":
+        return 0, work()
+    torch.cuda.reset_peak_memory_stats(device)
+    result = work()
+    synchronise(device)
+    return torch.cuda.max_memory_allocated(device), result
+
+
+def kv_bytes(cache: Sequence[KeptLayer]) -> int:
+    """Bytes of all keys and values of a prompt that are kept."""
+    return sum(layer.nbytes for layer in cache)

@@ -1,0 +1,56 @@
+"""Attention of a few query rows, or summed over all of them, without a square matrix. Everything in float32."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool1d, max_pool1d
+
+BLOCK = 256
+
+
+def row_attention(queries: Tensor, keys: Tensor) -> Tensor:
+    """Causal softmax attention of the last W rows of a prompt.
+
+    Args:
+        queries: [H_q, W, D], rows N-W .. N-1, after rotary embedding.
+        keys: [H_kv, N, D]; a KV head serves H_q / H_kv query heads.
+
+    Returns:
+        [H_q, W, N] in float32; every row sums to 1.
+    """
+    heads, rows, dim = queries.shape
+    kv_heads, length, _ = keys.shape
+    grouped = queries.float().reshape(kv_heads, heads // kv_heads * rows, dim)
+    logits = (grouped @ keys.float().transpose(1, 2) / dim**0.5).reshape(heads, rows, length)
+    if rows > 1:  # the last row alone sees everything
+        later = torch.ones(rows, length, dtype=torch.bool, device=keys.device).triu(length - rows + 1)
+        logits = logits.masked_fill(later, float("-inf"))
+    return logits.softmax(-1)
+
+
+def column_means(queries: Tensor, keys: Tensor) -> Tensor:
+    """Mean attention that every key gets from all W given rows [H_q, N], block by block of rows."""
+    heads, rows, _ = queries.shape
+    length = keys.shape[1]
+    total = torch.zeros(heads, length, device=keys.device)
+    for start in range(0, rows, BLOCK):
+        end = min(start + BLOCK, rows)
+        seen = length - rows + end
+        total[:, :seen] += row_attention(queries[:, start:end], keys[:, :seen]).sum(1)
+    return total / rows
+
+
+def per_kv_head(scores: Tensor, kv_heads: int) -> Tensor:
+    """Mean of query-head scores [H_q, ...] over the query heads that share a KV head: [H_kv, ...]."""
+    return scores.unflatten(0, (kv_heads, -1)).mean(1)
+
+
+def pooled(scores: Tensor, kernel: int, kind: str) -> Tensor:
+    """Smooth scores [..., N] along positions with an odd window; "avg" counts the zero padding at borders, "max" does not."""
+    if kernel == 1:
+        return scores
+    if kind not in ("avg", "max"):
+        raise ValueError(f"pool {kind!r} is neither 'avg' nor 'max'")
+    pool = avg_pool1d if kind == "avg" else max_pool1d
+    return pool(scores[None], kernel_size=kernel, stride=1, padding=kernel // 2)[0]

@@ -1,0 +1,48 @@
+"""FastV: an image is worth half its tokens after layer 2."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from effivlm.methods._attention import column_means, row_attention
+from effivlm.methods._base import LayerPart, LayerView, best
+
+
+@dataclass(frozen=True, kw_only=True)
+class FastV(LayerPart):
+    """On entry to decoder layer `layer`, keep the K visual tokens that the layer before it attended most (arXiv 2403.06764).
+
+    The score is the mean over heads of the attention from the last prompt position; `query_rows="all"` averages over all
+    positions, as EffiVLM-Bench (arXiv 2506.00479) does. Text is never pruned.
+
+    Differs from the paper:
+    - K is rounded half up over all images of the sample;
+    - the choice is made once, in the prefill (the paper's code without a cache ranks again at every generated token);
+    - preset effivlm does not reproduce that text between images is pruned with them.
+    """
+
+    of: ClassVar[str] = "visual tokens"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}, "effivlm": {"query_rows": "all"}}
+
+    layer: int = 2
+    query_rows: str = "last"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.query_rows not in ("last", "all"):
+            raise ValueError(f"query_rows {self.query_rows!r} is neither 'last' nor 'all'")
+
+    def rows(self, length: int) -> int:
+        return 1 if self.query_rows == "last" else length
+
+    def select(self, view: LayerView, budget: int, sample_id: str) -> Tensor:
+        if self.query_rows == "last":
+            attention = row_attention(view.queries[:, -1:], view.keys)[:, 0]
+        else:
+            attention = column_means(view.queries, view.keys)
+        visual = view.visual.nonzero()[:, 0]
+        return visual[best(attention.mean(0)[visual], budget)]

@@ -1,0 +1,249 @@
+"""What all families share: load, prepare a sample, encode images, build a prompt, prefill, step.
+
+A family file says only what differs: its transformers class, where features come from, how positions run.
+"""
+
+from __future__ import annotations
+
+import gc
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from effivlm.hooks import ForkedCache, PromptCache, seams
+from effivlm.models._sources import ModelSource
+from effivlm.models._torchvision import ensure_torchvision
+from effivlm.records import Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Visual:
+    """Encoded images of one sample, in prompt order.
+
+    features [n_i, d] per image; places [n_i, 3] per image: (block, row, column) of each token, where a block is a tile or a
+    frame and -1 marks tokens that show no part of the image (newline markers).
+    """
+
+    features: tuple[Tensor, ...]
+    places: tuple[Tensor, ...]
+
+    @property
+    def counts(self) -> list[int]:
+        return [len(part) for part in self.features]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What enters the decoder: embeddings [1, N, d], positions [.., 1, N], the next position, and which entries are visual.
+
+    `image` [N] holds the number of the image (or video) an entry belongs to, -1 for text.
+    """
+
+    embeds: Tensor
+    positions: Tensor
+    next_position: int
+    image: Tensor
+
+    @property
+    def length(self) -> int:
+        return self.embeds.shape[1]
+
+    @property
+    def visual(self) -> Tensor:
+        return self.image >= 0
+
+
+class Adapter(ABC):
+    """One loaded model with its processor.
+
+    Class attributes: `model_type` as in config.json; `checkpoints` name -> folder, hub id or `package:` path;
+    `positions_after_pruning`, "compact" (new positions 0..N'-1) or "original" (a kept token keeps its own).
+    """
+
+    model_type: ClassVar[str]
+    checkpoints: ClassVar[Mapping[str, str]] = {}
+    positions_after_pruning: ClassVar[str] = "compact"
+    class_name: ClassVar[str]
+
+    def __init__(self, model: Any, processor: Any, source: ModelSource, weights: str = "trained") -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.processor = processor
+        self.source = source
+        self.weights = weights
+        self.text = model.model.language_model
+        self.layers: Sequence[nn.Module] = self.text.layers
+        self.head: nn.Module = model.get_output_embeddings()
+        self.device: torch.device = model.get_input_embeddings().weight.device
+        self.dtype: torch.dtype = model.get_input_embeddings().weight.dtype
+        eos = model.generation_config.eos_token_id
+        self.eos: frozenset[int] = frozenset([eos] if isinstance(eos, int) else eos or [])
+
+    @classmethod
+    def load(cls, source: ModelSource, device: str, dtype: str) -> Adapter:
+        """Load weights (safetensors only, no remote code) and processor.
+
+        A model that does not fit the one device is spread over all GPUs by accelerate.
+
+        Raises:
+            ValueError: the checkpoint is damaged or incomplete; names the folder and what is wrong.
+        """
+        ensure_torchvision()
+        import transformers
+        from safetensors import SafetensorError
+
+        try:
+            processor = transformers.AutoProcessor.from_pretrained(source.source, trust_remote_code=False)
+            model, info = getattr(transformers, cls.class_name).from_pretrained(
+                source.source,
+                dtype=getattr(torch, dtype),
+                device_map=_placement(source, device, dtype),
+                attn_implementation="sdpa",
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+        except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
+            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise ValueError(f"model {source.name!r}: {source.source} cannot be loaded ({type(error).__name__}: {first})") from error
+        wrong = {name: sorted(info[name]) for name in ("missing_keys", "mismatched_keys", "unexpected_keys") if info.get(name)}
+        if wrong:
+            raise ValueError(f"model {source.name!r}: {source.source} does not fit its architecture: {wrong}")
+        return cls(model, processor, source)
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        del self.model, self.text, self.layers, self.head
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @contextmanager
+    def seams(self) -> Iterator[None]:
+        """Inside, attention runs through the wrapper; afterwards the model is as it was."""
+        with seams(self.model), torch.inference_mode():
+            yield
+
+    def prepare(self, sample: Sample) -> dict[str, Any]:
+        """Processor output for one sample on the model's device: token ids [1, N], pixel values and grids."""
+        content: list[dict[str, str]] = [{"type": "image"} for _ in sample.images]
+        content += [{"type": "video"}] if sample.video else []
+        content.append({"type": "text", "text": sample.prompt})
+        text = self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        visual: dict[str, Any] = {}
+        if sample.images:
+            visual["images"] = [image.convert("RGB") for image in sample.images]
+        if sample.video:
+            visual |= self.video_arguments(sample)
+        inputs = self.processor(text=[text], return_tensors="pt", **visual)
+        return {
+            name: (value.to(self.device, self.dtype) if value.is_floating_point() else value.to(self.device))
+            if isinstance(value, Tensor)
+            else value
+            for name, value in inputs.items()
+        }
+
+    def video_arguments(self, sample: Sample) -> dict[str, Any]:
+        """Arguments of the processor for the frames of one video, sampled already."""
+        return {"videos": [[frame.convert("RGB") for frame in sample.video]], "do_sample_frames": False}
+
+    def visual_positions(self, inputs: Mapping[str, Any]) -> Tensor:
+        """Positions [V] of all visual placeholders in the prompt, ascending."""
+        ids = inputs["input_ids"][0]
+        found = torch.zeros_like(ids, dtype=torch.bool)
+        for token in self.placeholders():
+            found |= ids == token
+        return found.nonzero()[:, 0]
+
+    def placeholders(self) -> list[int]:
+        """Token ids that stand for visual features."""
+        config = self.model.config
+        tokens = (getattr(config, name, None) for name in ("image_token_id", "video_token_id"))
+        return sorted({token for token in tokens if token is not None})
+
+    @abstractmethod
+    def encode(self, inputs: Mapping[str, Any]) -> Visual:
+        """Run the vision tower and the projector; features come in the order of their placeholders."""
+
+    def positions(self, inputs: Mapping[str, Any]) -> tuple[Tensor, int]:
+        """Position ids of the whole prompt and the position of the first generated token."""
+        length = inputs["input_ids"].shape[1]
+        return torch.arange(length, device=self.device)[None], length
+
+    def prompt(self, inputs: Mapping[str, Any], visual: Visual) -> Prompt:
+        """Embed the text and put the visual features in their places.
+
+        Raises:
+            ValueError: features and placeholders differ in number.
+        """
+        ids = inputs["input_ids"]
+        places = self.visual_positions(inputs)
+        if len(places) != sum(visual.counts):
+            raise ValueError(f"{sum(visual.counts)} visual features for {len(places)} placeholders in the prompt")
+        embeds = self.model.get_input_embeddings()(ids).clone()
+        image = torch.full_like(ids[0], -1)
+        if len(places):
+            embeds[0, places] = torch.cat(visual.features).to(embeds)
+            counts = torch.tensor(visual.counts, device=self.device)
+            image[places] = torch.repeat_interleave(torch.arange(len(counts), device=self.device), counts)
+        positions, following = self.positions(inputs)
+        return Prompt(embeds, positions, following, image)
+
+    def pruned(self, prompt: Prompt, kept: Tensor, features: Tensor | None = None) -> Prompt:
+        """The prompt with only its `kept` entries (ascending positions [K]); `features` replace the visual ones kept."""
+        embeds = prompt.embeds[:, kept]
+        image = prompt.image[kept]
+        if features is not None:
+            embeds = embeds.clone()
+            embeds[0, image >= 0] = features.to(embeds)
+        cut = replace(prompt, embeds=embeds, image=image, positions=prompt.positions[..., kept])
+        if self.positions_after_pruning == "original":
+            return cut
+        return replace(cut, positions=torch.arange(len(kept), device=self.device)[None], next_position=len(kept))
+
+    def prefill(self, prompt: Prompt, cache: PromptCache) -> Tensor:
+        """Run the decoder over a prompt; fills `cache`, returns the logits [vocab] of its last position."""
+        hidden = self.text(
+            inputs_embeds=prompt.embeds, position_ids=prompt.positions, past_key_values=cache, use_cache=True
+        ).last_hidden_state
+        return self.head(hidden[0, -1])  # type: ignore[no-any-return]
+
+    def step(self, tokens: Tensor, positions: Tensor, cache: ForkedCache) -> Tensor:
+        """Feed tokens [B, Q] at positions [B, Q] to a batch of caches; returns logits [B, Q, vocab]."""
+        embeds = self.model.get_input_embeddings()(tokens)
+        hidden = self.text(
+            inputs_embeds=embeds, position_ids=self.step_positions(positions), past_key_values=cache, use_cache=True
+        ).last_hidden_state
+        return self.head(hidden)  # type: ignore[no-any-return]
+
+    def step_positions(self, positions: Tensor) -> Tensor:
+        """Position ids of generated tokens as the text model takes them, from positions [B, Q]."""
+        return positions
+
+    def decode_text(self, tokens: Sequence[int]) -> str:
+        """Generated token ids to text, special tokens dropped."""
+        return str(self.processor.tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+    def weight_bytes(self) -> int:
+        return sum(parameter.nbytes for parameter in self.model.parameters())
+
+
+def grid(blocks: int, rows: int, columns: int, device: torch.device) -> Tensor:
+    """Places [blocks * rows * columns, 3] of tokens that run column by column, row by row, block by block."""
+    return torch.cartesian_prod(*(torch.arange(size, device=device) for size in (blocks, rows, columns))).reshape(-1, 3)
+
+
+def _placement(source: ModelSource, device: str, dtype: str) -> str:
+    """The one device, or "auto" (accelerate spreads the layers) where the weights alone would fill it."""
+    from pathlib import Path
+
+    folder = Path(source.source)
+    if not device.startswith("cuda") or torch.cuda.device_count() < 2 or not folder.is_dir():
+        return device
+    stored = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    _, total = torch.cuda.mem_get_info(device)
+    return "auto" if stored * (2 if dtype == "float32" else 1) > 0.85 * total else device

@@ -1,0 +1,97 @@
+"""What one cell costs, alone on its device: time to first token and time per generated token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from effivlm.hooks import ForkedCache
+from effivlm.meters import kv_bytes, peak_memory_bytes, timed_s
+from effivlm.methods._base import Method
+from effivlm.models._adapter import Adapter
+from effivlm.records import Cell, Cost, Outcome, Settings
+from effivlm.run import achieved, cell_fingerprint, measured, method_of, task_of
+from effivlm.tree import Leaf, Tree
+
+STEPS = 16
+
+
+@dataclass
+class Timing:
+    """One cell ready to be timed on the first sample of its task; every call is synchronised with the device.
+
+    TTFT runs from the processor's output on the device to the first token: vision tower, method, prefill, compression. Decode
+    runs a fixed number of steps over the compressed cache, whatever the tokens say.
+    """
+
+    cell: Cell
+    model: Adapter
+    method: Method
+    settings: Settings
+    tree: Tree
+    _leaf: Leaf | None = None
+
+    def ttft(self) -> float:
+        """Seconds to the first token, nothing shared."""
+        tree = self.tree.with_inputs(self.method)
+        with self.model.seams():
+            seconds, self._leaf = timed_s(lambda: tree.leaf(self.method), self.model.device)
+        return seconds
+
+    def decode(self) -> float:
+        """Milliseconds per generated token, mean over `STEPS` steps at batch 1."""
+        leaf = self.leaf()
+        cache = ForkedCache([leaf.cache], STEPS)
+        tokens = torch.tensor([[leaf.token]], device=self.model.device)
+        first = torch.tensor([[leaf.position]], device=self.model.device)
+
+        def steps() -> None:
+            following = tokens
+            for number in range(STEPS):
+                following = self.model.step(following, first + number, cache)[:, -1:].argmax(-1)
+
+        with self.model.seams():
+            seconds, _ = timed_s(steps, self.model.device)
+        return 1e3 * seconds / STEPS
+
+    def leaf(self) -> Leaf:
+        """The compressed prompt, computed once."""
+        if self._leaf is None:
+            with self.model.seams():
+                self._leaf = self.tree.with_inputs(self.method).leaf(self.method)
+        return self._leaf
+
+    def outcome(self, part: str, rounds: Sequence[float], remarks: Sequence[str] = ()) -> Outcome:
+        """The measured rounds of one part ("ttft": seconds, "decode": milliseconds per token) as an outcome."""
+        unit = {"ttft": "ttft_s", "decode": "decode_ms_per_token"}[part]
+        with self.model.seams():
+            peak, leaf = peak_memory_bytes(lambda: self.tree.with_inputs(self.method).leaf(self.method), self.model.device)
+        costs: dict[str, Cost] = {
+            unit: Cost(tuple(rounds)),
+            "kv_bytes": Cost((float(kv_bytes(leaf.cache)),)),
+            "weight_bytes": Cost((float(self.model.weight_bytes()),)),
+        }
+        if peak:
+            costs["peak_memory_bytes"] = Cost((float(peak),))
+        facts: dict[str, Any] = {"engine": "eager", "kernel": "sdpa", "weights": self.model.weights, "n": 1}
+        return Outcome(
+            self.cell,
+            cell_fingerprint(self.cell, self.model.source, self.settings, part),
+            "ok",
+            part=part,
+            costs=costs,
+            achieved=achieved(self.method, [replace(leaf, measured=measured(leaf))]),
+            remarks=tuple(remarks),
+            **facts,
+        )
+
+
+def prepare_timing(cell: Cell, model: Adapter, settings: Settings) -> Timing:
+    """Get one cell ready on the first sample of its task; Unsupported when the method cannot reach the budget there."""
+    method, sample = method_of(cell, settings.seed), task_of(cell).samples(1, settings.seed)[0]
+    timing = Timing(cell, model, method, settings, Tree(model, sample, [method]))
+    timing.leaf()
+    return timing

@@ -1,0 +1,223 @@
+"""One sample's tree of shared work: image, vision tower, prompt, prefill, compressed cache.
+
+Methods meet the model here. A node is computed when the first method asks for it and kept for the others; the name of a node is
+the tuple of the parts above it, so that methods share exactly what they have in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from torch import Tensor, nn
+
+from effivlm.hooks import KeptLayer, PromptCache, Watcher, pruning, watching
+from effivlm.methods._base import CachePart, ImagePart, LayerPart, LayerView, Method, Part, VisualPart
+from effivlm.models._adapter import Adapter, Prompt
+from effivlm.records import Sample
+
+SEAMS = ("image", "vision", "layer", "cache")
+Path = tuple[Part | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prefilled:
+    """What one prefill left: the first token's logits [vocab], the cache, and what each layer showed."""
+
+    prompt: Prompt
+    logits: Tensor
+    cache: PromptCache
+    views: tuple[LayerView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A prompt as one method leaves it. `kept` of `of` is counted on tensors; `length` is the dense prompt's."""
+
+    cache: Sequence[KeptLayer]
+    token: int
+    position: int
+    length: int
+    visual_tokens: int
+    kept: int
+    of: int
+    dense_bytes: int
+    measured: tuple[tuple[float, ...], int] = ((), 0)
+
+
+class Tree:
+    """Shared work on one sample for several methods; lives for that sample only."""
+
+    def __init__(self, model: Adapter, sample: Sample, methods: Sequence[Method]) -> None:
+        self.model = model
+        self.sample = sample
+        self.observers: dict[Path, list[CachePart]] = {}
+        for method in methods:
+            *prefill, cache = path_of(method)
+            self.observers.setdefault(tuple(prefill), [])
+            if isinstance(cache, CachePart):
+                self.observers[tuple(prefill)].append(cache)
+        self._nodes: dict[tuple[Any, ...], Any] = {}
+
+    def with_inputs(self, method: Method) -> Tree:
+        """A tree that has done nothing but prepare the processor's output for `method`: where the clock starts."""
+        fresh = Tree(self.model, self.sample, [method])
+        for image in {None, path_of(method)[0]}:
+            fresh._nodes["inputs", image] = self._inputs(image)
+        return fresh
+
+    def leaf(self, method: Method) -> Leaf:
+        """The compressed prompt of one method, ready to decode."""
+        *prefill, part = path_of(method)
+        done = self.prefilled(tuple(prefill))
+        if isinstance(part, CachePart):
+            cache = part.compress(done.views, self.sample.id)
+        else:
+            cache = [KeptLayer(key[0], value[0]) for key, value in zip(done.cache.keys, done.cache.values, strict=True)]
+        inputs = self._inputs(None)
+        length, visual = inputs["input_ids"].shape[1], len(self.model.visual_positions(inputs))
+        whole = len(cache) * length
+        if method.of == "prompt entries":
+            kept, of = round(sum(layer.kept for layer in cache)), whole
+        else:
+            kept, of = round(cache[-1].kept) - (done.prompt.length - int(done.prompt.visual.sum())), visual
+        per_entry = sum(layer.nbytes for layer in cache) / sum(layer.kept for layer in cache)
+        return Leaf(
+            cache=cache,
+            token=int(done.logits.argmax()),
+            position=done.prompt.next_position,
+            length=length,
+            visual_tokens=visual,
+            kept=kept,
+            of=of,
+            dense_bytes=round(per_entry * whole),
+        )
+
+    def prefilled(self, path: Path) -> Prefilled:
+        """Run the decoder over the prompt at `path` (image, vision, layer part), once."""
+        return self._once(("prefill", path), lambda: self._prefill(path))  # type: ignore[no-any-return]
+
+    def _once(self, name: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        if name not in self._nodes:
+            self._nodes[name] = make()
+        return self._nodes[name]
+
+    def _inputs(self, image: Part | None) -> dict[str, Any]:
+        return self._once(("inputs", image), lambda: self.model.prepare(self._shown(image)))  # type: ignore[no-any-return]
+
+    def _shown(self, image: Part | None) -> Sample:
+        """The sample as the processor gets it."""
+        pictures = [*self.sample.images, *self.sample.video]
+        return self._holding(image.shrink(pictures, self._count)) if isinstance(image, ImagePart) and pictures else self.sample
+
+    def _holding(self, images: Sequence[Image]) -> Sample:
+        """The sample with other images and frames."""
+        stills = len(self.sample.images)
+        return replace(self.sample, images=tuple(images[:stills]), video=tuple(images[stills:]))
+
+    def _count(self, images: Sequence[Image]) -> int:
+        """Visual tokens that these images would make; depends on their sizes only."""
+        sizes = tuple(image.size for image in images)
+        return self._once(  # type: ignore[no-any-return]
+            ("count", sizes), lambda: len(self.model.visual_positions(self.model.prepare(self._holding(images))))
+        )
+
+    def _prompt(self, path: Path) -> Prompt:
+        """The prompt after the image and vision seams."""
+        image, visual = path
+        if not isinstance(visual, VisualPart):
+            return self._once(("prompt", image), lambda: self._whole_prompt(image))  # type: ignore[no-any-return]
+        return self._once(("prompt", image, visual), lambda: self._pruned_prompt(image, visual))  # type: ignore[no-any-return]
+
+    def _encoded(self, image: Part | None) -> Any:
+        return self._once(("encoded", image), lambda: self.model.encode(self._inputs(image)))
+
+    def _whole_prompt(self, image: Part | None) -> Prompt:
+        return self.model.prompt(self._inputs(image), self._encoded(image))
+
+    def _pruned_prompt(self, image: Part | None, part: VisualPart) -> Prompt:
+        prompt, encoded = self._prompt((image, None)), self._encoded(image)
+        if not encoded.features:
+            return prompt
+        chosen = part.select(encoded.features, encoded.places, self.sample.id)
+        stays = prompt.image < 0
+        features = []
+        for number, (feature, selection) in enumerate(zip(encoded.features, chosen, strict=True)):
+            stays[(prompt.image == number).nonzero()[selection.kept, 0]] = True
+            features.append(feature[selection.kept] if selection.features is None else selection.features)
+        return self.model.pruned(prompt, stays.nonzero()[:, 0], torch.cat(features))
+
+    def _prefill(self, path: Path) -> Prefilled:
+        image, visual, layer = path
+        prompt = self._prompt((image, visual))
+        wanted = max((part.rows(prompt.length) for part in self.observers.get(path, [])), default=0)
+        attentions: list[nn.Module] = [block.self_attn for block in self.model.layers]  # type: ignore[misc]
+        queries: dict[int, Tensor] = {}
+
+        def looking(number: int) -> Watcher:
+            def look(query: Tensor, key: Tensor, value: Tensor) -> None:
+                queries[number] = query[0, :, query.shape[2] - wanted :].clone()
+
+            return look
+
+        watchers = {module: looking(number) for number, module in enumerate(attentions)} if wanted else {}
+        cache = PromptCache()
+        if isinstance(layer, LayerPart) and bool(prompt.visual.any()):
+            logits, kept = self._prune(prompt, cache, layer, watchers, attentions)
+        else:
+            with watching(watchers):
+                logits = self.model.prefill(prompt, cache)
+            kept = None
+        views = []
+        for number, (key, value) in enumerate(zip(cache.keys, cache.values, strict=True)):
+            marks = prompt.visual if kept is None or key.shape[2] == prompt.length else prompt.visual[kept]
+            seen = queries.get(number, key.new_zeros(len(key[0]), 0, key.shape[-1]))
+            views.append(LayerView(seen, key[0], value[0], marks.to(key.device), number))
+        return Prefilled(prompt, logits, cache, tuple(views))
+
+    def _prune(
+        self, prompt: Prompt, cache: PromptCache, part: LayerPart, watchers: dict[nn.Module, Watcher], modules: list[nn.Module]
+    ) -> tuple[Tensor, Tensor]:
+        """Prefill with visual tokens dropped on entry to `part.layer`; also the positions that stay."""
+        number = part.layer - 1
+        if part.layer >= len(modules):
+            raise ValueError(f"layer {part.layer} does not exist: the decoder has layers 0 to {len(modules) - 1}")
+        shown: list[LayerView] = []
+        rows = part.rows(prompt.length)
+        also = watchers.get(modules[number])
+
+        def look(query: Tensor, key: Tensor, value: Tensor) -> None:
+            shown.append(
+                LayerView(query[0, :, query.shape[2] - rows :], key[0], value[0], prompt.visual.to(key.device), number)
+            )
+            if also:
+                also(query, key, value)
+
+        def choose() -> Tensor:
+            budget = part.keep.of(int(prompt.visual.sum()))
+            chosen = part.select(shown.pop(), budget, self.sample.id)
+            stays = ~prompt.visual
+            stays[chosen.to(stays.device)] = True
+            return stays.nonzero()[:, 0]
+
+        with watching({**watchers, modules[number]: look}), pruning(self.model.layers, part.layer, choose) as kept:
+            logits = self.model.prefill(prompt, cache)
+        return logits, kept[0]
+
+
+def path_of(method: Method) -> Path:
+    """The part of a method at each seam, None where it does nothing.
+
+    Raises:
+        ValueError: two parts claim one seam.
+    """
+    path: list[Part | None] = [None] * len(SEAMS)
+    for part in method.parts:
+        place = SEAMS.index(part.seam)
+        if path[place] is not None:
+            raise ValueError(f"two parts work at the {part.seam} seam: {path[place]} and {part}")
+        path[place] = part
+    return tuple(path)
