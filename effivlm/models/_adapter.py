@@ -20,6 +20,8 @@ from effivlm.models._sources import ModelSource
 from effivlm.models._torchvision import ensure_torchvision
 from effivlm.records import Sample
 
+IMAGE_BACKEND = "pil"
+
 
 @dataclass(frozen=True, slots=True)
 class Visual:
@@ -98,6 +100,8 @@ class Adapter(ABC):
 
         try:
             processor = transformers.AutoProcessor.from_pretrained(source.source, trust_remote_code=False)
+            # the two backends differ by up to 0.015 in pixel values, and which one is found depends on the machine
+            processor.image_processor = transformers.AutoImageProcessor.from_pretrained(source.source, backend=IMAGE_BACKEND)
             model, info = getattr(transformers, cls.class_name).from_pretrained(
                 source.source,
                 dtype=getattr(torch, dtype),
@@ -210,7 +214,7 @@ class Adapter(ABC):
         hidden = self.text(
             inputs_embeds=prompt.embeds, position_ids=prompt.positions, past_key_values=cache, use_cache=True
         ).last_hidden_state
-        return self.head(hidden[0, -1])  # type: ignore[no-any-return]
+        return self.head(hidden[:, -1:])[0, 0]  # type: ignore[no-any-return]
 
     def step(self, tokens: Tensor, positions: Tensor, cache: ForkedCache) -> Tensor:
         """Feed tokens [B, Q] at positions [B, Q] to a batch of caches; returns logits [B, Q, vocab]."""

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from effivlm.models._adapter import Adapter, Visual, grid
+from effivlm.records import Sample
 
 
 class Qwen2Vl(Adapter):
@@ -37,6 +38,10 @@ class Qwen2Vl(Adapter):
         found = [next(sources[token]) for token in order]
         places = (grid(int(t), int(h) // merge, int(w) // merge, self.device) for _, (t, h, w) in found)
         return Visual(tuple(feature for feature, _ in found), tuple(places))
+
+    def video_arguments(self, sample: Sample) -> dict[str, Any]:
+        # the reference implementation (qwen-vl-utils) caps the pixels of a frame, and so do the published numbers
+        return {**super().video_arguments(sample), "cap_pixels_per_frame": True}
 
     def positions(self, inputs: Mapping[str, Any]) -> tuple[Tensor, int]:
         kinds = inputs.get("mm_token_type_ids")

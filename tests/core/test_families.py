@@ -1,0 +1,101 @@
+"""The adapters against transformers' own forward and generate."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import FORMS, sample
+
+from effivlm.decode import Start, greedy
+from effivlm.hooks import KeptLayer, PromptCache
+from effivlm.methods.dense import Dense
+from effivlm.models._adapter import Adapter
+from effivlm.tree import Tree
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_dense_prefill_is_the_stock_forward_bit_for_bit(model: Adapter, form: str) -> None:
+    inputs = model.prepare(sample(form))
+    with torch.inference_mode():
+        expected = model.model(**inputs, logits_to_keep=1).logits[0, -1]
+    with model.seams():
+        prompt = model.prompt(inputs, model.encode(inputs))
+        cache = PromptCache()
+        assert torch.equal(model.prefill(prompt, cache), expected)
+    assert [key.shape[2] for key in cache.keys] == [inputs["input_ids"].shape[1]] * len(model.layers)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_dense_answers_are_those_of_generate(model: Adapter, form: str) -> None:
+    inputs = model.prepare(sample(form, 1))
+    with torch.inference_mode():
+        full = model.model.generate(**inputs, max_new_tokens=8, do_sample=False, eos_token_id=None)
+    with model.seams():
+        leaf = Tree(model, sample(form, 1), [Dense()]).leaf(Dense())
+        answer = greedy(model.step, [Start(leaf.cache, leaf.token, leaf.position)], 8, (), model.device)[0]
+    assert answer == full[0, inputs["input_ids"].shape[1] :].tolist()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_visual_tokens_have_a_place_each_and_belong_to_their_image(model: Adapter, form: str) -> None:
+    inputs = model.prepare(sample(form))
+    with model.seams():
+        visual = model.encode(inputs)
+        prompt = model.prompt(inputs, visual)
+    assert [len(place) for place in visual.places] == visual.counts
+    assert int(prompt.visual.sum()) == sum(visual.counts) == len(model.visual_positions(inputs))
+    assert [int((prompt.image == number).sum()) for number in range(len(visual.counts))] == visual.counts
+    for place in visual.places:
+        real = place[place[:, 0] >= 0]
+        assert len({tuple(row) for row in real.tolist()}) == len(real), "two tokens claim one place"
+        for block in real[:, 0].unique():
+            inside = real[real[:, 0] == block]
+            assert len(inside) == (inside[:, 1].max() + 1) * (inside[:, 2].max() + 1), "a block is a full grid"
+
+
+def test_the_model_is_untouched_after_use_and_after_an_error(model: Adapter) -> None:
+    before = {name: value.clone() for name, value in model.model.state_dict().items()}
+    inputs = model.prepare(sample("one"))
+    with torch.inference_mode():
+        expected = model.model(**inputs).logits
+    hooks = [len(module._forward_pre_hooks) + len(module._forward_hooks) for module in model.model.modules()]
+    with pytest.raises(ZeroDivisionError), model.seams():
+        Tree(model, sample("one"), [Dense()]).leaf(Dense())
+        raise ZeroDivisionError
+    config = model.model.config
+    assert {config._attn_implementation, config.text_config._attn_implementation} == {"sdpa"}
+    assert config.vision_config._attn_implementation == "sdpa"
+    assert [len(m._forward_pre_hooks) + len(m._forward_hooks) for m in model.model.modules()] == hooks
+    assert all(torch.equal(value, before[name]) for name, value in model.model.state_dict().items())
+    with torch.inference_mode():
+        assert torch.equal(model.model(**inputs).logits, expected)
+
+
+def test_a_model_with_another_attention_is_refused(model: Adapter) -> None:
+    model.model.set_attn_implementation("eager")
+    try:
+        with pytest.raises(ValueError, match="eager is in use"), model.seams():
+            pass
+    finally:
+        model.model.set_attn_implementation("sdpa")
+
+
+def test_features_that_do_not_fit_their_placeholders_are_refused(model: Adapter) -> None:
+    inputs = model.prepare(sample("one"))
+    with model.seams():
+        visual = model.encode(inputs)
+        short = type(visual)((visual.features[0][:-1],), visual.places)
+        with pytest.raises(ValueError, match="visual features for"):
+            model.prompt(inputs, short)
+
+
+def test_rows_of_a_batch_answer_as_they_do_alone(model: Adapter) -> None:
+    with model.seams():
+        tree = Tree(model, sample("two"), [Dense()])
+        leaf = tree.leaf(Dense())
+        shorter = [KeptLayer(layer.keys[:, 5:], layer.values[:, 5:]) for layer in leaf.cache]
+        starts = [Start(leaf.cache, leaf.token, leaf.position), Start(shorter, leaf.token, leaf.position)]
+        together = greedy(model.step, starts * 3, 12, model.eos, model.device)
+        alone = [greedy(model.step, [start], 12, model.eos, model.device)[0] for start in starts]
+    assert together == alone * 3
+    assert alone[0] != alone[1], "the test needs caches that disagree"
