@@ -56,7 +56,7 @@ class Tree:
         self.sample = sample
         self.observers: dict[Path, list[CachePart]] = {}
         for method in methods:
-            *prefill, cache = path_of(method)
+            *prefill, cache = self._path(method)
             self.observers.setdefault(tuple(prefill), [])
             if isinstance(cache, CachePart):
                 self.observers[tuple(prefill)].append(cache)
@@ -65,13 +65,13 @@ class Tree:
     def with_inputs(self, method: Method) -> Tree:
         """A tree that has done nothing but prepare the processor's output for `method`: where the clock starts."""
         fresh = Tree(self.model, self.sample, [method])
-        for image in {None, path_of(method)[0]}:
+        for image in {None, self._path(method)[0]}:
             fresh._nodes["inputs", image] = self._inputs(image)
         return fresh
 
     def leaf(self, method: Method) -> Leaf:
         """The compressed prompt of one method, ready to decode."""
-        *prefill, part = path_of(method)
+        *prefill, part = self._path(method)
         done = self.prefilled(tuple(prefill))
         if isinstance(part, CachePart):
             cache = part.compress(done.views, self.sample.id)
@@ -96,6 +96,11 @@ class Tree:
             dense_bytes=round(per_entry * whole),
         )
 
+    def _path(self, method: Method) -> Path:
+        """The method's parts at each seam; without a picture there is nothing to prune and the dense prefill serves all."""
+        path = path_of(method)
+        return path if self.sample.images or self.sample.video else (None, None, None, path[-1])
+
     def prefilled(self, path: Path) -> Prefilled:
         """Run the decoder over the prompt at `path` (image, vision, layer part), once."""
         return self._once(("prefill", path), lambda: self._prefill(path))  # type: ignore[no-any-return]
@@ -110,8 +115,9 @@ class Tree:
 
     def _shown(self, image: Part | None) -> Sample:
         """The sample as the processor gets it."""
-        pictures = [*self.sample.images, *self.sample.video]
-        return self._holding(image.shrink(pictures, self._count)) if isinstance(image, ImagePart) and pictures else self.sample
+        if not isinstance(image, ImagePart):
+            return self.sample
+        return self._holding(image.shrink([*self.sample.images, *self.sample.video], self._count))
 
     def _holding(self, images: Sequence[Image]) -> Sample:
         """The sample with other images and frames."""
@@ -140,8 +146,6 @@ class Tree:
 
     def _pruned_prompt(self, image: Part | None, part: VisualPart) -> Prompt:
         prompt, encoded = self._prompt((image, None)), self._encoded(image)
-        if not encoded.features:
-            return prompt
         chosen = part.select(encoded.features, encoded.places, self.sample.id)
         stays = prompt.image < 0
         features = []
@@ -165,7 +169,7 @@ class Tree:
 
         watchers = {module: looking(number) for number, module in enumerate(attentions)} if wanted else {}
         cache = PromptCache()
-        if isinstance(layer, LayerPart) and bool(prompt.visual.any()):
+        if isinstance(layer, LayerPart):
             logits, kept = self._prune(prompt, cache, layer, watchers, attentions)
         else:
             with watching(watchers):

@@ -24,7 +24,8 @@ class Downsample(Method):
     """Show the model less of the picture instead of choosing tokens: the control of VTC-Bench (arXiv 2510.07143).
 
     Preset `paper` resizes the images (bicubic) to the largest size whose tokens fit the budget; families that cut an image
-    into fixed crops cannot go below a few crops and are reported as unsupported there. Preset `pooled` (the default, exact on
+    into fixed crops cannot go below a few crops and are reported as unsupported there; sizes come in steps, so it may keep
+    fewer tokens than asked, never more. Preset `pooled` (the default, exact on
     every family) averages neighbouring visual features; each mean stands at the place of its cell's middle token.
 
     Differs from the paper: the size follows from the budget instead of an integer factor; no JPEG round trip.

@@ -1,0 +1,253 @@
+"""Groups of cells to outcomes: sharing, budgets, broken samples, loading."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import FORMS, sample
+
+from effivlm import registry, run
+from effivlm.models._adapter import Adapter
+from effivlm.models._sources import resolve
+from effivlm.records import Cell, Outcome, Sample, Settings, dump
+from effivlm.run import cell_fingerprint, open_model, run_group
+from effivlm.tasks._base import Task
+
+KEEPS = ("0.05", "0.30", "1.00")
+
+
+class Toy(Task):
+    """Questions of every form; an answer scores by its length."""
+
+    metric = "length"
+    answer_type = "short"
+    max_new_tokens = 6
+    forms: Sequence[str] = FORMS
+
+    def samples(self, limit: int, seed: int) -> Sequence[Sample]:
+        return [sample(form, number) for number, form in enumerate(self.forms)][:limit]
+
+    def score(self, text: str, sample: Sample) -> float:
+        return min(1.0, len(text) / 20)
+
+
+@pytest.fixture(autouse=True)
+def toy_task(monkeypatch: pytest.MonkeyPatch) -> Toy:
+    task = Toy()
+    monkeypatch.setattr(run, "task_of", lambda cell: task)
+    declared = registry.declared
+    monkeypatch.setattr(registry, "declared", lambda kind, name: {} if kind == "tasks" else declared(kind, name))
+    return task
+
+
+def cells(*, keeps: Sequence[str] = KEEPS, methods: Sequence[str] | None = None) -> list[Cell]:
+    found = []
+    for name in methods or registry.names("methods"):
+        declared = registry.declared("methods", name)
+        for preset in declared["presets"]:
+            for keep in keeps if declared.get("budgeted", True) else ("1.00",):
+                found.append(Cell("twin", name, preset, keep, "toy"))
+    return found
+
+
+def texts(outcomes: Sequence[Outcome]) -> dict[str, list[tuple[str, str]]]:
+    return {one.cell.id: [(answer.id, answer.text) for answer in one.answers] for one in outcomes}
+
+
+def test_answers_with_sharing_equal_answers_without(model: Adapter) -> None:
+    together = run_group(cells(), model, Settings(limit=9))
+    alone = run_group(cells(), model, Settings(limit=9, share=False))
+    assert texts(together) == texts(alone)
+    assert [one.achieved for one in together] == [one.achieved for one in alone]
+    assert len({str(rows) for rows in texts(together).values()}) > len(together) / 3, "methods must differ for this to mean much"
+
+
+def test_samples_do_not_leak_into_each_other(model: Adapter, toy_task: Toy) -> None:
+    ids = {row[0]: row for rows in texts(run_group(cells(keeps=("0.30",)), model, Settings(limit=9))).values() for row in rows}
+    forwards = texts(run_group(cells(keeps=("0.30",)), model, Settings(limit=9)))
+    samples = list(reversed(toy_task.samples(9, 0)))
+    toy_task.samples = lambda limit, seed: samples  # type: ignore[method-assign]
+    backwards = texts(run_group(cells(keeps=("0.30",)), model, Settings(limit=9)))
+    assert len(ids) == len(FORMS)
+    assert {name: sorted(rows) for name, rows in backwards.items()} == {name: sorted(rows) for name, rows in forwards.items()}
+
+
+def test_a_group_runs_the_tower_and_the_dense_prefill_once_per_sample(model: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: Counter[str] = Counter()
+    for name in ("prepare", "encode", "prefill"):
+        real = getattr(model, name)
+        monkeypatch.setattr(model, name, lambda *given, _name=name, _real=real: (calls.update([_name]), _real(*given))[1])
+    run_group(cells(methods=["snapkv", "streaming_llm", "random_kv"]), model, Settings(limit=3))
+    assert calls == {"prepare": 3, "encode": 3, "prefill": 3}
+    calls.clear()
+    run_group(cells(methods=["random_visual"], keeps=("0.05", "0.30")), model, Settings(limit=2))
+    assert calls == {"prepare": 2, "encode": 2, "prefill": 4}, "nothing to prune in text: shared too"
+
+
+def test_every_cell_keeps_what_was_asked_within_a_token_per_layer(model: Adapter) -> None:
+    for one in run_group(cells(), model, Settings(limit=9)):
+        if one.status == "unsupported":
+            assert one.cell.method == "downsample"
+            assert "visual tokens; the budget allows" in one.reason
+            continue
+        assert one.status == "ok"
+        counted = one.achieved
+        assert counted is not None
+        assert counted.kept == sum(answer.kept for answer in one.answers)
+        for answer in one.answers:
+            share = float(one.cell.budget)
+            slack = len(counted.per_layer) if counted.of == "prompt entries" else 1
+            off = answer.kept - share * answer.of
+            assert off <= slack, one.cell.id
+            whole_images = (one.cell.method, one.cell.preset) == ("downsample", "paper")
+            assert off >= -slack or whole_images, "only images come in steps of more than a token"
+        if share < 1:
+            assert counted.kv_bytes < counted.kv_bytes_dense
+        else:
+            assert counted.kv_bytes == counted.kv_bytes_dense
+
+
+def test_dense_runs_first_even_when_nobody_asked_for_it(model: Adapter) -> None:
+    outcomes = run_group(cells(methods=["fastv"], keeps=("0.30",)), model, Settings(limit=2))
+    assert [one.cell.method for one in outcomes] == ["dense", "fastv", "fastv"]
+    assert all(answer.same_as_dense for answer in outcomes[0].answers)
+    assert any(answer.same_as_dense is False for one in outcomes[1:] for answer in one.answers)
+
+
+def test_a_broken_sample_is_counted_and_never_a_zero(model: Adapter, toy_task: Toy) -> None:
+    class Torn:
+        size = (4, 4)
+
+        def convert(self, mode: str) -> None:
+            raise OSError("image file is truncated")
+
+    good = list(toy_task.samples(2, 0))
+    torn = replace(good[1], id="torn", images=(Torn(),))
+    toy_task.samples = lambda limit, seed: [*good, torn]  # type: ignore[method-assign]
+    dense, snapkv, *_ = run_group(cells(methods=["snapkv"], keeps=("0.30",)), model, Settings())
+    for one in (dense, snapkv):
+        assert (one.status, one.n, one.broken) == ("ok", 2, 1)
+        assert one.answers[-1].score is None
+        assert "image file is truncated" in one.answers[-1].error
+        assert one.score == pytest.approx(sum(a.score for a in one.answers[:2]) / 2)  # type: ignore[misc]
+        assert "1 of 3 samples broke" in one.remarks[0]
+    toy_task.samples = lambda limit, seed: [torn]  # type: ignore[method-assign]
+    (failed, *_) = run_group(cells(methods=["dense"]), model, Settings())
+    assert failed.status == "failed"
+    assert failed.score is None
+    assert "every sample broke" in failed.reason
+
+
+def test_a_method_that_breaks_takes_no_other_cell_with_it(model: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = registry.load("methods", "snapkv")
+    monkeypatch.setattr(kind, "select", lambda *given: 1 / 0)
+    outcomes = {one.cell.method: one for one in run_group(cells(methods=["snapkv", "random_kv"]), model, Settings(limit=2))}
+    broken = [one for one in run_group(cells(methods=["snapkv"]), model, Settings(limit=2)) if one.cell.method == "snapkv"]
+    assert outcomes["random_kv"].status == outcomes["dense"].status == "ok"
+    assert {(one.cell.keep, one.status) for one in broken} >= {("0.05", "failed"), ("1.00", "ok")}
+    assert model.model.config.text_config._attn_implementation == "sdpa"
+
+
+def test_outcomes_read_back_equal(model: Adapter) -> None:
+    for one in run_group(cells(methods=["fastv"]), model, Settings(limit=3)):
+        assert Outcome.from_json(json.loads(dump(one.to_json()))) == one
+
+
+def test_cells_of_two_groups_are_refused(model: Adapter) -> None:
+    with pytest.raises(ValueError, match="share model and task"):
+        run_group([Cell("a", "dense", "paper", "1.00", "toy"), Cell("b", "dense", "paper", "1.00", "toy")], model, Settings())
+
+
+def test_an_unknown_preset_is_refused_with_the_choices() -> None:
+    with pytest.raises(ValueError, match="'dense' has no preset 'fast'; choose from: paper"):
+        run.method_of(Cell("m", "dense", "fast", "1.00", "toy"))
+
+
+def test_fingerprints_name_everything_that_decides(model: Adapter) -> None:
+    base = Cell("twin", "snapkv", "paper", "0.30", "toy")
+    name = cell_fingerprint(base, model.source, Settings())
+    others = [replace(base, keep="0.31"), replace(base, preset="effivlm"), replace(base, method="random_kv")]
+    seen = {cell_fingerprint(cell, model.source, Settings()) for cell in others}
+    seen |= {cell_fingerprint(base, model.source, settings) for settings in (Settings(seed=1), Settings(limit=5))}
+    seen |= {cell_fingerprint(base, model.source, Settings(dtype="bfloat16")), cell_fingerprint(base, model.source, Settings(), "ttft")}
+    assert name not in seen
+    assert len(seen) == 7
+    assert name == cell_fingerprint(base, model.source, Settings(share=False)), "sharing never changes an answer"
+
+
+def copied(model: Adapter, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(model.source.source, tmp_path / "copy"))
+
+
+def test_a_truncated_checkpoint_is_one_clear_error(model: Adapter, tmp_path: Path) -> None:
+    folder = copied(model, tmp_path)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(ValueError, match="'torn'.*cannot be loaded"):
+        open_model(resolve(f"torn={folder}"), Settings())
+
+
+def test_a_checkpoint_without_a_tensor_is_refused(model: Adapter, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = copied(model, tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    dropped = next(name for name in weights if "q_proj.weight" in name and "language" in name)
+    del weights[dropped]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match="does not fit its architecture.*missing_keys.*q_proj"):
+        open_model(resolve(f"torn={folder}"), Settings())
+
+
+def test_a_checkpoint_loads_in_bfloat16_and_runs(model: Adapter) -> None:
+    loaded = open_model(model.source, Settings(dtype="bfloat16"))
+    outcomes = run_group(cells(keeps=("0.30",)), loaded, Settings(limit=3, dtype="bfloat16"))
+    assert loaded.dtype == torch.bfloat16
+    assert {one.status for one in outcomes} <= {"ok", "unsupported"}
+    assert outcomes[0].achieved.kv_bytes == outcomes[0].achieved.kv_bytes_dense  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("micro_lava_onevision", "Did you mean 'micro_llava_onevision'"),
+        ("mine=/nowhere/at/all", "folder /nowhere/at/all does not exist"),
+        ("=", "names nothing"),
+        ("micro_llava_onevision=/tmp", "is taken by the checkpoint"),
+    ],
+)
+def test_a_model_that_is_not_there_is_named_with_the_choices(value: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        resolve(value)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "holds no config.json"),
+        ({"config.json": "{"}, "not readable JSON"),
+        ({"config.json": '{"model_type": "gpt2"}', "a.safetensors": ""}, "of type 'gpt2'; supported: internvl, llava_onevision"),
+        ({"config.json": '{"model_type": "qwen2_vl"}', "pytorch_model.bin": ""}, "pickled weights are not loaded"),
+    ],
+)
+def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path: Path, files: dict[str, str], message: str) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=message):
+        resolve(f"mine={tmp_path}")
+
+
+def test_a_hub_id_without_network_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match=r"llava-hf/.*HF_HUB_OFFLINE is set"):
+        resolve("llava_onevision_7b")
