@@ -23,7 +23,9 @@ class Start:
     position: int
 
 
-def greedy(step: Step, starts: Sequence[Start], max_new_tokens: int, eos: Collection[int], device: torch.device) -> list[list[int]]:
+def greedy(
+    step: Step, starts: Sequence[Start], max_new_tokens: int, eos: Collection[int], device: torch.device
+) -> list[list[int]]:
     """Continue every row until an end token or `max_new_tokens`; returns token ids without the end token.
 
     A row's answer does not depend on its company: rows share weights, not caches. Finished rows leave the batch once half of
@@ -63,6 +65,43 @@ def _continue(
             stay = torch.tensor(open_rows, device=device)
             cache.select(stay)
             rows, tokens, first = [rows[index] for index in open_rows], tokens[stay], first[stay]
+
+
+class Paced:
+    """A fixed number of greedy steps over one compressed prompt at batch 1, whatever the tokens say; made to be timed.
+
+    On CUDA all steps are captured in one graph, so that a call costs what the device needs and not what Python needs to
+    launch it; `engine` says which of the two ran.
+    """
+
+    def __init__(self, step: Step, start: Start, steps: int, device: torch.device) -> None:
+        self.step, self.steps = step, steps
+        self.cache = ForkedCache([start.cache], steps)
+        self.token = torch.tensor([[start.token]], device=device)
+        self.position = torch.tensor([[start.position]], device=device)
+        self.engine = "cuda_graph" if device.type == "cuda" else "eager"
+        self.tokens = self._run()
+        if device.type == "cuda":
+            self._run()  # capture wants every kernel chosen and every workspace there
+            torch.cuda.synchronize(device)
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph):
+                self.tokens = self._run()
+
+    def __call__(self) -> Tensor:
+        """Take all steps again; the generated tokens [steps] (on CUDA in a buffer that the next call overwrites)."""
+        if self.engine == "eager":
+            return self._run()
+        self._graph.replay()
+        return self.tokens
+
+    def _run(self) -> Tensor:
+        self.cache.rewind()
+        token, made = self.token, []
+        for number in range(self.steps):
+            token = self.step(token, self.position + number, self.cache)[:, -1:].argmax(-1)
+            made.append(token[0])
+        return torch.cat(made)
 
 
 def forced(step: Step, start: Start, tokens: Sequence[int], device: torch.device) -> Tensor:

@@ -25,7 +25,7 @@ _WATCHERS: ContextVar[Mapping[nn.Module, Watcher] | None] = ContextVar("effivlm_
 
 
 @contextmanager
-def seams(model: nn.Module) -> Iterator[None]:
+def seams(model: Any) -> Iterator[None]:
     """Route all attention of a transformers model through the wrapper, and put everything back on exit, also after an error.
 
     Inside, callers pass whole unpadded prompts (batch 1) or a `ForkedCache`: transformers builds no mask for this name.
@@ -37,7 +37,9 @@ def seams(model: nn.Module) -> Iterator[None]:
 
     AttentionInterface.register(ATTENTION, _attention)
     before = {"": model.config._attn_implementation} | {
-        name: sub._attn_implementation for name in model.config.sub_configs if (sub := getattr(model.config, name)) is not None
+        name: sub._attn_implementation
+        for name in model.config.sub_configs
+        if (sub := getattr(model.config, name)) is not None
     }
     if other := sorted({value for value in before.values() if value not in ("sdpa", ATTENTION)}):
         raise ValueError(f"attention {', '.join(other)} is in use; load the model with attn_implementation='sdpa'")
@@ -70,7 +72,9 @@ def watching(watchers: Mapping[nn.Module, Watcher]) -> Iterator[None]:
     finally:
         _WATCHERS.reset(token)
     if missing := len(watchers) - len(seen):
-        raise RuntimeError(f"{missing} of {len(watchers)} watched attention modules were never reached: wrong model for the seam?")
+        raise RuntimeError(
+            f"{missing} of {len(watchers)} watched attention modules were never reached: wrong model for the seam?"
+        )
 
 
 def _attention(
@@ -141,6 +145,19 @@ class _Segment:
     length: int
     valid: Tensor | None
 
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, filled: int, scaling: float | None) -> Tensor:
+        """Take the new entries and attend over all of this segment's rows: [R, H_q, Q, D]."""
+        queries, heads, start = query.shape[2], query.shape[1], self.length + filled
+        self.keys[:, :, start : start + queries] = key
+        self.values[:, :, start : start + queries] = value
+        keys, values = self.keys[:, :, : start + queries], self.values[:, :, : start + queries]
+        mask = self.mask(queries, start)
+        if mask is not None and mask.dim() == 4:
+            mask = mask.repeat_interleave(heads // mask.shape[1], dim=1)
+        return scaled_dot_product_attention(
+            query, keys, values, attn_mask=mask, scale=scaling, enable_gqa=heads != keys.shape[1]
+        )
+
     def mask(self, queries: int, filled: int) -> Tensor | None:
         """None for plain decoding; else [R, H_kv, queries, filled + queries], True where attention may look."""
         if queries == 1 and self.valid is None:
@@ -169,20 +186,14 @@ class ForkedLayer:
         """Attention of query [B, H_q, Q, D] over each row's own cache and the new entries; returns [B, Q, H_q, D]."""
         assert self._new is not None
         (new_key, new_value), self._new = self._new, None
-        batch, heads, queries, _ = query.shape
-        output = torch.empty(batch, heads, queries, new_value.shape[-1], dtype=query.dtype, device=query.device)
-        for part in self.segments:
-            start = part.length + self.filled
-            part.keys[:, :, start : start + queries] = new_key[part.rows]
-            part.values[:, :, start : start + queries] = new_value[part.rows]
-            keys, values = part.keys[:, :, : start + queries], part.values[:, :, : start + queries]
-            mask = part.mask(queries, start)
-            if mask is not None and mask.dim() == 4:
-                mask = mask.repeat_interleave(heads // mask.shape[1], dim=1)
-            output[part.rows] = scaled_dot_product_attention(
-                query[part.rows], keys, values, attn_mask=mask, scale=scaling, enable_gqa=heads != keys.shape[1]
-            )
-        self.filled += queries
+        if len(self.segments) == 1:  # rows stand in batch order then, so nothing has to be gathered
+            output = self.segments[0].attend(query, new_key, new_value, self.filled, scaling)
+        else:
+            output = new_value.new_empty(*query.shape[:3], new_value.shape[-1])
+            for part in self.segments:
+                at = part.rows
+                output[at] = part.attend(query[at], new_key[at], new_value[at], self.filled, scaling)
+        self.filled += query.shape[2]
         return output.transpose(1, 2).contiguous()
 
     def select(self, rows: Tensor) -> None:
@@ -220,6 +231,11 @@ class ForkedCache:
     def select(self, rows: Tensor) -> None:
         for layer in self.layers:
             layer.select(rows)
+
+    def rewind(self) -> None:
+        """Forget the new entries, so that the same steps can be taken again."""
+        for layer in self.layers:
+            layer.filled = 0
 
 
 def _alike(layers: Sequence[KeptLayer]) -> list[list[int]]:
@@ -281,7 +297,9 @@ def pruning(layers: Sequence[nn.Module], at: int, choose: Callable[[], Tensor]) 
 def _gathered(kwargs: dict[str, Any], kept: Tensor) -> dict[str, Any]:
     """Rotary tables [B, N, D] and position ids [B, N] cut to the kept positions."""
     cut = dict(kwargs)
-    cut["position_embeddings"] = tuple(table.index_select(1, kept.to(table.device)) for table in kwargs["position_embeddings"])
+    cut["position_embeddings"] = tuple(
+        table.index_select(1, kept.to(table.device)) for table in kwargs["position_embeddings"]
+    )
     if (ids := kwargs.get("position_ids")) is not None:
         cut["position_ids"] = ids.index_select(-1, kept.to(ids.device))
     if kwargs.get("attention_mask") is not None:

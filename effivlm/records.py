@@ -37,7 +37,9 @@ class Budget:
 
     def __post_init__(self) -> None:
         if not 0 < self.keep <= 1:
-            raise ValueError(f"budget {float(self.keep):g} is not a fraction that stays: it must lie in (0, 1], e.g. 0.10")
+            raise ValueError(
+                f"budget {float(self.keep):g} is not a fraction that stays: it must lie in (0, 1], e.g. 0.10"
+            )
 
     @classmethod
     def parse(cls, text: str | float | Fraction) -> Budget:
@@ -194,7 +196,9 @@ class Outcome:
     def to_json(self) -> dict[str, Any]:
         data = asdict(self)
         data["cell"] = self.cell.to_json()
-        data["costs"] = {name: {"rounds": list(cost.rounds), "median": cost.median} for name, cost in self.costs.items()}
+        data["costs"] = {
+            name: {"rounds": list(cost.rounds), "median": cost.median} for name, cost in self.costs.items()
+        }
         return {"kind": "outcome", **data}
 
     @classmethod
@@ -205,7 +209,9 @@ class Outcome:
             **{
                 **fields,
                 "cell": Cell.from_json(fields["cell"]),
-                "answers": tuple(Answer(**{**answer, "tokens": tuple(answer["tokens"])}) for answer in fields["answers"]),
+                "answers": tuple(
+                    Answer(**{**answer, "tokens": tuple(answer["tokens"])}) for answer in fields["answers"]
+                ),
                 "achieved": achieved and Achieved(**{**achieved, "per_layer": tuple(achieved["per_layer"])}),
                 "costs": {name: Cost(tuple(cost["rounds"])) for name, cost in fields["costs"].items()},
                 "remarks": tuple(fields["remarks"]),

@@ -45,7 +45,9 @@ def entries(kind: str) -> Mapping[str, Entry]:
     }
     for point in entry_points(group=f"effivlm.{kind}"):
         if point.name in found:
-            raise ValueError(f"{kind[:-1]} {point.name!r} is claimed twice: {found[point.name].module} and {point.value}")
+            raise ValueError(
+                f"{kind[:-1]} {point.name!r} is claimed twice: {found[point.name].module} and {point.value}"
+            )
         found[point.name] = Entry(point.name, point.module, point.attr)
     return dict(sorted(found.items()))
 
@@ -82,7 +84,13 @@ def declared(kind: str, name: str) -> Mapping[str, Any]:
     node = _class(ast.parse(Path(spec.origin).read_text(encoding="utf-8")), entry)
     facts: dict[str, Any] = {}
     for item in node.body:
-        target = item.target if isinstance(item, ast.AnnAssign) else item.targets[0] if isinstance(item, ast.Assign) else None
+        target = (
+            item.target
+            if isinstance(item, ast.AnnAssign)
+            else item.targets[0]
+            if isinstance(item, ast.Assign)
+            else None
+        )
         value = getattr(item, "value", None)
         if isinstance(target, ast.Name) and value is not None:
             try:

@@ -6,18 +6,21 @@ to the seam at which their methods differ. `Settings.share` False runs every cel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import version
+from io import BytesIO
 from typing import Any, cast
 
-import torch
+from PIL.Image import Image
 
 from effivlm import __version__, registry
 from effivlm.decode import Start, greedy
-from effivlm.metrics.same import same
 from effivlm.meters import kv_bytes
 from effivlm.methods._base import Method
+from effivlm.metrics.same import same
 from effivlm.models._adapter import Adapter
 from effivlm.models._sources import ModelSource
 from effivlm.records import Achieved, Answer, Cell, Outcome, Sample, Settings, Unsupported, fingerprint
@@ -26,6 +29,7 @@ from effivlm.tree import Leaf, Tree
 
 Progress = Callable[[int, int], None]
 DENSE = "dense"
+THUMBNAIL = 256  # pixels of the longer side
 
 
 def open_model(source: ModelSource, settings: Settings) -> Adapter:
@@ -42,7 +46,9 @@ def method_of(cell: Cell, seed: int = 0) -> Method:
     """
     kind = cast(type[Method], registry.load("methods", cell.method))
     if cell.preset not in kind.presets:
-        raise ValueError(f"method {cell.method!r} has no preset {cell.preset!r}; choose from: {', '.join(kind.presets)}")
+        raise ValueError(
+            f"method {cell.method!r} has no preset {cell.preset!r}; choose from: {', '.join(kind.presets)}"
+        )
     return kind(keep=cell.budget, seed=seed, **kind.presets[cell.preset])
 
 
@@ -61,9 +67,36 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
             "method": [cell.method, cell.keep, method.get("presets", {}).get(cell.preset)],
             "task": [cell.task, task.get("version", 1), task.get("max_new_tokens")],
             "settings": [settings.limit, settings.seed, settings.device.split(":")[0], settings.dtype],
-            "versions": [__version__, *(version(name) for name in ("torch", "transformers"))],
+            "versions": _versions(),
         }
     )
+
+
+@cache
+def _versions() -> tuple[str, ...]:
+    return (__version__, *(version(name) for name in ("torch", "transformers")))
+
+
+def sample_records(task: str, settings: Settings) -> Iterator[dict[str, Any]]:
+    """What the report shows of a task's samples: question, references, a small picture as a data URL (None without one)."""
+    for sample in cast(type[Task], registry.load("tasks", task))().samples(settings.limit, settings.seed):
+        yield {
+            "kind": "sample",
+            "task": task,
+            "id": sample.id,
+            "prompt": sample.prompt,
+            "references": list(sample.references),
+            "thumbnail": _thumbnail(next(iter([*sample.images, *sample.video]), None)),
+        }
+
+
+def _thumbnail(image: Image | None) -> str | None:
+    if image is None:
+        return None
+    small, file = image.convert("RGB"), BytesIO()
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    small.save(file, "JPEG", quality=60)
+    return f"data:image/jpeg;base64,{b64encode(file.getvalue()).decode()}"
 
 
 def dense_cell(cell: Cell) -> Cell:
@@ -71,7 +104,9 @@ def dense_cell(cell: Cell) -> Cell:
     return Cell(cell.model, DENSE, "paper", "1.00", cell.task)
 
 
-def run_group(cells: Sequence[Cell], model: Adapter, settings: Settings, on_progress: Progress | None = None) -> list[Outcome]:
+def run_group(
+    cells: Sequence[Cell], model: Adapter, settings: Settings, on_progress: Progress | None = None
+) -> list[Outcome]:
     """Answer a task's samples under every cell of one (model, task) group.
 
     The dense cell always runs, first, because every other one is compared with it. One outcome per cell, in the order given,
@@ -101,7 +136,7 @@ def run_group(cells: Sequence[Cell], model: Adapter, settings: Settings, on_prog
             _compare(dense, answers, task)
             if on_progress:
                 on_progress(number + 1, len(samples))
-    facts = {
+    facts: dict[str, Any] = {
         "metric": task.metric,
         "answer_type": task.answer_type,
         "scale": task.scale,
@@ -110,7 +145,15 @@ def run_group(cells: Sequence[Cell], model: Adapter, settings: Settings, on_prog
         "weights": model.weights,
     }
     return [
-        _outcome(cell, cell_fingerprint(cell, model.source, settings), running[cell], answers[cell], leaves[cell], task, facts)
+        _outcome(
+            cell,
+            cell_fingerprint(cell, model.source, settings),
+            running[cell],
+            answers[cell],
+            leaves[cell],
+            task,
+            facts,
+        )
         if cell not in refused
         else Outcome(cell, cell_fingerprint(cell, model.source, settings), "unsupported", reason=refused[cell], **facts)
         for cell in ordered
@@ -211,7 +254,9 @@ def _outcome(
     if not scores:
         reason = next(answer.error for answer in answers if answer.error)
         return Outcome(cell, name, "failed", reason=f"every sample broke; the first: {reason}", broken=broken, **facts)
-    remarks = (f"{broken} of {len(answers)} samples broke: {next(a.error for a in answers if a.error)}",) if broken else ()
+    remarks = (
+        (f"{broken} of {len(answers)} samples broke: {next(a.error for a in answers if a.error)}",) if broken else ()
+    )
     return Outcome(
         cell,
         name,

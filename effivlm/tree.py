@@ -183,7 +183,12 @@ class Tree:
         return Prefilled(prompt, logits, cache, tuple(views))
 
     def _prune(
-        self, prompt: Prompt, cache: PromptCache, part: LayerPart, watchers: dict[nn.Module, Watcher], modules: list[nn.Module]
+        self,
+        prompt: Prompt,
+        cache: PromptCache,
+        part: LayerPart,
+        watchers: dict[nn.Module, Watcher],
+        modules: list[nn.Module],
     ) -> tuple[Tensor, Tensor]:
         """Prefill with visual tokens dropped on entry to `part.layer`; also the positions that stay."""
         number = part.layer - 1

@@ -14,15 +14,31 @@ from effivlm.models._torchvision import ensure_torchvision
 FAMILIES = ("llava_onevision", "qwen2_vl", "internvl2_5")
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 MEAN = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-TEMPLATE = (
+TEMPLATE = (  # Qwen2-VL's own also starts with a system message; in bytes that would outweigh the picture
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}IMAGE{% elif part['type'] == 'video' %}VIDEO"
     "{% else %}{{ part['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+LLAVA_TEMPLATE = (  # as the original: images, then videos, then text, in whatever order they were given
+    "{% for message in messages %}<|im_start|>{{ message['role'] }} "
+    "{% for part in message['content'] if part['type'] == 'image' %}<image>{% endfor %}"
+    "{% for part in message['content'] if part['type'] == 'video' %}<video>{% endfor %}"
+    "{% for part in message['content'] if part['type'] == 'text' %}{{ '\\n' + part['text'] }}{% endfor %}<|im_end|>"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
-def build(family: str, folder: Path, *, seed: int = 0, layers: int = 4, heads: int = 4, kv_heads: int = 2) -> Path:
+def build(
+    family: str,
+    folder: Path,
+    *,
+    seed: int = 0,
+    layers: int = 4,
+    heads: int = 4,
+    kv_heads: int = 2,
+    dtype: torch.dtype = torch.float32,
+) -> Path:
     """Save a twin of `family` into `folder`; its weights are wide enough that a dropped token changes the logits."""
     ensure_torchvision()
     torch.manual_seed(seed)
@@ -31,27 +47,32 @@ def build(family: str, folder: Path, *, seed: int = 0, layers: int = 4, heads: i
         if isinstance(module, nn.Linear | nn.Embedding | nn.Conv2d | nn.Conv3d):
             fan_in = module.weight[0].numel() if not isinstance(module, nn.Embedding) else 1
             nn.init.normal_(module.weight, std=1.2 / fan_in**0.5)
+    for name, parameter in model.named_parameters():
+        if name.endswith((".cls_token", ".position_embeddings")):  # InternVL's are zero: no patch would have a place
+            nn.init.normal_(parameter, std=0.5)
     model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
-    model.save_pretrained(folder)
+    model.to(dtype).save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
 
 
 def _tokenizer(extra: dict[str, str]) -> Any:
     """Bytes and no merges, so that any text works."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     special = [*SPECIALS, *extra.values()]
-    inner = Tokenizer(models.BPE(vocab={token: number for number, token in enumerate([*special, *alphabet])}, merges=[]))
+    vocabulary = {token: number for number, token in enumerate([*special, *alphabet])}
+    inner = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
+    # Here and not below: beside a dict of extra tokens transformers drops `additional_special_tokens` in silence.
+    inner.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
     return PreTrainedTokenizerFast(
         tokenizer_object=inner,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
-        additional_special_tokens=special,
         extra_special_tokens=extra,
     )
 
@@ -105,7 +126,7 @@ def _llava_onevision(layers: int, heads: int, kv_heads: int) -> tuple[Any, Any]:
         tokenizer=tokenizer,
         num_image_tokens=16,
         vision_feature_select_strategy="full",
-        chat_template=_template("<image>", "<video>"),
+        chat_template=LLAVA_TEMPLATE,
     )
     return hf.LlavaOnevisionForConditionalGeneration(config), processor
 
@@ -123,9 +144,9 @@ def _qwen2_vl(layers: int, heads: int, kv_heads: int) -> tuple[Any, Any]:
     }
     tokenizer = _tokenizer(names)
     text = _text(tokenizer, layers, heads, kv_heads)
-    vision = {"depth": 2, "embed_dim": 32, "num_heads": 2, "mlp_ratio": 2, "patch_size": 8, "hidden_size": text["hidden_size"]}
+    vision = {"depth": 2, "embed_dim": 32, "num_heads": 2, "mlp_ratio": 2, "patch_size": 8}
     config = hf.Qwen2VLConfig(
-        vision_config=vision,
+        vision_config={**vision, "hidden_size": text["hidden_size"]},
         text_config={
             **text,
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]},

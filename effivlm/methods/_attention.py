@@ -22,7 +22,7 @@ def row_attention(queries: Tensor, keys: Tensor) -> Tensor:
     heads, rows, dim = queries.shape
     kv_heads, length, _ = keys.shape
     grouped = queries.float().reshape(kv_heads, heads // kv_heads * rows, dim)
-    logits = (grouped @ keys.float().transpose(1, 2) / dim**0.5).reshape(heads, rows, length)
+    logits: Tensor = (grouped @ keys.float().transpose(1, 2) / dim**0.5).reshape(heads, rows, length)
     if rows > 1:  # the last row alone sees everything
         later = torch.ones(rows, length, dtype=torch.bool, device=keys.device).triu(length - rows + 1)
         logits = logits.masked_fill(later, float("-inf"))
@@ -33,7 +33,7 @@ def column_means(queries: Tensor, keys: Tensor) -> Tensor:
     """Mean attention that every key gets from all W given rows [H_q, N], block by block of rows."""
     heads, rows, _ = queries.shape
     length = keys.shape[1]
-    total = torch.zeros(heads, length, device=keys.device)
+    total: Tensor = torch.zeros(heads, length, device=keys.device)
     for start in range(0, rows, BLOCK):
         end = min(start + BLOCK, rows)
         seen = length - rows + end
@@ -43,7 +43,8 @@ def column_means(queries: Tensor, keys: Tensor) -> Tensor:
 
 def per_kv_head(scores: Tensor, kv_heads: int) -> Tensor:
     """Mean of query-head scores [H_q, ...] over the query heads that share a KV head: [H_kv, ...]."""
-    return scores.unflatten(0, (kv_heads, -1)).mean(1)
+    means: Tensor = scores.unflatten(0, (kv_heads, -1)).mean(1)
+    return means
 
 
 def pooled(scores: Tensor, kernel: int, kind: str) -> Tensor:

@@ -121,7 +121,9 @@ class LayerPart(Part):
 
     def __post_init__(self) -> None:
         if self.layer < 1:
-            raise ValueError(f"layer {self.layer} cannot prune: the layer before it is observed, so it must be 1 or more")
+            raise ValueError(
+                f"layer {self.layer} cannot prune: the layer before it is observed, so it must be 1 or more"
+            )
 
     @abstractmethod
     def rows(self, length: int) -> int:

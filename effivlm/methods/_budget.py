@@ -44,16 +44,18 @@ def _filled(weights: list[Fraction], total: int, lows: list[int], highs: list[in
     def at(level: Fraction) -> list[Fraction]:
         return [min(max(level * w, Fraction(a)), Fraction(b)) for w, a, b in zip(weights, lows, highs, strict=True)]
 
-    levels = sorted({Fraction(bound) / w for w, a, b in zip(weights, lows, highs, strict=True) if w for bound in (a, b)})
+    levels = sorted(
+        {Fraction(bound) / w for w, a, b in zip(weights, lows, highs, strict=True) if w for bound in (a, b)}
+    )
     below = Fraction(0)
     for level in levels:
         if sum(at(level)) >= total:
             start, end = sum(at(below)), sum(at(level))
-            part = Fraction(0) if end == start else (total - start) / (end - start)
+            part = Fraction(0) if end == start else Fraction(total - start) / Fraction(end - start)
             return at(below + part * (level - below))
         below = level
     full = at(below)  # every weighted share is at its bound; what is left goes to the unweighted ones in order
-    left = total - sum(full)
+    left = Fraction(total - sum(full))
     for index, weight in enumerate(weights):
         if not weight:
             extra = min(left, highs[index] - full[index])

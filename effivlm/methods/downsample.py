@@ -77,7 +77,9 @@ class _Pooled(VisualPart):
 def _pool(features: Tensor, places: Tensor, budget: int) -> Selection:
     """Average one image's features [n, d] over `budget` cells; newline markers go."""
     blocks = [(places[:, 0] == block).nonzero()[:, 0] for block in places[:, 0].unique().tolist() if block >= 0]
-    shares = apportion([len(block) for block in blocks], budget, int(budget >= len(blocks)), [len(block) for block in blocks])
+    shares = apportion(
+        [len(block) for block in blocks], budget, int(budget >= len(blocks)), [len(block) for block in blocks]
+    )
     cell = torch.full_like(places[:, 0], -1)
     start = 0
     for block, share in zip(blocks, shares, strict=True):
@@ -86,7 +88,9 @@ def _pool(features: Tensor, places: Tensor, budget: int) -> Selection:
             start += share
     inside = cell >= 0
     order = cell[inside]
-    sums = features.new_zeros(budget, features.shape[1], dtype=torch.float32).index_add_(0, order, features[inside].float())
+    sums = features.new_zeros(budget, features.shape[1], dtype=torch.float32).index_add_(
+        0, order, features[inside].float()
+    )
     counts = torch.bincount(order, minlength=budget)
     means = (sums / counts[:, None]).to(features.dtype)
     by_cell = inside.nonzero()[:, 0][order.sort(stable=True).indices]

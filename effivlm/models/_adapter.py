@@ -101,7 +101,9 @@ class Adapter(ABC):
         try:
             processor = transformers.AutoProcessor.from_pretrained(source.source, trust_remote_code=False)
             # the two backends differ by up to 0.015 in pixel values, and which one is found depends on the machine
-            processor.image_processor = transformers.AutoImageProcessor.from_pretrained(source.source, backend=IMAGE_BACKEND)
+            processor.image_processor = transformers.AutoImageProcessor.from_pretrained(
+                source.source, backend=IMAGE_BACKEND
+            )
             model, info = getattr(transformers, cls.class_name).from_pretrained(
                 source.source,
                 dtype=getattr(torch, dtype),
@@ -113,8 +115,14 @@ class Adapter(ABC):
             )
         except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ValueError(f"model {source.name!r}: {source.source} cannot be loaded ({type(error).__name__}: {first})") from error
-        wrong = {name: sorted(info[name]) for name in ("missing_keys", "mismatched_keys", "unexpected_keys") if info.get(name)}
+            raise ValueError(
+                f"model {source.name!r}: {source.source} cannot be loaded ({type(error).__name__}: {first})"
+            ) from error
+        wrong = {
+            name: sorted(info[name])
+            for name in ("missing_keys", "mismatched_keys", "unexpected_keys")
+            if info.get(name)
+        }
         if wrong:
             raise ValueError(f"model {source.name!r}: {source.source} does not fit its architecture: {wrong}")
         return cls(model, processor, source)

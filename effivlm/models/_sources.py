@@ -72,7 +72,9 @@ def resolve(value: str) -> ModelSource:
     if not name or not source:
         raise ValueError(f"model {value!r} names nothing; give NAME=FOLDER_OR_HUB_ID")
     if equals and name in known and source != known[name][0]:
-        raise ValueError(f"model name {name!r} is taken by the checkpoint {known[name][0]}; choose another name for {source}")
+        raise ValueError(
+            f"model name {name!r} is taken by the checkpoint {known[name][0]}; choose another name for {source}"
+        )
     return _found(name, source, "")
 
 
@@ -84,14 +86,18 @@ def _found(name: str, source: str, family: str) -> ModelSource:
     looks_local = folder.is_absolute() or source.startswith((".", "~")) or source.count("/") != 1 or folder.exists()
     if not looks_local:
         config = _hub_config(name, source)
-        return ModelSource(name, source, family or _family(name, source, json.loads(config.read_text(encoding="utf-8"))))
+        return ModelSource(
+            name, source, family or _family(name, source, json.loads(config.read_text(encoding="utf-8")))
+        )
     if not folder.is_dir():
         raise ValueError(f"model {name!r}: folder {folder} does not exist")
     try:
         config_text = (folder / "config.json").read_text(encoding="utf-8")
         data = json.loads(config_text)
     except FileNotFoundError:
-        raise ValueError(f"model {name!r}: {folder} holds no config.json, so it is no transformers checkpoint") from None
+        raise ValueError(
+            f"model {name!r}: {folder} holds no config.json, so it is no transformers checkpoint"
+        ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"model {name!r}: {folder / 'config.json'} is not readable JSON ({error})") from None
     if not any(folder.glob("*.safetensors")):
@@ -120,12 +126,19 @@ def _packaged(name: str, place: str) -> Path:
 def _hub_config(name: str, source: str) -> Path:
     """config.json of a hub id, from the cache or the network; one clear error when neither has it."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
 
     try:
         return Path(hf_hub_download(source, "config.json"))
     except RepositoryNotFoundError as error:
-        raise ValueError(f"model {name!r}: {source} is no folder and no hub repository you can read ({error})") from None
+        raise ValueError(
+            f"model {name!r}: {source} is no folder and no hub repository you can read ({error})"
+        ) from None
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
         mode = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") == "1" else "the hub cannot be reached"
         raise ValueError(

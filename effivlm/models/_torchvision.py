@@ -26,7 +26,7 @@ def ensure_torchvision() -> torch.library.Library | None:
         ImportError: torchvision is not installed, or fails for another reason.
     """
     try:
-        import torchvision  # noqa: F401
+        import torchvision
 
         return None
     except RuntimeError as error:

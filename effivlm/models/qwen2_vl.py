@@ -32,7 +32,9 @@ class Qwen2Vl(Adapter):
             ).pooler_output
         order = _order(kinds, config.image_token_id, config.video_token_id)
         grids = [inputs.get(name, ()) for name in ("image_grid_thw", "video_grid_thw")]
-        encoded = [list(zip(part, shape, strict=True)) for part, shape in zip((images, videos), grids, strict=True)]
+        encoded: list[list[Any]] = [
+            list(zip(part, shape, strict=True)) for part, shape in zip((images, videos), grids, strict=True)
+        ]
         sources = {config.image_token_id: iter(encoded[0]), config.video_token_id: iter(encoded[1])}
         merge = config.vision_config.spatial_merge_size
         found = [next(sources[token]) for token in order]

@@ -56,7 +56,7 @@ class Lazy(Sequence[Sample]):
     def __getitem__(self, index: slice) -> Sequence[Sample]: ...
     def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
         if isinstance(index, slice):
-            return [self.make(number) for number in range(*index.indices(self.count))]
+            return [self.make(number) for number in range(*index.indices(self.size))]
         if not -self.size <= index < self.size:
             raise IndexError(index)
         return self.make(index % self.size)

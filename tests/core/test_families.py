@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import FORMS, sample
+from forms import FORMS, sample
 
-from effivlm.decode import Start, greedy
-from effivlm.hooks import KeptLayer, PromptCache
+from effivlm.decode import Paced, Start, greedy
+from effivlm.hooks import KeptLayer, PromptCache, pruning
 from effivlm.methods.dense import Dense
 from effivlm.models._adapter import Adapter
 from effivlm.tree import Tree
@@ -59,9 +59,16 @@ def test_the_model_is_untouched_after_use_and_after_an_error(model: Adapter) -> 
     with torch.inference_mode():
         expected = model.model(**inputs).logits
     hooks = [len(module._forward_pre_hooks) + len(module._forward_hooks) for module in model.model.modules()]
-    with pytest.raises(ZeroDivisionError), model.seams():
+    with model.seams():
         Tree(model, sample("one"), [Dense()]).leaf(Dense())
+
+    def choose() -> torch.Tensor:
         raise ZeroDivisionError
+
+    with model.seams():
+        prompt = model.prompt(inputs, model.encode(inputs))
+        with pytest.raises(ZeroDivisionError), pruning(model.layers, 2, choose):
+            model.prefill(prompt, PromptCache())
     config = model.model.config
     assert {config._attn_implementation, config.text_config._attn_implementation} == {"sdpa"}
     assert config.vision_config._attn_implementation == "sdpa"
@@ -99,3 +106,14 @@ def test_rows_of_a_batch_answer_as_they_do_alone(model: Adapter) -> None:
         alone = [greedy(model.step, [start], 12, model.eos, model.device)[0] for start in starts]
     assert together == alone * 3
     assert alone[0] != alone[1], "the test needs caches that disagree"
+
+
+def test_paced_steps_are_the_greedy_ones_and_can_be_taken_again(model: Adapter) -> None:
+    with model.seams():
+        leaf = Tree(model, sample("two"), [Dense()]).leaf(Dense())
+        start = Start(leaf.cache, leaf.token, leaf.position)
+        paced = Paced(model.step, start, 6, model.device)
+        first, again = paced().tolist(), paced().tolist()
+        expected = greedy(model.step, [start], 7, (), model.device)[0]
+    assert first == again == expected[1:]
+    assert paced.engine == "eager"

@@ -26,7 +26,7 @@ KEEPS = st.fractions(min_value=Fraction(1, 100), max_value=1, max_denominator=10
 CACHE = [SnapKv, StreamingLlm, RandomKv]
 
 
-def parts(kind: type):  # noqa: ANN201
+def parts(kind: type):
     """Every method of the registry under each of its presets, at one seam."""
     return [
         pytest.param(cls, values, id=f"{name}@{preset}")
@@ -65,7 +65,7 @@ def top(scores: list[float], count: int) -> list[int]:
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10**6), st.integers(1, 60), st.sampled_from([(4, 2), (6, 2), (3, 3), (8, 1)]), st.data())
-def test_row_attention_and_column_means_equal_a_row_by_row_softmax(seed, length, heads, data) -> None:  # noqa: ANN001
+def test_row_attention_and_column_means_equal_a_row_by_row_softmax(seed, length, heads, data) -> None:
     rows = data.draw(st.integers(1, length))
     shown = view(seed, length, *heads, rows=rows)
     expected = attention64(shown)
@@ -96,7 +96,7 @@ def brute_pool(scores: list[float], kernel: int, kind: str) -> list[float]:
     st.sampled_from(["avg", "max"]),
     st.sampled_from([(4, 2), (6, 3), (5, 1)]),
 )
-def test_snapkv_keeps_what_a_brute_force_keeps(seed, length, keep, window, kernel, pool, heads) -> None:  # noqa: ANN001
+def test_snapkv_keeps_what_a_brute_force_keeps(seed, length, keep, window, kernel, pool, heads) -> None:
     method = SnapKv(keep=keep, window=window, kernel=kernel, pool=pool)
     budget = keep.of(length)
     rows = method.rows(length)
@@ -135,7 +135,7 @@ def test_streaming_llm_worked_example(preset: str, expected: list[int]) -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10**6), st.integers(4, 60), KEEPS, st.sampled_from(["last", "all"]))
-def test_fastv_keeps_what_a_brute_force_keeps(seed, length, keep, query_rows) -> None:  # noqa: ANN001
+def test_fastv_keeps_what_a_brute_force_keeps(seed, length, keep, query_rows) -> None:
     method = FastV(keep=keep, query_rows=query_rows)
     shown = view(seed, length, rows=method.rows(length))
     visual = shown.visual.nonzero()[:, 0].tolist()
@@ -153,8 +153,10 @@ def test_fastv_keeps_what_a_brute_force_keeps(seed, length, keep, query_rows) ->
 
 @pytest.mark.parametrize(("kind", "values"), parts(CachePart))
 @settings(deadline=None, max_examples=25)
-@given(seed=st.integers(0, 10**6), length=st.integers(2, 90), keep=KEEPS, heads=st.sampled_from([(4, 2), (3, 3), (6, 1)]))
-def test_cache_methods_keep_exactly_the_budget_in_order(kind, values, seed, length, keep, heads) -> None:  # noqa: ANN001
+@given(
+    seed=st.integers(0, 10**6), length=st.integers(2, 90), keep=KEEPS, heads=st.sampled_from([(4, 2), (3, 3), (6, 1)])
+)
+def test_cache_methods_keep_exactly_the_budget_in_order(kind, values, seed, length, keep, heads) -> None:
     method = kind(keep=keep, **values)
     views = [view(seed + layer, length, *heads, rows=method.rows(length) or 1) for layer in range(3)]
     cache = method.compress(views, "s")
@@ -173,10 +175,12 @@ def test_cache_methods_keep_exactly_the_budget_in_order(kind, values, seed, leng
 @settings(deadline=None, max_examples=25)
 @given(
     seed=st.integers(0, 10**6),
-    shapes=st.lists(st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 6), st.booleans()), min_size=1, max_size=3),
+    shapes=st.lists(
+        st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 6), st.booleans()), min_size=1, max_size=3
+    ),
     keep=KEEPS,
 )
-def test_visual_methods_keep_exactly_the_budget_in_order(kind, values, seed, shapes, keep) -> None:  # noqa: ANN001
+def test_visual_methods_keep_exactly_the_budget_in_order(kind, values, seed, shapes, keep) -> None:
     (part,) = kind(keep=keep, **values).parts or (None,)
     if part is None:
         assert keep.keep == 1
@@ -236,7 +240,9 @@ def test_random_visual_draws_every_token_equally_often() -> None:
         counts[selection.kept] += 1
     assert counts[-1] == 0
     expected = 600 * 10 / 40
-    assert float(((counts[:-1] - expected) ** 2 / expected).sum()) < 80  # chi-square, 39 degrees of freedom, p about 1e-4
+    assert (
+        float(((counts[:-1] - expected) ** 2 / expected).sum()) < 80
+    )  # chi-square, 39 degrees of freedom, p about 1e-4
 
 
 def test_scores_with_nan_are_refused() -> None:
@@ -263,13 +269,15 @@ def test_query_heads_of_one_kv_head_are_averaged() -> None:
         ((1, 0), 5, [3, 9], [3, 2]),
     ],
 )
-def test_apportion_worked_examples(weights, total, high, expected) -> None:  # noqa: ANN001
+def test_apportion_worked_examples(weights, total, high, expected) -> None:
     assert apportion(weights, total, high=high) == expected
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 50), st.integers(0, 5), st.integers(0, 40)), min_size=1, max_size=8), st.data())
-def test_apportion_is_exact_within_bounds_and_never_a_whole_entry_off(rows, data) -> None:  # noqa: ANN001
+@given(
+    st.lists(st.tuples(st.integers(1, 50), st.integers(0, 5), st.integers(0, 40)), min_size=1, max_size=8), st.data()
+)
+def test_apportion_is_exact_within_bounds_and_never_a_whole_entry_off(rows, data) -> None:
     weights, low = [row[0] for row in rows], [row[1] for row in rows]
     high = [row[1] + row[2] for row in rows]
     total = data.draw(st.integers(sum(low), sum(high)))
@@ -302,6 +310,6 @@ def test_apportion_refuses_what_cannot_be(total: int, low: int, high: int | None
         lambda: pooled(torch.zeros(1, 4), 3, "sum"),
     ],
 )
-def test_impossible_hyper_parameters_are_refused_with_their_value(make) -> None:  # noqa: ANN001
+def test_impossible_hyper_parameters_are_refused_with_their_value(make) -> None:
     with pytest.raises(ValueError, match=r"4|0|'some'|'blur'|'sum'"):
         make()

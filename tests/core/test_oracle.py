@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import sample
+from forms import sample
 from oracle import everything, logits
 
 from effivlm import registry
@@ -20,7 +20,7 @@ TOKENS = (40, 77, 40, 12, 90)
 CLOSE = {"rtol": 0, "atol": 1e-5}
 
 
-def prefilled(model: Adapter, form: str):  # noqa: ANN201
+def prefilled(model: Adapter, form: str):
     inputs = model.prepare(sample(form))
     prompt = model.prompt(inputs, model.encode(inputs))
     cache = PromptCache()
@@ -125,7 +125,9 @@ def test_random_visual_equals_a_prompt_built_without_the_dropped_tokens(model: A
     if model.positions_after_pruning == "original":  # as if the dropped ones were never looked at
         visible = everything(model, prompt.length + len(TOKENS))
         for rows in visible:
-            rows[:, :, : prompt.length] &= stay | torch.eye(prompt.length + len(TOKENS), dtype=torch.bool)[:, : prompt.length]
+            rows[:, :, : prompt.length] &= (
+                stay | torch.eye(prompt.length + len(TOKENS), dtype=torch.bool)[:, : prompt.length]
+            )
         expected = logits(model, prompt, TOKENS, visible)
     else:
         short = type(prompt)(
@@ -135,7 +137,7 @@ def test_random_visual_equals_a_prompt_built_without_the_dropped_tokens(model: A
     torch.testing.assert_close(ours, expected, **CLOSE)
 
 
-@pytest.mark.parametrize("name", [name for name in registry.names("methods")])
+@pytest.mark.parametrize("name", registry.names("methods"))
 @pytest.mark.parametrize("form", ["one", "two", "text"])
 def test_keep_one_is_bit_identical_to_dense(model: Adapter, name: str, form: str) -> None:
     kind = registry.load("methods", name)
@@ -145,7 +147,9 @@ def test_keep_one_is_bit_identical_to_dense(model: Adapter, name: str, form: str
         with model.seams():
             ours = Tree(model, sample(form), [method]).leaf(method)
             theirs = Tree(model, sample(form), [dense]).leaf(dense)
-            runs = [forced(model.step, Start(leaf.cache, 0, leaf.position), TOKENS, model.device) for leaf in (ours, theirs)]
+            runs = [
+                forced(model.step, Start(leaf.cache, 0, leaf.position), TOKENS, model.device) for leaf in (ours, theirs)
+            ]
         assert ours.token == theirs.token
         assert ours.kept == ours.of
         assert torch.equal(*runs)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import FORMS, sample
+from forms import FORMS, sample
 
 from effivlm import registry, run
 from effivlm.models._adapter import Adapter
@@ -66,24 +66,36 @@ def test_answers_with_sharing_equal_answers_without(model: Adapter) -> None:
     alone = run_group(cells(), model, Settings(limit=9, share=False))
     assert texts(together) == texts(alone)
     assert [one.achieved for one in together] == [one.achieved for one in alone]
-    assert len({str(rows) for rows in texts(together).values()}) > len(together) / 3, "methods must differ for this to mean much"
+    assert len({str(rows) for rows in texts(together).values()}) > len(together) / 3, (
+        "methods must differ for this to mean much"
+    )
 
 
 def test_samples_do_not_leak_into_each_other(model: Adapter, toy_task: Toy) -> None:
-    ids = {row[0]: row for rows in texts(run_group(cells(keeps=("0.30",)), model, Settings(limit=9))).values() for row in rows}
+    ids = {
+        row[0]: row
+        for rows in texts(run_group(cells(keeps=("0.30",)), model, Settings(limit=9))).values()
+        for row in rows
+    }
     forwards = texts(run_group(cells(keeps=("0.30",)), model, Settings(limit=9)))
     samples = list(reversed(toy_task.samples(9, 0)))
     toy_task.samples = lambda limit, seed: samples  # type: ignore[method-assign]
     backwards = texts(run_group(cells(keeps=("0.30",)), model, Settings(limit=9)))
     assert len(ids) == len(FORMS)
-    assert {name: sorted(rows) for name, rows in backwards.items()} == {name: sorted(rows) for name, rows in forwards.items()}
+    assert {name: sorted(rows) for name, rows in backwards.items()} == {
+        name: sorted(rows) for name, rows in forwards.items()
+    }
 
 
-def test_a_group_runs_the_tower_and_the_dense_prefill_once_per_sample(model: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_group_runs_the_tower_and_the_dense_prefill_once_per_sample(
+    model: Adapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: Counter[str] = Counter()
     for name in ("prepare", "encode", "prefill"):
         real = getattr(model, name)
-        monkeypatch.setattr(model, name, lambda *given, _name=name, _real=real: (calls.update([_name]), _real(*given))[1])
+        monkeypatch.setattr(
+            model, name, lambda *given, _name=name, _real=real: (calls.update([_name]), _real(*given))[1]
+        )
     run_group(cells(methods=["snapkv", "streaming_llm", "random_kv"]), model, Settings(limit=3))
     assert calls == {"prepare": 3, "encode": 3, "prefill": 3}
     calls.clear()
@@ -148,8 +160,12 @@ def test_a_broken_sample_is_counted_and_never_a_zero(model: Adapter, toy_task: T
 def test_a_method_that_breaks_takes_no_other_cell_with_it(model: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
     kind = registry.load("methods", "snapkv")
     monkeypatch.setattr(kind, "select", lambda *given: 1 / 0)
-    outcomes = {one.cell.method: one for one in run_group(cells(methods=["snapkv", "random_kv"]), model, Settings(limit=2))}
-    broken = [one for one in run_group(cells(methods=["snapkv"]), model, Settings(limit=2)) if one.cell.method == "snapkv"]
+    outcomes = {
+        one.cell.method: one for one in run_group(cells(methods=["snapkv", "random_kv"]), model, Settings(limit=2))
+    }
+    broken = [
+        one for one in run_group(cells(methods=["snapkv"]), model, Settings(limit=2)) if one.cell.method == "snapkv"
+    ]
     assert outcomes["random_kv"].status == outcomes["dense"].status == "ok"
     assert {(one.cell.keep, one.status) for one in broken} >= {("0.05", "failed"), ("1.00", "ok")}
     assert model.model.config.text_config._attn_implementation == "sdpa"
@@ -162,7 +178,9 @@ def test_outcomes_read_back_equal(model: Adapter) -> None:
 
 def test_cells_of_two_groups_are_refused(model: Adapter) -> None:
     with pytest.raises(ValueError, match="share model and task"):
-        run_group([Cell("a", "dense", "paper", "1.00", "toy"), Cell("b", "dense", "paper", "1.00", "toy")], model, Settings())
+        run_group(
+            [Cell("a", "dense", "paper", "1.00", "toy"), Cell("b", "dense", "paper", "1.00", "toy")], model, Settings()
+        )
 
 
 def test_an_unknown_preset_is_refused_with_the_choices() -> None:
@@ -176,7 +194,10 @@ def test_fingerprints_name_everything_that_decides(model: Adapter) -> None:
     others = [replace(base, keep="0.31"), replace(base, preset="effivlm"), replace(base, method="random_kv")]
     seen = {cell_fingerprint(cell, model.source, Settings()) for cell in others}
     seen |= {cell_fingerprint(base, model.source, settings) for settings in (Settings(seed=1), Settings(limit=5))}
-    seen |= {cell_fingerprint(base, model.source, Settings(dtype="bfloat16")), cell_fingerprint(base, model.source, Settings(), "ttft")}
+    seen |= {
+        cell_fingerprint(base, model.source, Settings(dtype="bfloat16")),
+        cell_fingerprint(base, model.source, Settings(), "ttft"),
+    }
     assert name not in seen
     assert len(seen) == 7
     assert name == cell_fingerprint(base, model.source, Settings(share=False)), "sharing never changes an answer"
@@ -190,7 +211,7 @@ def test_a_truncated_checkpoint_is_one_clear_error(model: Adapter, tmp_path: Pat
     folder = copied(model, tmp_path)
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
-    with pytest.raises(ValueError, match="'torn'.*cannot be loaded"):
+    with pytest.raises(ValueError, match=r"'torn'.*cannot be loaded"):
         open_model(resolve(f"torn={folder}"), Settings())
 
 
@@ -202,7 +223,7 @@ def test_a_checkpoint_without_a_tensor_is_refused(model: Adapter, tmp_path: Path
     dropped = next(name for name in weights if "q_proj.weight" in name and "vis" not in name)
     del weights[dropped]
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ValueError, match="does not fit its architecture.*missing_keys.*q_proj"):
+    with pytest.raises(ValueError, match=r"does not fit its architecture.*missing_keys.*q_proj"):
         open_model(resolve(f"torn={folder}"), Settings())
 
 
@@ -233,7 +254,10 @@ def test_a_model_that_is_not_there_is_named_with_the_choices(value: str, message
     [
         ({}, "holds no config.json"),
         ({"config.json": "{"}, "not readable JSON"),
-        ({"config.json": '{"model_type": "gpt2"}', "a.safetensors": ""}, "of type 'gpt2'; supported: internvl, llava_onevision"),
+        (
+            {"config.json": '{"model_type": "gpt2"}', "a.safetensors": ""},
+            "of type 'gpt2'; supported: internvl, llava_onevision",
+        ),
         ({"config.json": '{"model_type": "qwen2_vl"}', "pytorch_model.bin": ""}, "pickled weights are not loaded"),
     ],
 )

@@ -1,0 +1,163 @@
+"""Intervals and tests over samples, seeded, and paired where two settings saw the same; None is counted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats: TypeAlias = NDArray[np.float64]
+Interval: TypeAlias = tuple[float, float]
+ROUNDS = 1000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over samples with its bootstrap interval; `interval` is None under two samples."""
+
+    value: float | None
+    interval: Interval | None
+    n: int
+    missing: int
+
+
+@dataclass(frozen=True, slots=True)
+class SignTest:
+    """How often one setting beat the other on the same sample; `p` is two-sided, None without a sample."""
+
+    better: int
+    worse: int
+    equal: int
+    missing: int
+    p: float | None
+
+
+def bootstrap_mean(
+    values: Sequence[float | None], seed: int = 0, rounds: int = ROUNDS, level: float = LEVEL
+) -> Estimate:
+    """Percentile bootstrap of a mean; where all values are equal the interval has no width, whatever n is."""
+    present: Floats = np.array([value for value in values if value is not None], dtype=np.float64)
+    n, missing = len(present), len(values) - len(present)
+    if not n:
+        return Estimate(None, None, 0, missing)
+    draws = means(weights(n, seed, rounds), present[:, None])
+    return Estimate(float(present.mean()), interval(draws[:, 0], level) if n > 1 else None, n, missing)
+
+
+def bootstrap_difference(
+    values: Sequence[float | None],
+    others: Sequence[float | None],
+    seed: int = 0,
+    rounds: int = ROUNDS,
+    level: float = LEVEL,
+) -> Estimate:
+    """Paired bootstrap of mean(values - others) over the pairs that are complete; ValueError if lengths differ."""
+    _same_length(values, others)
+    pairs = zip(values, others, strict=True)
+    return bootstrap_mean([None if a is None or b is None else a - b for a, b in pairs], seed, rounds, level)
+
+
+def sign_test(values: Sequence[float | None], others: Sequence[float | None]) -> SignTest:
+    """Exact two-sided sign test over pairs (for right/wrong scores: McNemar's exact test). Ties carry no evidence."""
+    _same_length(values, others)
+    pairs = [(a, b) for a, b in zip(values, others, strict=True) if a is not None and b is not None]
+    better, worse = sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
+    p = sign_p(better, worse) if pairs else None
+    return SignTest(better, worse, len(pairs) - better - worse, len(values) - len(pairs), p)
+
+
+@lru_cache(maxsize=65536)
+def sign_p(better: int, worse: int) -> float:
+    """Two-sided exact binomial p-value of `better` against `worse` under a fair coin."""
+    n = better + worse
+    ways = tail = 1
+    for k in range(min(better, worse)):
+        ways = ways * (n - k) // (k + 1)  # n over k + 1: fast where math.comb would begin anew
+        tail += ways
+    return min(1.0, 2 * tail / (1 << n))
+
+
+def median_interval(rounds: Sequence[float], level: float = LEVEL) -> Interval | None:
+    """Distribution-free interval of a median: two order statistics. None under the rounds it needs (six for 95 %)."""
+    rank = _median_rank(len(rounds), level)
+    if rank is None:
+        return None
+    ordered = sorted(rounds)
+    return ordered[rank], ordered[len(ordered) - 1 - rank]
+
+
+@lru_cache(maxsize=4096)
+def _median_rank(n: int, level: float) -> int | None:
+    """The largest rank from either end (0: the extremes) whose tails hold at most 1 - level; None if none does."""
+    tail, rank = 0, None
+    for k in range(n // 2):
+        tail += math.comb(n, k)
+        if 2 * tail / 2**n > 1 - level:
+            break
+        rank = k
+    return rank
+
+
+def weights(n: int, seed: int | Sequence[int], rounds: int = ROUNDS) -> Floats:
+    """How often each of `n` samples stands in each resample, (rounds, n); one matrix serves all settings of a group."""
+    picked = np.random.default_rng(seed).integers(0, n, size=(rounds, n))
+    flat = picked + np.arange(rounds)[:, None] * n
+    return np.bincount(flat.ravel(), minlength=rounds * n).reshape(rounds, n).astype(np.float64)
+
+
+def means(resamples: Floats, values: Floats) -> Floats:
+    """Means by resample, (rounds, columns), of values (n, columns); NaN: a missing value, a resample of none."""
+    gaps = np.isnan(values)
+    if not gaps.any():
+        return resamples @ values / len(values)
+    counts = resamples @ (~gaps).astype(np.float64)
+    totals = resamples @ np.where(gaps, 0.0, values)
+    return np.divide(totals, counts, out=np.full_like(totals, np.nan), where=counts > 0)
+
+
+def column_means(values: Floats) -> list[float | None]:
+    """Mean of each column of values (n, columns) over what is not NaN; None where nothing is left."""
+    averages: list[float] = means(np.ones((1, len(values))), values)[0].tolist()
+    return [None if math.isnan(average) else average for average in averages]
+
+
+def interval(draws: Floats, level: float = LEVEL) -> Interval | None:
+    """Percentile interval of draws (rounds,), as `intervals` finds it."""
+    return intervals(draws[:, None], level)[0]
+
+
+def intervals(draws: Floats, level: float = LEVEL) -> list[Interval | None]:
+    """Percentile interval of each column of draws (rounds, columns).
+
+    An undefined draw (NaN: a resample in which dense scored 0) might lie anywhere, so it counts as beyond both ends;
+    where more than one tail of them is undefined, there is no interval.
+    """
+    rounds = len(draws)
+    cut = int(rounds * (1 - level) / 2)
+    ordered = np.partition(draws, (cut, rounds - 1 - cut), axis=0)  # NaN goes last
+    found: list[list[float]] = ordered[[cut, rounds - 1 - cut]].T.tolist()
+    undefined: list[int] = np.count_nonzero(np.isnan(draws), axis=0).tolist()
+    return [
+        (low, high)
+        if not gaps
+        else None
+        if gaps > cut
+        else (float(np.partition(draws[:, place], cut - gaps)[cut - gaps]), high)
+        for place, ((low, high), gaps) in enumerate(zip(found, undefined, strict=True))
+    ]
+
+
+def ends(interval: Interval | None) -> list[float] | None:
+    """An interval as JSON holds it."""
+    return None if interval is None else list(interval)
+
+
+def _same_length(values: Sequence[Any], others: Sequence[Any]) -> None:
+    if len(values) != len(others):
+        raise ValueError(f"paired samples must come in pairs: {len(values)} values against {len(others)}")

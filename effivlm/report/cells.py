@@ -1,0 +1,81 @@
+"""One object per cell of the document, from the parts in which its outcomes came."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from effivlm.metrics.statistics import Floats, ends
+from effivlm.records import Achieved, Cell, Outcome
+from effivlm.report.costs import Dense, dense_costs, describe_costs, speedups
+from effivlm.report.quality import Quality, compare
+
+DENSE = "dense"
+_KEPT = tuple(field.name for field in fields(Achieved))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A cell as the document stores it, with the bootstrap draws that the summary needs and the document does not."""
+
+    data: dict[str, Any]
+    ratio_draws: Floats | None
+    same_draws: Floats | None
+
+
+def describe(group: Sequence[Sequence[Outcome]]) -> list[Row]:
+    """Describe all cells of one (model, task); each comes as its good outcomes, one per part."""
+    qualities = [outcome for parts in group for outcome in parts if outcome.part == "quality"]
+    dense = next((outcome for outcome in qualities if outcome.cell.method == DENSE and outcome.score is not None), None)
+    compared = dict(zip((outcome.cell for outcome in qualities), compare(qualities, dense), strict=True))
+    reference = dense_costs(outcome for parts in group for outcome in parts if outcome.cell.method == DENSE)
+    return [_describe(parts, compared.get(parts[0].cell), reference) for parts in group]
+
+
+def name(cell: Cell) -> dict[str, Any]:
+    """How the document names a cell."""
+    return {
+        "id": cell.id,
+        "model": cell.model,
+        "method": cell.method,
+        "preset": cell.preset,
+        "keep": float(cell.keep),
+        "task": cell.task,
+    }
+
+
+def _describe(parts: Sequence[Outcome], quality: Quality | None, dense: Dense) -> Row:
+    lead = next((outcome for outcome in parts if outcome.part == "quality"), parts[0])
+    quality = quality or Quality()
+    faster, unmatched = speedups(parts, dense)
+    achieved = next((outcome.achieved for outcome in (lead, *parts) if outcome.achieved), None)
+    remarks = [remark for outcome in parts for remark in outcome.remarks]
+    data = {
+        **name(lead.cell),
+        "fingerprints": {outcome.part: outcome.fingerprint for outcome in parts},
+        "metric": lead.metric,
+        "answer_type": lead.answer_type,
+        "scale": lead.scale,
+        "n": lead.n if lead.part == "quality" else 0,
+        "broken": sum(outcome.broken for outcome in parts),
+        "score": lead.score if lead.part == "quality" else None,
+        "interval": ends(quality.interval),
+        "ratio": quality.ratio,
+        "ratio_interval": ends(quality.ratio_interval),
+        "paired": quality.paired,
+        "loyalty": quality.loyalty,
+        "achieved": achieved and _kept(achieved),
+        "costs": describe_costs(parts),
+        "speedups": faster,
+        "engine": " ".join(dict.fromkeys(outcome.engine for outcome in parts if outcome.engine)),
+        "kernel": " ".join(dict.fromkeys(outcome.kernel for outcome in parts if outcome.kernel)),
+        "weights": lead.weights,
+        "remarks": list(dict.fromkeys([*remarks, *quality.remarks, *unmatched])),
+    }
+    return Row(data, quality.ratio_draws, quality.same_draws)
+
+
+def _kept(achieved: Achieved) -> dict[str, Any]:
+    found = {name: getattr(achieved, name) for name in _KEPT}
+    return {**found, "per_layer": list(achieved.per_layer)}

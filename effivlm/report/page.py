@@ -1,0 +1,97 @@
+"""The page: one self-contained file that opens offline."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from effivlm.report.payload import embed, payload
+from effivlm.report.samples import Changed
+
+_SLOT = re.compile(r"<!--(\w+)-->|/\*(css|chart|script)\*/")
+_FACT = 400
+
+
+def render(document: Mapping[str, Any], samples: Changed, title: str = "run") -> str:
+    """The HTML of a document and its changed samples. All text from outside is escaped or embedded as JSON."""
+    folder = Path(__file__).parent
+    run = document["run"]
+    parts = {
+        "title": escape(title),
+        "status": _status(run),
+        "subtitle": _subtitle(run),
+        "tiles": "".join(_tile(label, value) for label, value in _headline(document)),
+        "machine": "".join(
+            f"<tr><th scope=row>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in _flat(_machine(run))
+        ),
+        "data": embed(payload(document, samples)),
+        "css": (folder / "page.css").read_text(encoding="utf-8"),
+        "chart": (folder / "chart.js").read_text(encoding="utf-8"),
+        "script": (folder / "page.js").read_text(encoding="utf-8"),
+    }
+    template = (folder / "page.html").read_text(encoding="utf-8")
+    # one pass over the template: what is put in is never searched for slots again
+    return _SLOT.sub(lambda slot: parts[slot[1] or slot[2]], template)
+
+
+def _status(run: Mapping[str, Any]) -> str:
+    status = str(run["status"])
+    notes = "".join(f"<p class=note>{escape(str(note))}</p>" for note in run.get("notes", []))
+    if status == "finished":
+        return f'<p class="status good">✓ Run finished</p>{notes}'
+    shown = "Run interrupted" if status == "interrupted" else f"Run ended: {status}"
+    return (
+        f'<div class="status bad" role=alert><strong>⚠ {escape(shown)}</strong>'
+        f"<span>This page shows what was measured until then. Cells may be missing.</span></div>{notes}"
+    )
+
+
+def _headline(document: Mapping[str, Any]) -> list[tuple[str, str]]:
+    run, counts = document["run"], document["run"]["counts"]
+    facts = [(word.capitalize(), f"{counts[word]:,}") for word in ("models", "methods", "tasks", "samples")]
+    facts += [
+        ("Cells measured", f"{counts['cells']:,}"),
+        ("Skipped / failed", f"{counts['skipped']:,} / {counts['failed']:,}"),
+    ]
+    if counts["broken"]:
+        facts.append(("Broken samples", f"{counts['broken']:,}"))
+    return [*facts, ("Device", _device(run))]
+
+
+def _device(run: Mapping[str, Any]) -> str:
+    device = run.get("device")
+    if isinstance(device, Mapping):
+        device = device.get("name") or next((value for value in device.values() if isinstance(value, str)), None)
+    return str(device)[:_FACT] if device else "not recorded"
+
+
+def _subtitle(run: Mapping[str, Any]) -> str:
+    command = run.get("command")
+    words = " ".join(map(str, command)) if isinstance(command, list) else str(command or "")
+    started = next((str(run[key]) for key in ("started", "start", "started_at", "start_time") if run.get(key)), "")
+    return " ".join([f"<code>{escape(words[:_FACT])}</code>" if words else "", escape(started)]).strip()
+
+
+def _tile(label: str, value: str) -> str:
+    wide = ' class="wide"' if len(value) > 12 else ""
+    return f"<div{wide}><dt>{escape(label)}</dt><dd>{escape(value)}</dd></div>"
+
+
+def _machine(run: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in run.items() if key not in ("counts", "notes")}
+
+
+def _flat(facts: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    """Leaves of nested facts as (dotted name, text); facts that say nothing are left out."""
+    for key, value in facts.items():
+        name = f"{before}{key}"
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{name}.")
+        elif isinstance(value, list) and any(isinstance(one, Mapping) for one in value):
+            yield from _flat({str(place): one for place, one in enumerate(value)}, f"{name}.")
+        elif value not in (None, "", []):
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            yield name, text if len(text) <= _FACT else f"{text[:_FACT]}…"

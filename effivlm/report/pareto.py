@@ -1,0 +1,59 @@
+"""Quality against what it costs: the points of the Pareto chart, and which of them no other setting beats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from effivlm.metrics import summary
+from effivlm.report.cells import Row
+
+SMALLER_IS_BETTER = {"keep": True, "kv": True, "ttft": False, "decode": False}
+
+
+def pareto(op: Sequence[dict[str, Any]], rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """One point for each OP row that can be compared, with its costs over the same (model, task) pairs.
+
+    `costs`: keep (asked fraction), kv (cache bytes / dense cache bytes), ttft and decode (geometric mean speed-ups),
+    None where any pair lacks it. `front` names the costs at which no setting of the same model has both better quality
+    and better cost.
+    """
+    cells = {_key(row.data, row.data["model"], row.data["task"]): row.data for row in rows}
+    with_common = {row["models"][0] for row in op if row["set"] == "common"}
+    points = []
+    for row in op:
+        if row["set"] == "common" or row["models"][0] not in with_common:
+            members = [cells[_key(row, model, task)] for model in row["models"] for task in row["tasks"]]
+            points.append({**row, "costs": _costs(row["keep"], members), "front": []})
+    for model in dict.fromkeys(point["models"][0] for point in points):
+        for cost in SMALLER_IS_BETTER:
+            _mark([point for point in points if point["models"][0] == model and point["costs"][cost] is not None], cost)
+    return points
+
+
+def _key(setting: dict[str, Any], model: str, task: str) -> tuple[Any, ...]:
+    return (setting["method"], setting["preset"], setting["keep"], model, task)
+
+
+def _costs(keep: float, members: Sequence[dict[str, Any]]) -> dict[str, float | None]:
+    achieved = [cell["achieved"] for cell in members if cell["achieved"] and cell["achieved"]["kv_bytes_dense"]]
+    dense = sum(one["kv_bytes_dense"] for one in achieved)
+    complete = dense and len(achieved) == len(members)
+    found: dict[str, float | None] = {
+        "keep": keep,
+        "kv": sum(one["kv_bytes"] for one in achieved) / dense if complete else None,
+    }
+    for word in ("ttft", "decode"):
+        average = summary.efficiency((cell["speedups"][word] or {}).get("value") for cell in members)
+        found[word] = None if average.missing else average.value
+    return found
+
+
+def _mark(points: list[dict[str, Any]], cost: str) -> None:
+    """Walk from the cheapest on: a point is on the front if its quality exceeds that of every cheaper one."""
+    sign = 1 if SMALLER_IS_BETTER[cost] else -1
+    best = float("-inf")
+    for point in sorted(points, key=lambda point: (sign * point["costs"][cost], -point["value"])):
+        if point["value"] > best:
+            point["front"].append(cost)
+            best = point["value"]

@@ -1,0 +1,124 @@
+"""OP, OG, OL and OE: published numbers are reproduced, and the definitions hold for any numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from effivlm.metrics import summary
+from effivlm.metrics.summary import Mean
+
+PUBLISHED: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "published.json").read_text(encoding="utf-8"))
+ratios = st.lists(st.one_of(st.none(), st.floats(0.01, 2)), max_size=12)
+tables = st.integers(1, 4).flatmap(
+    lambda tasks: st.dictionaries(
+        st.sampled_from("xyz"),
+        st.fixed_dictionaries({f"t{place}": st.floats(0.05, 2) for place in range(tasks)}),
+        min_size=1,
+    )
+)
+
+
+def op_of(row: list[Any]) -> float:
+    model, _, _, _, scores = row
+    value = summary.overall_performance(a / b for a, b in zip(scores, PUBLISHED["dense"][model], strict=True)).value
+    assert value is not None
+    return value
+
+
+def test_op_reproduces_all_but_two_of_the_published_pruning_rows() -> None:
+    differing = [(row[0], row[2]) for row in PUBLISHED["pruning"] if round(op_of(row), 2) != row[3]]
+    assert differing == [("InternVL2.5-38B", "PruMerge+")] * 2
+
+
+def test_op_is_off_by_one_in_the_third_digit_at_most_in_every_published_parameter_row() -> None:
+    apart = [round(1000 * (round(op_of(row), 3) - row[3])) for row in PUBLISHED["parameter"]]
+    assert len(apart) == 11
+    assert {abs(one) for one in apart} <= {0, 1}
+
+
+@pytest.mark.parametrize(("place", "keep"), [(0, 0.01), (4, 0.4)])
+def test_og_reproduces_the_published_values_of_the_cache_methods(place: int, keep: float) -> None:
+    assert PUBLISHED["cache_budgets"][place] == keep
+    for method, *printed in PUBLISHED["cache_og_printed"]:
+        by_model: dict[str, dict[str, float | None]] = {}
+        for model, task, values in PUBLISHED["cache"]:
+            by_model.setdefault(model, {})[task] = values[method][place] / values["dense"]
+        found = summary.generalization(by_model)
+        assert found.n == 8
+        assert found.value == pytest.approx(printed[place == 4], abs=0.005), method
+
+
+@given(ratios, st.randoms())
+def test_op_ignores_order_and_repetition_and_counts_what_is_missing(
+    values: list[float | None], rng: random.Random
+) -> None:
+    found = summary.overall_performance(values)
+    shuffled = [*values, *values]
+    rng.shuffle(shuffled)
+    again = summary.overall_performance(shuffled)
+    assert (again.n, again.missing) == (2 * found.n, 2 * found.missing)
+    assert found.n + found.missing == len(values)
+    assert (again.value is None) == (found.value is None) == (found.n == 0)
+    assert again.value is None or again.value == pytest.approx(found.value)
+
+
+@given(ratios)
+def test_op_is_never_under_the_plain_mean(values: list[float | None]) -> None:
+    rms, plain = summary.overall_performance(values).value, summary.mean(values).value
+    assert (rms is None and plain is None) or (rms is not None and plain is not None and rms >= plain - 1e-12)
+
+
+@given(tables, st.floats(0.1, 3))
+def test_og_does_not_change_when_all_ratios_are_scaled(table: dict[str, dict[str, float]], factor: float) -> None:
+    scaled = {model: {task: value * factor for task, value in row.items()} for model, row in table.items()}
+    for define in (summary.generalization, summary.generalization_across_models):
+        found, again = define(table).value, define(scaled).value
+        assert (found is None) == (again is None)
+        assert found is None or again == pytest.approx(found, abs=1e-6)
+
+
+@given(tables)
+def test_og_across_models_is_og_of_the_transposed_table(table: dict[str, dict[str, float]]) -> None:
+    turned: dict[str, dict[str, float | None]] = {}
+    for model, row in table.items():
+        for task, value in row.items():
+            turned.setdefault(task, {})[model] = value
+    found, again = summary.generalization_across_models(table), summary.generalization(turned)
+    assert found.n == again.n
+    assert (found.value is None and again.value is None) or found.value == pytest.approx(again.value, abs=1e-9)
+
+
+def test_a_task_that_one_model_lacks_is_missing_from_og_for_all() -> None:
+    found = summary.generalization({"m": {"a": 1.0, "b": 0.5, "c": 0.1}, "k": {"a": 1.0, "b": 0.5, "c": None}})
+    assert (found.n, found.missing) == (2, 1)
+    assert found.value == pytest.approx(100 * 0.25 / 0.75)
+
+
+def test_og_of_one_task_is_undefined_and_not_zero() -> None:
+    assert summary.generalization({"m": {"a": 0.9}}) == Mean(None, 1, 0)
+
+
+def test_loyalty_averages_tasks_before_models() -> None:
+    found = summary.loyalty({"m": {"a": 1.0, "b": 0.0}, "k": {"a": 1.0, "b": None}})
+    assert found == Mean(0.75, 3, 1)
+
+
+@given(st.lists(st.floats(0.1, 10), min_size=1, max_size=8))
+def test_efficiency_of_inverse_speedups_is_the_inverse(speedups: list[float]) -> None:
+    found, inverse = summary.efficiency(speedups).value, summary.efficiency(1 / one for one in speedups).value
+    assert found is not None
+    assert inverse is not None
+    assert math.isclose(found * inverse, 1, rel_tol=1e-9)
+
+
+def test_a_speedup_of_zero_is_refused() -> None:
+    with pytest.raises(ValueError, match="not positive"):
+        summary.efficiency([1.0, 0.0])

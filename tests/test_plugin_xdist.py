@@ -1,0 +1,160 @@
+"""Beside other workers: the same outcomes, groups that stay together, workers that die; and life without xdist."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+from test_plugin_interrupt import wait_for
+from toy_session import Toy
+
+TASKS = "--vlm-tasks=docvqa_micro,count_micro"
+QUALITY = ("-k", "quality")
+
+
+def answers(toy: Toy, run: str) -> list[tuple[object, ...]]:
+    """What was measured, without the order in which it came."""
+    return sorted(
+        (one["cell"]["task"], one["cell"]["method"], one["cell"]["keep"], one["part"], one["status"], one["score"])
+        for one in toy.records(run)
+        if one["kind"] == "outcome"
+    )  # fmt: skip
+
+
+def test_two_workers_record_what_one_process_records_and_a_group_stays_on_one(toy: Toy) -> None:
+    toy.run(*QUALITY, TASKS, run="serial")
+    toy.forget()
+    toy.add(
+        "import os\n\ndef pytest_runtest_setup(item):\n"
+        "    toy_world.note('ran', os.environ['PYTEST_XDIST_WORKER'], item.callspec.params['cell'].task)\n"
+    )
+    result = toy.run_apart(*QUALITY, TASKS, "-n2", run="beside")
+    result.assert_outcomes(passed=10)
+    assert answers(toy, "beside") == answers(toy, "serial")
+    assert len(toy.log("group")) == 2
+    ran = [tuple(line.split()) for line in toy.log("ran")]
+    assert len(ran) == 10
+    assert len(set(ran)) == 2, "every task on one worker"
+    assert toy.records("beside")[0]["workers"] == 2
+    result.stdout.fnmatch_lines(["effivlm: 10 cells in 10 cases*", "report.html: *beside/report.html"])
+
+
+def test_timings_beside_other_workers_are_recorded_and_marked(toy: Toy) -> None:
+    result = toy.run_apart("-k", "ttft or decode", "-n2")
+    result.assert_outcomes(passed=10)
+    timed = [one for one in toy.records() if one["kind"] == "outcome"]
+    assert len(timed) == 10
+    assert all("measured beside other xdist workers" in one["remarks"] for one in timed)
+    assert {len(rounds["rounds"]) for one in timed for rounds in one["costs"].values()} == {5}
+    result.stdout.fnmatch_lines(["10 timings stand in report.json and not in pytest-benchmark's table*"])
+
+
+def test_a_wrong_option_is_refused_once_for_all_workers(toy: Toy) -> None:
+    result = toy.run_apart("--vlm-methods=fastvv", "-n2")
+    assert result.ret == 4
+    assert [line for line in result.errlines if "unknown method 'fastvv'" in line and line.startswith("ERROR")]
+    assert "Traceback" not in str(result.stdout) + str(result.stderr)
+    assert not (toy.path / "out").exists()
+
+
+def test_an_unwritable_folder_is_refused_before_a_worker_opens_a_model(toy: Toy) -> None:
+    (toy.path / "taken").write_text("")
+    result = toy.run_apart("-n2", run="taken/out")
+    assert result.ret == 4
+    assert "cannot be written" in str(result.stderr)
+    assert toy.log("open") == []
+
+
+def test_an_empty_selection_is_explained_beside_workers_too(toy: Toy) -> None:
+    result = toy.run_apart("-n2", "-k", "fastw")
+    assert result.ret == 5
+    result.stdout.fnmatch_lines(["no case is left of 15: -k 'fastw'*", "  methods: dense, fastv, snapkv"])
+
+
+def test_a_killed_worker_loses_nothing_that_was_finished_and_is_replaced(toy: Toy) -> None:
+    toy.add(
+        "def pytest_runtest_call(item):\n"
+        "    if item.callspec.params['cell'].id == 'toy_a-snapkv-keep0.10-count_micro':\n"
+        "        toy_world.kill_once()\n"
+    )
+    result = toy.run_apart(*QUALITY, TASKS, "-n2")
+    assert result.ret == 1
+    assert len(answers(toy, "out")) == 10
+    assert set(toy.outcomes().values()) == {"ok"}
+    assert sum("count_micro" in line for line in toy.log("group")) == 1, "the finished group was not run again"
+    end = toy.records()[-1]
+    assert end["status"] == "finished"
+    assert "was lost" in end["reason"]
+    result.stdout.fnmatch_lines(["note: xdist worker gw* was lost*"])
+
+
+def test_cells_lost_with_their_worker_are_recorded_as_interrupted(toy: Toy) -> None:
+    toy.add(
+        "import toy_world\nfrom toy_world import run_group\n\n"
+        "def dying(cells, *rest):\n"
+        "    if cells[0].task == 'count_micro':\n        toy_world.kill_once()\n"
+        "    return run_group(cells, *rest)\n\n"
+        "toy_world.sys.modules['effivlm.run'].run_group = dying\n"
+    )
+    result = toy.run_apart(*QUALITY, TASKS, "-n2", "--max-worker-restart=0")
+    assert result.ret != 0
+    statuses = {(task, status) for task, *_, status, _ in answers(toy, "out")}
+    assert statuses == {("docvqa_micro", "ok"), ("count_micro", "interrupted")}
+    end = toy.records()[-1]
+    assert (end["status"], end["not_run"]) == ("interrupted", 5)
+    assert "was lost" in end["reason"]
+    toy.forget()
+    again = toy.run_apart(*QUALITY, TASKS, "-n2", "--vlm-resume=out")
+    assert again.ret == 0
+    assert len(toy.log("group")) == 1
+    assert toy.report()["failed"] == []
+
+
+@pytest.mark.parametrize("everyone", [True, False], ids=["the whole group of processes", "the controller alone"])
+def test_an_interrupt_beside_workers_keeps_what_is_done(toy: Toy, everyone: bool) -> None:
+    toy.wish(sleep=0.5)
+    process = toy.start(*QUALITY, "--vlm-tasks=docvqa_micro,count_micro", "--vlm-models=toy_a,toy_b", "-n2")
+    wait_for(toy, "group", 3)
+    (os.killpg if everyone else os.kill)(process.pid, signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 2
+    statuses = [one["status"] for one in toy.records() if one["kind"] == "outcome"]
+    assert len(statuses) == 20
+    assert statuses.count("ok") in (5, 10, 15)
+    assert set(statuses) == {"ok", "interrupted"}
+    assert toy.records()[-1]["status"] == "interrupted"
+
+
+def test_switched_off_it_is_not_missed(toy: Toy) -> None:
+    result = toy.run_apart(*QUALITY, "-p", "no:xdist")
+    result.assert_outcomes(passed=5, deselected=10)
+
+
+def test_not_installed_it_is_not_missed(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    (toy.path / "xdist.py").write_text("raise ModuleNotFoundError('xdist is not installed')")
+    monkeypatch.setenv("PYTHONPATH", str(toy.path), prepend=os.pathsep)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    result = toy.run_apart(*QUALITY, "-p", "effivlm.plugin", "-p", "pytest_benchmark.plugin")
+    result.assert_outcomes(passed=5, deselected=10)
+
+
+FOREIGN = """
+import os, pytest
+
+@pytest.mark.parametrize("number", range(6))
+def test_number(number):
+    with open("where.txt", "a") as file:
+        file.write(f"{os.environ['PYTEST_XDIST_WORKER']} {__name__}\\n")
+"""
+
+
+def test_a_session_without_cells_keeps_the_distribution_it_asked_for(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_first=FOREIGN, test_second=FOREIGN)
+    quiet = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
+    result = pytester.runpytest_subprocess("-n2", "--dist=loadfile", *quiet)
+    result.assert_outcomes(passed=12)
+    lines = (pytester.path / "where.txt").read_text().splitlines()
+    assert len(set(lines)) == 2, "a file on one worker"
+    result = pytester.runpytest_subprocess("-n2", "--dist=each", *quiet)
+    result.assert_outcomes(passed=24)

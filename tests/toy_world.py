@@ -1,0 +1,196 @@
+"""A world in which a whole session takes milliseconds: toy names, a toy run, a torch of a few attributes.
+
+`install()` puts it in the place of the real one in this process. What happens is written to `toy_log.txt`, what should
+happen is read from `toy.json`, both in the current folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any, ClassVar
+
+from effivlm import registry
+from effivlm.records import Achieved, Answer, Cell, Cost, Outcome, Settings, Unsupported, fingerprint
+
+
+class Dense:
+    budgeted = False
+    presets: ClassVar[dict[str, dict[str, int]]] = {"paper": {}}
+
+
+class Fastv:
+    presets: ClassVar[dict[str, dict[str, int]]] = {"paper": {}}
+
+
+class Snapkv:
+    presets: ClassVar[dict[str, dict[str, int]]] = {"paper": {}, "effivlm": {"window": 8}}
+
+
+class Reading:
+    version = 1
+
+
+class Counting:
+    version = 1
+
+
+class ToyFamily:
+    model_type = "toy"
+    checkpoints: ClassVar[dict[str, str]] = {"toy_a": "./toy_a", "toy_b": "./toy_b"}
+
+
+NAMES = {
+    "methods": {"dense": "Dense", "fastv": "Fastv", "snapkv": "Snapkv"},
+    "tasks": {"docvqa_micro": "Reading", "count_micro": "Counting"},
+    "models": {"toy_family": "ToyFamily"},
+}
+
+
+def install() -> None:
+    entries = {
+        kind: {name: registry.Entry(name, __name__, cls) for name, cls in of.items()} for kind, of in NAMES.items()
+    }
+    registry.entries = lambda kind: entries[kind]  # type: ignore[assignment]
+    registry.declared.cache_clear()
+    sys.modules["torch"] = _module("torch", **_torch())
+    sys.modules["effivlm.run"] = _module(
+        "effivlm.run",
+        open_model=open_model,
+        run_group=run_group,
+        cell_fingerprint=cell_fingerprint,
+        sample_records=sample_records,
+    )
+    sys.modules["effivlm.timing"] = _module("effivlm.timing", prepare_timing=prepare_timing)
+
+
+def _module(name: str, **content: Any) -> ModuleType:
+    module = ModuleType(name)
+    vars(module).update(content)
+    return module
+
+
+def _torch() -> dict[str, Any]:
+    gpus = wish("gpus", 0)
+    cuda = SimpleNamespace(
+        is_available=lambda: gpus > 0,
+        device_count=lambda: gpus,
+        get_device_properties=lambda device: SimpleNamespace(uuid=f"toy-{device}"),
+        set_device=lambda device: note("device", device),
+        empty_cache=lambda: note("emptied"),
+    )
+    return {"cuda": cuda, "manual_seed": lambda seed: None, "set_num_threads": lambda count: note("threads", count)}
+
+
+def wish(name: str, default: Any) -> Any:
+    path = Path("toy.json")
+    return json.loads(path.read_text()).get(name, default) if path.exists() else default
+
+
+def note(*words: object) -> None:
+    with Path("toy_log.txt").open("a") as file:
+        file.write(" ".join(map(str, words)) + "\n")
+
+
+class Model:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def close(self) -> None:
+        note("close", self.name)
+
+
+def open_model(source: Any, settings: Settings) -> Model:
+    note("open", source.name, settings.device)
+    if source.name in wish("corrupt", []):
+        raise ValueError(f"model {source.name!r}: its weights are damaged")
+    return Model(source.name)
+
+
+def cell_fingerprint(cell: Cell, source: Any, settings: Settings, part: str = "quality") -> str:
+    return fingerprint({"cell": cell.id, "part": part, "limit": settings.limit})
+
+
+def sample_records(task: str, settings: Settings) -> list[dict[str, Any]]:
+    return [
+        {"kind": "sample", "task": task, "id": f"{task}-{number}", "prompt": "?", "references": [], "thumbnail": None}
+        for number in range(settings.limit)
+    ]
+
+
+def run_group(
+    cells: Sequence[Cell], model: Model, settings: Settings, on_progress: Callable[[int, int], None]
+) -> list[Outcome]:
+    note("group", *(cell.id for cell in cells))
+    if wish("boom", "") == cells[0].task:
+        raise RuntimeError("the toy run broke")
+    dense = Cell(cells[0].model, "dense", "paper", "1.00", cells[0].task)
+    for done in range(settings.limit):
+        time.sleep(wish("sleep", 0.0))
+        on_progress(done + 1, settings.limit)
+    return [_outcome(cell, settings) for cell in ([] if dense in cells else [dense]) + list(cells)]
+
+
+def _outcome(cell: Cell, settings: Settings) -> Outcome:
+    name = cell_fingerprint(cell, None, settings)
+    if cell.method in wish("unsupported", []):
+        return Outcome(cell, name, "unsupported", reason=f"{cell.method} cannot do this")
+    if cell.id in wish("failing", []):
+        return Outcome(cell, name, "failed", reason="every sample broke")
+    text = "x" * wish("length", 3)
+    answers = tuple(
+        Answer(f"s{place}", "0" * 64, text, text, 0.5, same_as_dense=True) for place in range(settings.limit)
+    )
+    keep = float(cell.budget)
+    achieved = Achieved("entries", keep, round(100 * keep), 100, round(100 * keep) / 100)
+    return Outcome(
+        cell,
+        name,
+        "ok",
+        n=settings.limit,
+        score=0.5,
+        metric="anls",
+        answer_type="short",
+        answers=answers,
+        achieved=achieved,
+    )
+
+
+class Timing:
+    def __init__(self, cell: Cell, settings: Settings) -> None:
+        self.cell, self.settings = cell, settings
+
+    def ttft(self) -> float:
+        note("ttft", self.cell.id)
+        return 0.25
+
+    def decode(self) -> float:
+        note("decode", self.cell.id)
+        return 8.0
+
+    def outcome(self, part: str, rounds: Sequence[float], remarks: Sequence[str]) -> Outcome:
+        unit = {"ttft": "ttft_s", "decode": "decode_ms_per_token"}[part]
+        name = cell_fingerprint(self.cell, None, self.settings, part)
+        return Outcome(self.cell, name, "ok", part=part, n=1, costs={unit: Cost(tuple(rounds))}, remarks=tuple(remarks))
+
+
+def prepare_timing(cell: Cell, model: Model, settings: Settings) -> Timing:
+    note("prepare", cell.id)
+    if cell.method in wish("unsupported", []):
+        raise Unsupported(f"{cell.method} cannot do this")
+    return Timing(cell, settings)
+
+
+def kill_once() -> None:
+    """SIGKILL this process, the first time that anybody calls."""
+    try:
+        Path("killed").touch(exist_ok=False)
+    except FileExistsError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
