@@ -53,7 +53,7 @@ def test_a_killed_session_has_every_finished_group_on_disk(toy: Toy) -> None:
     process.kill()
     process.communicate(timeout=30)
     records = toy.records()
-    assert [one["kind"] for one in records] == ["run"] + ["outcome"] * 5
+    assert [one["kind"] for one in records] == ["run"] + ["outcome"] * 5 + ["sample"] * 2
     assert set(toy.outcomes().values()) == {"ok"}
 
 
@@ -112,6 +112,8 @@ def test_a_line_cut_by_a_kill_is_passed_over_when_going_on(toy: Toy) -> None:
         "outcome",
         "outcome",
         "outcome",
+        "sample",
+        "sample",
         "end",
     ]
 

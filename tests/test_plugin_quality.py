@@ -37,7 +37,7 @@ def test_the_first_line_names_the_run_and_the_last_its_end(toy: Toy) -> None:
     assert first["settings"] == {"limit": 2, "seed": 7, "device": "cpu", "dtype": "float32", "share": True}
     assert "--vlm-seed=7" in first["command"]
     assert set(first) >= {"versions", "device", "driver", "commit", "started"}
-    assert {one["kind"] for one in between} == {"outcome"}
+    assert {one["kind"] for one in between} == {"outcome", "sample"}
     assert (last["kind"], last["status"], last["exit_code"]) == ("end", "finished", 0)
 
 

@@ -191,6 +191,15 @@ def test_llava_onevision_tiles_two_images_unless_they_come_as_one_nested_list(tm
         logits(twin.model, without)
 
 
+@pytest.mark.parametrize("family", ["llava_onevision", "internvl2_5"])
+def test_equal_patches_in_different_places_are_told_apart(family: str, tmp_path: Path) -> None:
+    # not qwen2_vl: rotary positions move attention weights only, and equal values mix to the same value
+    model = load(family, twins.build(family, tmp_path)).model.model
+    with torch.inference_mode():
+        patches = model.vision_tower(torch.full((1, 3, 32, 32), 0.3)).last_hidden_state[0]
+    assert torch.pdist(patches).min() > 0.1
+
+
 @pytest.mark.parametrize("family", twins.FAMILIES)
 def test_seed_shape_and_dtype_are_those_asked_for(family: str, tmp_path: Path) -> None:
     def weights(name: str, **options: Any) -> Any:

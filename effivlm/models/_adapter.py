@@ -148,7 +148,8 @@ class Adapter(ABC):
         text = self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
         visual: dict[str, Any] = {}
         if sample.images:
-            visual["images"] = [image.convert("RGB") for image in sample.images]
+            # nested: all belong to one sample, which decides whether LLaVA-OneVision tiles them
+            visual["images"] = [[image.convert("RGB") for image in sample.images]]
         if sample.video:
             visual |= self.video_arguments(sample)
         inputs = self.processor(text=[text], return_tensors="pt", **visual)

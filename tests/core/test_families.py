@@ -117,3 +117,12 @@ def test_paced_steps_are_the_greedy_ones_and_can_be_taken_again(model: Adapter) 
         expected = greedy(model.step, [start], 7, (), model.device)[0]
     assert first == again == expected[1:]
     assert paced.engine == "eager"
+
+
+def test_several_images_of_llava_onevision_get_one_crop_each_and_one_image_gets_tiles(model: Adapter) -> None:
+    with model.seams():
+        two, one = (model.encode(model.prepare(sample(form))) for form in ("two", "one"))
+    blocks = [len(set(place[:, 0].tolist()) - {-1}) for place in two.places]
+    assert blocks == ([1, 1] if model.source.family == "llava_onevision" else blocks)
+    if model.source.family != "qwen2_vl":
+        assert len(set(one.places[0][:, 0].tolist()) - {-1}) > 1
