@@ -10,6 +10,7 @@ from torch import Tensor
 
 from effivlm.hooks import ForkedCache, KeptLayer
 
+TIE = 1e-3  # rounding moves logits by about 1e-5
 Step = Callable[[Tensor, Tensor, ForkedCache], Tensor]
 """Tokens [B, Q] at positions [B, Q] with a cache to logits [B, Q, vocab]."""
 
@@ -28,8 +29,9 @@ def greedy(
 ) -> list[list[int]]:
     """Continue every row until an end token or `max_new_tokens`; returns token ids without the end token.
 
-    A row's answer does not depend on its company: rows share weights, not caches. Finished rows leave the batch once half of
-    it is done, so that a long answer does not keep the short ones computing.
+    A row's answer does not depend on its company: rows share weights, not caches, and in float32 two tokens that are nearer
+    than a batch's rounding are told apart by the row alone. Finished rows leave the batch once half of it is done, so that a
+    long answer does not keep the short ones computing.
     """
     answers = [[start.token] for start in starts]
     alive = [row for row, start in enumerate(starts) if start.token not in eos]
@@ -50,10 +52,15 @@ def _continue(
     device: torch.device,
 ) -> None:
     """Extend `answers` of `rows` in place."""
+    crowded = len(rows) > 1
     first = torch.tensor([starts[row].position for row in rows], device=device)
     tokens = torch.tensor([answers[row][-1] for row in rows], device=device)
     for number in range(max_new_tokens - 1):
-        tokens = step(tokens[:, None], (first + number)[:, None], cache)[:, -1].argmax(-1)
+        logits = step(tokens[:, None], (first + number)[:, None], cache)[:, -1]
+        tokens = logits.argmax(-1)
+        for index in _close(logits) if crowded else ():
+            row = rows[index]
+            tokens[index] = forced(step, starts[row], answers[row], device, max_new_tokens)[-1].argmax()
         done = [answers[row][-1] in eos for row in rows]
         for row, token, over in zip(rows, tokens.tolist(), done, strict=True):
             if not over:
@@ -104,9 +111,17 @@ class Paced:
         return torch.cat(made)
 
 
-def forced(step: Step, start: Start, tokens: Sequence[int], device: torch.device) -> Tensor:
-    """Logits [len(tokens), vocab] after each of the given tokens, fed one by one to one cache."""
-    cache = ForkedCache([start.cache], len(tokens))
+def _close(logits: Tensor) -> list[int]:
+    """Rows of [B, vocab] whose two best tokens a batch may swap: float32 rounds a batch otherwise than a single row."""
+    if logits.dtype != torch.float32:
+        return []
+    best, second = logits.topk(2).values.unbind(-1)
+    return (best - second < TIE).nonzero()[:, 0].tolist()
+
+
+def forced(step: Step, start: Start, tokens: Sequence[int], device: torch.device, room: int | None = None) -> Tensor:
+    """Logits [len(tokens), vocab] after each of the given tokens, fed one by one to one cache with `room` for new ones."""
+    cache = ForkedCache([start.cache], room or len(tokens))
     rows = []
     for number, token in enumerate(tokens):
         at = torch.tensor([[start.position + number]], device=device)

@@ -93,9 +93,13 @@ def sample_records(task: str, settings: Settings) -> Iterator[dict[str, Any]]:
 def _thumbnail(image: Image | None) -> str | None:
     if image is None:
         return None
-    small, file = image.convert("RGB"), BytesIO()
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
-    small.save(file, "JPEG", quality=60)
+    file = BytesIO()
+    try:
+        small = image.convert("RGB")
+        small.thumbnail((THUMBNAIL, THUMBNAIL))
+        small.save(file, "JPEG", quality=60)
+    except OSError:  # a torn picture; the answer to its sample carries the error
+        return None
     return f"data:image/jpeg;base64,{b64encode(file.getvalue()).decode()}"
 
 

@@ -187,7 +187,9 @@ def test_llava_onevision_tiles_two_images_unless_they_come_as_one_nested_list(tm
     assert logits(twin.model, nested).isfinite().all()
     without = {name: value for name, value in nested.items() if name != "batch_num_images"}
     # the model then takes each image for one that was tiled
-    with pytest.raises(RuntimeError, match=r"split_with_sizes expects split_sizes to sum exactly to 2 .* split_sizes=\[5, 5\]"):
+    with pytest.raises(
+        RuntimeError, match=r"split_with_sizes expects split_sizes to sum exactly to 2 .* split_sizes=\[5, 5\]"
+    ):
         logits(twin.model, without)
 
 

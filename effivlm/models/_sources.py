@@ -7,6 +7,7 @@ import json
 import os
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from effivlm.records import fingerprint
@@ -29,14 +30,21 @@ class ModelSource:
         folder = Path(self.source)
         if not folder.is_dir():
             return fingerprint({"hub": self.source})
-        facts: dict[str, str] = {}
-        for path in sorted(folder.iterdir()):
-            if path.suffix == ".json":
-                facts[path.name] = path.read_text(encoding="utf-8")
-            elif path.suffix == ".safetensors":
-                with path.open("rb") as file:
-                    facts[path.name] = f"{path.stat().st_size}:{file.read(1 << 16).hex()}"
-        return fingerprint(facts)
+        files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors"))
+        return _identity(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+
+
+@cache
+def _identity(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Read once per state of the folder: every cell asks for it."""
+    facts: dict[str, str] = {}
+    for path, size, _ in files:
+        if path.suffix == ".json":
+            facts[path.name] = path.read_text(encoding="utf-8")
+        else:
+            with path.open("rb") as file:
+                facts[path.name] = f"{size}:{file.read(1 << 16).hex()}"
+    return fingerprint(facts)
 
 
 def checkpoints() -> dict[str, tuple[str, str]]:

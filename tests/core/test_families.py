@@ -7,7 +7,7 @@ import torch
 from forms import FORMS, sample
 
 from effivlm.decode import Paced, Start, greedy
-from effivlm.hooks import KeptLayer, PromptCache, pruning
+from effivlm.hooks import ForkedCache, KeptLayer, PromptCache, pruning
 from effivlm.methods.dense import Dense
 from effivlm.models._adapter import Adapter
 from effivlm.tree import Tree
@@ -100,7 +100,7 @@ def test_rows_of_a_batch_answer_as_they_do_alone(model: Adapter) -> None:
     with model.seams():
         tree = Tree(model, sample("two"), [Dense()])
         leaf = tree.leaf(Dense())
-        shorter = [KeptLayer(layer.keys[:, 5:], layer.values[:, 5:]) for layer in leaf.cache]
+        shorter = [KeptLayer(layer.keys[:, -3:], layer.values[:, -3:]) for layer in leaf.cache]
         starts = [Start(leaf.cache, leaf.token, leaf.position), Start(shorter, leaf.token, leaf.position)]
         together = greedy(model.step, starts * 3, 12, model.eos, model.device)
         alone = [greedy(model.step, [start], 12, model.eos, model.device)[0] for start in starts]
@@ -126,3 +126,27 @@ def test_several_images_of_llava_onevision_get_one_crop_each_and_one_image_gets_
     assert blocks == ([1, 1] if model.source.family == "llava_onevision" else blocks)
     if model.source.family != "qwen2_vl":
         assert len(set(one.places[0][:, 0].tolist()) - {-1}) > 1
+
+
+def test_tokens_nearer_than_rounding_are_told_apart_by_the_row_alone(model: Adapter) -> None:
+    """A batch that rounds the other way must not decide: its logits are nudged so that every close pair swaps."""
+
+    def nudged(tokens: torch.Tensor, positions: torch.Tensor, cache: ForkedCache) -> torch.Tensor:
+        logits = model.step(tokens, positions, cache)
+        if len(tokens) > 1:
+            top = logits.topk(2, dim=-1)
+            swap = torch.zeros_like(logits).scatter(
+                -1, top.indices[..., :1], -(top.values[..., :1] - top.values[..., 1:]) - 1e-5
+            )
+            return logits + swap.where(top.values[..., :1] - top.values[..., 1:] < 5e-4, 0)
+        return logits
+
+    with model.seams():
+        leaf = Tree(model, sample("one"), [Dense()]).leaf(Dense())
+        start = Start(leaf.cache, leaf.token, leaf.position)
+        alone = greedy(model.step, [start], 12, (), model.device)[0]
+        coarse = lambda *given: (model.step(*given) * 4).round() / 4e4  # noqa: E731  many tokens closer than TIE
+        together = greedy(coarse, [start] * 3, 12, (), model.device)
+        single = greedy(coarse, [start], 12, (), model.device)[0]
+        assert greedy(nudged, [start] * 3, 12, (), model.device) == [alone] * 3
+    assert together == [single] * 3

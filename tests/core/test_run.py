@@ -127,7 +127,7 @@ def test_every_cell_keeps_what_was_asked_within_a_token_per_layer(model: Adapter
 
 
 def test_dense_runs_first_even_when_nobody_asked_for_it(model: Adapter) -> None:
-    outcomes = run_group(cells(methods=["fastv"], keeps=("0.30",)), model, Settings(limit=2))
+    outcomes = run_group(cells(methods=["fastv"], keeps=("0.05",)), model, Settings(limit=9))
     assert [one.cell.method for one in outcomes] == ["dense", "fastv", "fastv"]
     assert all(answer.same_as_dense for answer in outcomes[0].answers)
     assert any(answer.same_as_dense is False for one in outcomes[1:] for answer in one.answers)
@@ -155,6 +155,20 @@ def test_a_broken_sample_is_counted_and_never_a_zero(model: Adapter, toy_task: T
     assert failed.status == "failed"
     assert failed.score is None
     assert "every sample broke" in failed.reason
+
+
+def test_a_torn_picture_is_shown_as_none(toy_task: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Torn:
+        def convert(self, mode: str) -> None:
+            raise OSError("image file is truncated")
+
+    torn = replace(sample("one"), images=(Torn(),))
+    toy_task.samples = lambda limit, seed: [torn, sample("one"), sample("text")]  # type: ignore[method-assign]
+    monkeypatch.setattr(registry, "load", lambda kind, name: lambda: toy_task)
+    shown = [record["thumbnail"] for record in run.sample_records("toy", Settings())]
+    assert shown[0] is None
+    assert shown[1].startswith("data:image/jpeg;base64,")
+    assert shown[2] is None
 
 
 def test_a_method_that_breaks_takes_no_other_cell_with_it(model: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
