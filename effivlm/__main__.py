@@ -85,8 +85,9 @@ def _list(kinds: Sequence[str]) -> int:
         print(f"{kind} ({len(names)})")
         wide = max(map(len, names), default=0)
         for name in names:
-            presets = registry.declared(kind, name).get("presets") or ()
-            known = f"  [presets: {', '.join(map(str, presets))}]" if presets else ""
+            facts = registry.declared(kind, name)
+            lists = ((word, facts.get(word)) for word in ("presets", "checkpoints"))
+            known = "".join(f"  [{word}: {', '.join(map(str, of))}]" for word, of in lists if of)
             print(f"  {name.ljust(wide)}  {_first_line(kind, name)}{known}".rstrip())
     return 0
 

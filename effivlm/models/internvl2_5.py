@@ -11,7 +11,7 @@ from effivlm.models._adapter import Adapter, Visual, grid
 
 
 class InternVL(Adapter):
-    """Images and video frames share one placeholder; markers stand between any two of them."""
+    """InternVL2.5 in transformers' native form; images and video frames share one placeholder."""
 
     model_type: ClassVar[str] = "internvl"
     class_name: ClassVar[str] = "InternVLForConditionalGeneration"

@@ -13,7 +13,7 @@ from effivlm.models._adapter import Adapter, Visual, grid
 
 
 class LlavaOnevision(Adapter):
-    """Several images in one sample get one crop each, as the original does; one image is tiled."""
+    """LLaVA-OneVision; one image is tiled, several images in a sample get one crop each, as in the original."""
 
     model_type: ClassVar[str] = "llava_onevision"
     class_name: ClassVar[str] = "LlavaOnevisionForConditionalGeneration"

@@ -12,7 +12,7 @@ from effivlm.records import Sample
 
 
 class Qwen2Vl(Adapter):
-    """Kept visual tokens keep their (time, height, width) position; generated ones go on after the dense prompt."""
+    """Qwen2-VL; kept visual tokens keep their (time, height, width) position, and the answer goes on after the dense prompt."""
 
     model_type: ClassVar[str] = "qwen2_vl"
     class_name: ClassVar[str] = "Qwen2VLForConditionalGeneration"

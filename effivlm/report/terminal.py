@@ -112,11 +112,14 @@ def _cell_row(cell: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _closing(document: Mapping[str, Any]) -> list[str]:
     counts = document["run"]["counts"]
-    missed = f"{counts['skipped']} skipped, {counts['failed']} failed, {counts['broken']} broken samples"
+    cut_short = [one for one in document["failed"] if one["status"] == "interrupted"]
+    failed = [one for one in document["failed"] if one["status"] != "interrupted"]
+    gone = f", {len(cut_short)} not run" if cut_short else ""
+    missed = f"{len(document['skipped'])} skipped, {len(failed)} failed{gone}, {counts['broken']} broken samples"
     lines = ["", f"{counts['cells']} measured, {missed}"]
-    for word in ("skipped", "failed"):
+    for word, those in (("skipped", document["skipped"]), ("failed", failed), ("not run", cut_short)):
         reasons: dict[str, int] = {}
-        for one in document[word]:
+        for one in those:
             reason = one["reason"].strip().split("\n")[0] or one["status"]
             reasons[reason] = reasons.get(reason, 0) + 1
         ranked = sorted(reasons.items(), key=lambda item: -item[1])

@@ -9,7 +9,10 @@ from forms import FORMS, sample
 from effivlm.decode import Paced, Start, greedy
 from effivlm.hooks import ForkedCache, KeptLayer, PromptCache, pruning
 from effivlm.methods.dense import Dense
-from effivlm.models._adapter import Adapter
+from effivlm.methods.fastv import FastV
+from effivlm.methods.snapkv import SnapKv
+from effivlm.models._adapter import Adapter, _placement
+from effivlm.records import Budget
 from effivlm.tree import Tree
 
 
@@ -150,3 +153,37 @@ def test_tokens_nearer_than_rounding_are_told_apart_by_the_row_alone(model: Adap
         single = greedy(coarse, [start], 12, (), model.device)[0]
         assert greedy(nudged, [start] * 3, 12, (), model.device) == [alone] * 3
     assert together == [single] * 3
+
+
+def test_a_model_that_accelerate_dispatched_answers_the_same(model: Adapter) -> None:
+    """Layers on several devices run through accelerate's forward hooks; here they all sit on the CPU."""
+    from accelerate import dispatch_model
+    from accelerate.hooks import remove_hook_from_submodules
+
+    def answers() -> list[list[int]]:
+        kinds = [Dense(), FastV(keep=Budget.parse("0.3")), SnapKv(keep=Budget.parse("0.3"))]
+        with model.seams():
+            leaves = [Tree(model, sample("two"), kinds).leaf(kind) for kind in kinds]
+            starts = [Start(leaf.cache, leaf.token, leaf.position) for leaf in leaves]
+            return greedy(model.step, starts, 8, (), model.device)
+
+    plain = answers()
+    halves = {name: "cpu" for name, _ in model.model.named_children()}
+    dispatch_model(model.model, halves, main_device="cpu", force_hooks=True)
+    try:
+        assert hasattr(model.text, "_hf_hook") or hasattr(model.model.model, "_hf_hook")
+        assert answers() == plain
+    finally:
+        remove_hook_from_submodules(model.model)
+
+
+@pytest.mark.parametrize(
+    ("device", "cards", "total", "placed"),
+    [("cpu", 2, 1, "cpu"), ("cuda:1", 1, 1, "cuda:1"), ("cuda:1", 2, 1, "auto"), ("cuda:1", 2, 10**12, "cuda:1")],
+)
+def test_only_a_model_too_large_for_its_gpu_is_spread_over_all(
+    model: Adapter, monkeypatch: pytest.MonkeyPatch, device: str, cards: int, total: int, placed: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (total, total))
+    assert _placement(model.source, device, "bfloat16") == placed
