@@ -135,7 +135,7 @@ class Groups:
         # A plain ValueError or OSError is written for a reader; of anything else the kind is half of the message.
         plain = isinstance(error, ValueError | OSError) and str(error)
         reason = str(error) if plain else f"{type(error).__name__}: {error}"
-        if status == "failed":
+        if status == "failed" and not plain:
             self.trace = "".join(traceback.format_exception(error))
         return Outcome(cell, self.fingerprint(cell, part), status, part=part, reason=reason)
 
