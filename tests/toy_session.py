@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,11 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parent.parent
+
+
+def _hears_interrupts() -> None:
+    """A session started in the background of a shell ignores SIGINT, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Toy:
@@ -64,6 +70,7 @@ class Toy:
         command = [sys.executable, "-m", "pytest", *self.arguments(*arguments, run=run)]
         return self.pytester.popen(
             command,
+            preexec_fn=_hears_interrupts,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
