@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from effivlm._matrix import Plan, reference_of
+from effivlm._matrix import Plan
 from effivlm._recorder import Key, finished
 from effivlm.records import Cell, Outcome, Settings, Unsupported
 
@@ -61,7 +61,7 @@ class Groups:
         """
         if (cell, part) in self.done:
             return self.done[cell, part]
-        reference = reference_of(cell)
+        reference = cell.dense
         if (reference, part) not in self.done and reference not in self.selected[part]:
             self._time(reference, part, open_model, rounds_of, remarks)
         self._time(cell, part, open_model, measure, remarks)

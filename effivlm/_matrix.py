@@ -14,7 +14,6 @@ from effivlm.registry import check, declared, names
 
 _T = TypeVar("_T")
 
-REFERENCE = "dense"
 DEFAULT_MODEL = "micro_llava_onevision"
 DEFAULT_TASK = "docvqa_micro"
 DEFAULT_BUDGETS = ("0.01", "0.05", "0.10", "0.20", "0.40")
@@ -71,11 +70,6 @@ def part_of(nodeid: str) -> str:
     """The part that a test measures, by the last word of its name (`test_ttft` -> ttft); quality otherwise."""
     word = nodeid.partition("[")[0].rpartition("::")[2].rpartition("_")[2]
     return word if word in PARTS else "quality"
-
-
-def reference_of(cell: Cell) -> Cell:
-    """The dense cell that `cell` is compared with."""
-    return Cell(cell.model, REFERENCE, "paper", "1.00", cell.task)
 
 
 def build(asked: Asked) -> Plan:

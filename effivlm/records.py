@@ -95,6 +95,11 @@ class Cell:
         return Budget.parse(self.keep)
 
     @property
+    def dense(self) -> Cell:
+        """The case that every other one of its group is compared with."""
+        return Cell(self.model, "dense", "paper", "1.00", self.task)
+
+    @property
     def group(self) -> tuple[str, str]:
         """Cells of one group share images, vision tower and prefill."""
         return (self.model, self.task)

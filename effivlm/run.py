@@ -28,7 +28,6 @@ from effivlm.tasks._base import Task
 from effivlm.tree import Leaf, Tree
 
 Progress = Callable[[int, int], None]
-DENSE = "dense"
 THUMBNAIL = 256  # pixels of the longer side
 
 
@@ -52,20 +51,18 @@ def method_of(cell: Cell, seed: int = 0) -> Method:
     return kind(keep=cell.budget, seed=seed, **kind.presets[cell.preset])
 
 
-def task_of(cell: Cell) -> Task:
-    return cast(type[Task], registry.load("tasks", cell.task))()
+def task_of(name: str) -> Task:
+    return cast(type[Task], registry.load("tasks", name))()
 
 
 def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: str = "quality") -> str:
     """Names everything that determines an outcome: model, method and its fields, task, samples, precision and versions."""
-    method = registry.declared("methods", cell.method)
-    task = registry.declared("tasks", cell.task)
     return fingerprint(
         {
             "part": part,
             "model": [cell.model, source.identity],
-            "method": [cell.method, cell.keep, method.get("presets", {}).get(cell.preset)],
-            "task": [cell.task, task.get("version", 1), task.get("max_new_tokens")],
+            "method": [cell.method, cell.preset, cell.keep, dict(registry.declared("methods", cell.method))],
+            "task": [cell.task, dict(registry.declared("tasks", cell.task))],
             "settings": [settings.limit, settings.seed, settings.device.split(":")[0], settings.dtype],
             "versions": _versions(),
         }
@@ -79,7 +76,7 @@ def _versions() -> tuple[str, ...]:
 
 def sample_records(task: str, settings: Settings) -> Iterator[dict[str, Any]]:
     """What the report shows of a task's samples: question, references, a small picture as a data URL (None without one)."""
-    for sample in cast(type[Task], registry.load("tasks", task))().samples(settings.limit, settings.seed):
+    for sample in task_of(task).samples(settings.limit, settings.seed):
         yield {
             "kind": "sample",
             "task": task,
@@ -103,11 +100,6 @@ def _thumbnail(image: Image | None) -> str | None:
     return f"data:image/jpeg;base64,{b64encode(file.getvalue()).decode()}"
 
 
-def dense_cell(cell: Cell) -> Cell:
-    """The dense case with the same model and task."""
-    return Cell(cell.model, DENSE, "paper", "1.00", cell.task)
-
-
 def run_group(
     cells: Sequence[Cell], model: Adapter, settings: Settings, on_progress: Progress | None = None
 ) -> list[Outcome]:
@@ -121,9 +113,9 @@ def run_group(
     """
     if len({cell.group for cell in cells}) != 1:
         raise ValueError("cells of one group share model and task")
-    dense = dense_cell(cells[0])
+    dense = cells[0].dense
     ordered = list(cells) if dense in cells else [dense, *cells]
-    task = task_of(dense)
+    task = task_of(dense.task)
     samples = task.samples(settings.limit, settings.seed)
     if not samples:
         raise ValueError(f"task {dense.task!r} has no samples for limit {settings.limit}")

@@ -89,7 +89,7 @@ class Timing:
 
 def prepare_timing(cell: Cell, model: Adapter, settings: Settings) -> Timing:
     """Get one cell ready on the first sample of its task; Unsupported when the method cannot reach the budget there."""
-    method, sample = method_of(cell, settings.seed), task_of(cell).samples(1, settings.seed)[0]
+    method, sample = method_of(cell, settings.seed), task_of(cell.task).samples(1, settings.seed)[0]
     timing = Timing(cell, model, method, settings, Tree(model, sample, [method]))
     timing.leaf()
     return timing

@@ -41,7 +41,7 @@ class Toy(Task):
 @pytest.fixture(autouse=True)
 def toy_task(monkeypatch: pytest.MonkeyPatch) -> Toy:
     task = Toy()
-    monkeypatch.setattr(run, "task_of", lambda cell: task)
+    monkeypatch.setattr(run, "task_of", lambda name: task)
     declared = registry.declared
     monkeypatch.setattr(registry, "declared", lambda kind, name: {} if kind == "tasks" else declared(kind, name))
     return task
@@ -157,14 +157,13 @@ def test_a_broken_sample_is_counted_and_never_a_zero(model: Adapter, toy_task: T
     assert "every sample broke" in failed.reason
 
 
-def test_a_torn_picture_is_shown_as_none(toy_task: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_torn_picture_is_shown_as_none(toy_task: Toy) -> None:
     class Torn:
         def convert(self, mode: str) -> None:
             raise OSError("image file is truncated")
 
     torn = replace(sample("one"), images=(Torn(),))
     toy_task.samples = lambda limit, seed: [torn, sample("one"), sample("text")]  # type: ignore[method-assign]
-    monkeypatch.setattr(registry, "load", lambda kind, name: lambda: toy_task)
     shown = [record["thumbnail"] for record in run.sample_records("toy", Settings())]
     assert shown[0] is None
     assert shown[1].startswith("data:image/jpeg;base64,")
@@ -289,3 +288,12 @@ def test_a_hub_id_without_network_says_so(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match=r"llava-hf/.*HF_HUB_OFFLINE is set"):
         resolve("llava_onevision_7b")
+
+
+def test_a_changed_default_of_a_method_is_another_outcome(model: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = Cell("twin", "snapkv", "paper", "0.30", "toy")
+    before, declared = cell_fingerprint(cell, model.source, Settings()), registry.declared
+    changed = {**declared("methods", "snapkv"), "window": 64}
+    assert declared("methods", "snapkv")["window"] == 32
+    monkeypatch.setattr(registry, "declared", lambda kind, name: changed if kind == "methods" else {})
+    assert cell_fingerprint(cell, model.source, Settings()) != before
