@@ -1,10 +1,12 @@
-"""Average normalised Levenshtein similarity (ANLS), the score of DocVQA, for one answer."""
+"""Average normalised Levenshtein similarity (ANLS) of one answer, as DocVQA and MP-DocVQA define it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from rapidfuzz.distance import Levenshtein
+
+from effivlm.metrics.references import nearest
 
 THRESHOLD = 0.5
 
@@ -16,16 +18,33 @@ def anls(prediction: str, references: Sequence[str]) -> float:
     strings as given: a quirk of the official script (rrc.cvc.uab.es, DocVQA) that published scores contain.
     Raises ValueError without references.
     """
-    if not references:
-        raise ValueError("ANLS needs at least one reference, got none")
-    prediction = prediction.strip()
-    similarity = 1.0 - min(_distance(prediction, reference) for reference in references)
+    return _kept(nearest(_similarity, prediction, references))
+
+
+def anls_pages(prediction: str, references: Sequence[str]) -> float:
+    """The variant of MP-DocVQA (rubenpt91/MP-DocVQA-Framework): blanks inside count, and two answers are always wrong.
+
+    These two are the empty one and "none", whatever the reference says. Raises ValueError without references.
+    """
+    similarity = nearest(_similarity_of_pages, prediction, references)
+    return 0.0 if prediction.strip().lower() in ("", "none") else _kept(similarity)
+
+
+def _kept(similarity: float) -> float:
     return similarity if similarity >= THRESHOLD else 0.0
 
 
-def _distance(prediction: str, reference: str) -> float:
-    longest = max(len(prediction), len(reference))
-    return Levenshtein.distance(_plain(prediction), _plain(reference)) / longest if longest else 0.0
+def _similarity(prediction: str, reference: str) -> float:
+    return _share(_plain(prediction), _plain(reference), max(len(prediction), len(reference)))
+
+
+def _similarity_of_pages(prediction: str, reference: str) -> float:
+    left, right = prediction.strip().lower(), reference.strip().lower()
+    return _share(left, right, max(len(left), len(right)))
+
+
+def _share(left: str, right: str, longest: int) -> float:
+    return 1.0 - Levenshtein.distance(left, right) / longest if longest else 1.0
 
 
 def _plain(text: str) -> str:

@@ -11,6 +11,7 @@ _BRACKETED = re.compile(r"\(([A-Za-z])\)")
 _LEADING = re.compile(r"\(?([A-Za-z])[.):](?=\s|$)")
 _ALONE = re.compile(r"(?<![\w'])([A-Z])(?![\w'])")
 _WORD_AFTER = re.compile(r"\s+([a-z]+)")
+_LISTED = re.compile(r"^([A-H])\. (.+)$", re.MULTILINE)
 _NOT_A_NOUN = frozenset({"or", "and", "is"})
 
 
@@ -30,6 +31,11 @@ def letter(text: str, letters: str = "ABCDEFGH", options: Mapping[str, str] | No
     if found:
         return found if len(found) == 1 else None
     return _by_text(text, options) if options else None
+
+
+def listed_options(question: str) -> dict[str, str]:
+    """The options that a question lists, letter to text: one a line, "A. cat"."""
+    return dict(_LISTED.findall(question))
 
 
 def _by_pattern(text: str, legal: set[str]) -> str:

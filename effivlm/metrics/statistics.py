@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import bdtr
 
 Floats: TypeAlias = NDArray[np.float64]
 Interval: TypeAlias = tuple[float, float]
@@ -72,15 +73,9 @@ def sign_test(values: Sequence[float | None], others: Sequence[float | None]) ->
     return SignTest(better, worse, len(pairs) - better - worse, len(values) - len(pairs), p)
 
 
-@lru_cache(maxsize=65536)
 def sign_p(better: int, worse: int) -> float:
-    """Two-sided exact binomial p-value of `better` against `worse` under a fair coin."""
-    n = better + worse
-    ways = tail = 1
-    for k in range(min(better, worse)):
-        ways = ways * (n - k) // (k + 1)  # n over k + 1: fast where math.comb would begin anew
-        tail += ways
-    return min(1.0, 2 * tail / (1 << n))
+    """Two-sided exact binomial p-value of `better` against `worse` under a fair coin; 1 without either."""
+    return min(1.0, 2 * float(bdtr(min(better, worse), better + worse, 0.5)))
 
 
 def median_interval(rounds: Sequence[float], level: float = LEVEL) -> Interval | None:
@@ -95,13 +90,9 @@ def median_interval(rounds: Sequence[float], level: float = LEVEL) -> Interval |
 @lru_cache(maxsize=4096)
 def _median_rank(n: int, level: float) -> int | None:
     """The largest rank from either end (0: the extremes) whose tails hold at most 1 - level; None if none does."""
-    tail, rank = 0, None
-    for k in range(n // 2):
-        tail += math.comb(n, k)
-        if 2 * tail / 2**n > 1 - level:
-            break
-        rank = k
-    return rank
+    tails = 2 * bdtr(np.arange(n // 2), n, 0.5)
+    held = int(np.count_nonzero(tails <= 1 - level))
+    return held - 1 if held else None
 
 
 def weights(n: int, seed: int | Sequence[int], rounds: int = ROUNDS) -> Floats:
@@ -112,13 +103,16 @@ def weights(n: int, seed: int | Sequence[int], rounds: int = ROUNDS) -> Floats:
 
 
 def means(resamples: Floats, values: Floats) -> Floats:
-    """Means by resample, (rounds, columns), of values (n, columns); NaN: a missing value, a resample of none."""
+    """Means by resample, (rounds, columns), of values (n, columns); NaN: a missing value, a resample of none.
+
+    A column lies in one piece of memory, as `intervals` and whoever keeps one column read it.
+    """
     gaps = np.isnan(values)
     if not gaps.any():
-        return resamples @ values / len(values)
-    counts = resamples @ (~gaps).astype(np.float64)
-    totals = resamples @ np.where(gaps, 0.0, values)
-    return np.divide(totals, counts, out=np.full_like(totals, np.nan), where=counts > 0)
+        return (values.T @ resamples.T / len(values)).T
+    counts = (~gaps).astype(np.float64).T @ resamples.T
+    totals = np.where(gaps, 0.0, values).T @ resamples.T
+    return np.divide(totals, counts, out=np.full_like(totals, np.nan), where=counts > 0).T
 
 
 def column_means(values: Floats) -> list[float | None]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from effivlm.hooks import ForkedCache, PromptCache, seams
-from effivlm.models._sources import ModelSource
+from effivlm.models._sources import ModelSource, verify
 from effivlm.models._torchvision import ensure_torchvision
 from effivlm.records import Sample
 
@@ -94,6 +94,7 @@ class Adapter(ABC):
         Raises:
             ValueError: the checkpoint is damaged or incomplete; names the folder and what is wrong.
         """
+        verify(source)
         ensure_torchvision()
         import transformers
         from safetensors import SafetensorError

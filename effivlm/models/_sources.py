@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -14,6 +15,7 @@ from effivlm.records import fingerprint
 from effivlm.registry import declared, names, unknown
 
 PACKAGE = "package:"
+SUMS = "SHA256SUMS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,27 @@ def _identity(files: tuple[tuple[Path, int, int], ...]) -> str:
             with path.open("rb") as file:
                 facts[path.name] = f"{size}:{file.read(1 << 16).hex()}"
     return fingerprint(facts)
+
+
+def verify(source: ModelSource) -> None:
+    """Compare the files of a folder with its SHA256SUMS (as `sha256sum` writes it), where it has one.
+
+    Raises:
+        ValueError: a listed file is missing or differs; names it.
+    """
+    folder = Path(source.source)
+    sums = folder / SUMS
+    if not sums.is_file():
+        return
+    for line in sums.read_text(encoding="utf-8").splitlines():
+        expected, _, name = line.partition("  ")
+        file = folder / name
+        if not file.is_file():
+            raise ValueError(f"model {source.name!r}: {file} is missing, but {SUMS} lists it")
+        with file.open("rb") as content:
+            found = hashlib.file_digest(content, "sha256").hexdigest()
+        if found != expected:
+            raise ValueError(f"model {source.name!r}: {file} is damaged or was changed: it does not match {SUMS}")
 
 
 def checkpoints() -> dict[str, tuple[str, str]]:

@@ -16,7 +16,10 @@ class InternVL(Adapter):
     model_type: ClassVar[str] = "internvl"
     class_name: ClassVar[str] = "InternVLForConditionalGeneration"
     positions_after_pruning: ClassVar[str] = "compact"
-    checkpoints: ClassVar[Mapping[str, str]] = {"internvl2_5_8b": "OpenGVLab/InternVL2_5-8B-MPO-hf"}
+    checkpoints: ClassVar[Mapping[str, str]] = {
+        "micro_internvl2_5": "package:effivlm_micro/micro_internvl2_5",
+        "internvl2_5_8b": "OpenGVLab/InternVL2_5-8B-MPO-hf",
+    }
 
     def encode(self, inputs: Mapping[str, Any]) -> Visual:
         if "pixel_values" not in inputs:

@@ -17,7 +17,10 @@ class Qwen2Vl(Adapter):
     model_type: ClassVar[str] = "qwen2_vl"
     class_name: ClassVar[str] = "Qwen2VLForConditionalGeneration"
     positions_after_pruning: ClassVar[str] = "original"
-    checkpoints: ClassVar[Mapping[str, str]] = {"qwen2_vl_7b": "Qwen/Qwen2-VL-7B-Instruct"}
+    checkpoints: ClassVar[Mapping[str, str]] = {
+        "micro_qwen2_vl": "package:effivlm_micro/micro_qwen2_vl",
+        "qwen2_vl_7b": "Qwen/Qwen2-VL-7B-Instruct",
+    }
 
     def encode(self, inputs: Mapping[str, Any]) -> Visual:
         config, kinds = self.model.config, inputs["input_ids"][0]

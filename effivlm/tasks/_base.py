@@ -9,23 +9,31 @@ from typing import ClassVar, overload
 
 from effivlm.records import Sample
 
+Scores = Sequence[float | None]
+
 
 class Task(ABC):
     """One benchmark. A subclass is one file; its literal class attributes are read without importing it.
 
     `metric` names the score's definition in the report, `answer_type` (choice, yes_no, number, short, ocr, free) decides when
-    two answers count as the same, `scale` is the factor to the benchmark's published scale.
+    two answers count as the same, `scoring` (exact, rule, judge, proxy) says how a score comes to be, `scale` is the factor to
+    the benchmark's published scale, `group` is how many consecutive samples are scored together.
     """
 
     metric: ClassVar[str]
     answer_type: ClassVar[str]
+    scoring: ClassVar[str] = "rule"
     scale: ClassVar[float] = 100.0
     max_new_tokens: ClassVar[int] = 32
     version: ClassVar[int] = 1
+    group: ClassVar[int] = 1
 
     @abstractmethod
     def samples(self, limit: int, seed: int) -> Sequence[Sample]:
-        """The first `limit` held-out samples of the subset that `seed` fixes (seed 0: the benchmark's own order)."""
+        """The first `limit` held-out samples of the subset that `seed` fixes (seed 0: the benchmark's own order).
+
+        Whole groups: where samples are scored together, `limit` is rounded up to the next multiple of `group`.
+        """
 
     @abstractmethod
     def score(self, text: str, sample: Sample) -> float:
@@ -35,9 +43,40 @@ class Task(ABC):
         """The part of the answer that is scored."""
         return text.strip()
 
+    def settle(self, ids: Sequence[str], scores: Scores) -> list[float | None]:
+        """The scores of all samples of one cell, in order, where they depend on each other; here they stand as they are.
+
+        None is an answer that broke; a task with groups gives None to the rest of its group too.
+        """
+        return list(scores)
+
     def aggregate(self, scores: Sequence[float]) -> float:
         """Score of the task from its samples' scores, in [0, 1]."""
         return sum(scores) / len(scores)
+
+
+def by_group(
+    ids: Sequence[str], scores: Scores, size: int, rule: Callable[[Sequence[float]], list[float]]
+) -> list[float | None]:
+    """Scores by a rule over each group; ids of one group are alike up to their last hyphen ("task-000012-1").
+
+    A group with a missing score has none at all.
+
+    Raises:
+        ValueError: a group of other than `size` samples, by its id.
+    """
+    places: dict[str, list[int]] = {}
+    for place, name in enumerate(ids):
+        places.setdefault(name.rpartition("-")[0], []).append(place)
+    settled: list[float | None] = [None] * len(ids)
+    for name, group in places.items():
+        if len(group) != size:
+            raise ValueError(f"{size} samples are scored together, but {len(group)} of {name!r} are here")
+        known = [score for place in group if (score := scores[place]) is not None]
+        if len(known) == size:
+            for place, score in zip(group, rule(known), strict=True):
+                settled[place] = score
+    return settled
 
 
 @dataclass(frozen=True, slots=True)
