@@ -1,42 +1,52 @@
-"""`python -m effivlm`: make a run's report again, list what there is, look whether this machine can run."""
+"""`python -m effivlm`: reports of runs, one or several; a verdict on two of them; what there is; whether this machine runs."""
 
 from __future__ import annotations
 
 import argparse
 import ast
 import importlib.util
+import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from effivlm import registry
 from effivlm._recorder import devices
+from effivlm.report.baseline import load
+from effivlm.report.differences import lines, page
+from effivlm.report.export import FORMATS, export
+from effivlm.report.limits import GROUPS, POLICIES, Limits, tolerances
+from effivlm.report.merge import merge
 from effivlm.report.terminal import table
+from effivlm.report.verdict import verdict
 from effivlm.report.write import OUTCOMES, write
 
 NECESSARY = ("torch", "transformers", "pytest", "numpy", "pillow", "rapidfuzz")
 USEFUL = ("pytest-benchmark", "pytest-xdist", "tokenizers", "safetensors", "datasets")
 MICRO = "effivlm_micro"
+EXIT_CODES = {"passed": 0, "failed": 1, "refused": 2}
+RUN_EXAMPLE = "reports/2026-01-31T12-00-00"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0 done, 1 failed, 2 wrong usage (raised by argparse as SystemExit)."""
+    """Run one command.
+
+    Returns the exit code: 0 done, 1 failed or got worse, 2 not comparable or wrong usage (argparse raises SystemExit).
+    """
     options = _parser().parse_args(arguments)
     try:
-        if options.command == "report":
-            return _report(options.run_folder)
-        if options.command == "list":
-            return _list([options.kind] if options.kind else list(registry.KINDS))
-        return _doctor(options.reports)
+        code: int = options.run(options)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader (head, less) left; nothing is wrong
         return 0
     except (OSError, ValueError) as error:
         print(f"effivlm {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
+        return 2 if options.command == "compare" else 1
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,39 +58,92 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: python -m effivlm list methods",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    report = commands.add_parser(
+
+    def command(name: str, text: str, run: Callable[[argparse.Namespace], int], *examples: str) -> Any:
+        shown = "\n".join(f"example: python -m effivlm {name} {example}" for example in examples)
+        added = commands.add_parser(name, help=text, description=text, formatter_class=raw, epilog=shown)
+        added.set_defaults(run=run)
+        return added
+
+    report = command(
         "report",
-        help="write report.json and report.html of a run again, and print its table",
-        formatter_class=raw,
-        epilog="example: python -m effivlm report reports/2026-01-31T12-00-00",
+        "write report.json and report.html of a run again, or of several runs as one, and print its table",
+        _report,
+        RUN_EXAMPLE,
+        "shard_1 shard_2 --out reports/both --tables csv,md,latex",
     )
-    report.add_argument("run_folder", type=Path, help=f"the folder that holds {OUTCOMES}")
-    listing = commands.add_parser(
-        "list", help="names that can be selected", formatter_class=raw, epilog="example: python -m effivlm list tasks"
-    )
+    report.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help=f"a folder that holds {OUTCOMES}")
+    report.add_argument("--out", type=Path, metavar="FOLDER", help="new folder for several runs merged into one")
+    report.add_argument("--tables", default="", metavar="FORMATS", help=f"also write tables: {','.join(FORMATS)}")
+    compared = command("compare", "is run B worse than A beyond what is allowed?", _compare, COMPARE_EXAMPLE)
+    _compare_arguments(compared)
+    listing = command("list", "names that can be selected", _list, "tasks")
     listing.add_argument("kind", nargs="?", choices=registry.KINDS, help="one kind only; all without it")
-    doctor = commands.add_parser(
-        "doctor",
-        help="look whether this machine can run the suite",
-        formatter_class=raw,
-        epilog="example: python -m effivlm doctor --reports reports",
-    )
+    doctor = command("doctor", "look whether this machine can run the suite", _doctor, "--reports reports")
     doctor.add_argument(
         "--reports", type=Path, default=Path("reports"), help="the folder for reports (default: reports)"
     )
     return parser
 
 
-def _report(folder: Path) -> int:
-    if not (folder / OUTCOMES).is_file():
-        raise ValueError(f"{folder} holds no {OUTCOMES}: name the folder of one run, e.g. reports/2026-01-31T12-00-00")
-    print(table(write(folder)), end="")
+COMPARE_EXAMPLE = f"reports/baselines/cpu_micro.json {RUN_EXAMPLE} --html differences.html"
+
+
+def _compare_arguments(parser: argparse.ArgumentParser) -> None:
+    defaults = ", ".join(f"{name} {group.default:g}" for name, group in GROUPS.items())
+    parser.description = "Exit code 0: nothing got worse, 1: something did, 2: not everything could be compared."
+    parser.add_argument("before", metavar="A", type=Path, help="run folder, report.json or baseline")
+    parser.add_argument("after", metavar="B", type=Path, help="what is judged; as A")
+    parser.add_argument("--json", action="store_true", help="print the verdict as JSON")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page of differences")
+    parser.add_argument(
+        "--tolerance",
+        default="",
+        metavar="TABLE",
+        help=f"e.g. score=0.02,docvqa_micro.score=0.03 (default: {defaults})",
+    )
+    for name, default, text in (
+        ("missing", "fail", "measurements that only A has"),
+        ("new", "warn", "measurements that only B has"),
+        ("device-change", "warn", "another device, so that timings are not compared"),
+    ):
+        parser.add_argument(f"--{name}", choices=POLICIES, default=default, help=f"{text} (default: {default})")
+
+
+def _report(options: argparse.Namespace) -> int:
+    folders, formats = options.folders, [word.strip() for word in options.tables.split(",") if word.strip()]
+    for name in formats:
+        if name not in FORMATS:
+            raise ValueError(f"--tables: {name!r} is not one of {', '.join(FORMATS)}")
+    for folder in folders:
+        if not (folder / OUTCOMES).is_file():
+            raise ValueError(f"{folder} holds no {OUTCOMES}: name the folder of one run, e.g. {RUN_EXAMPLE}")
+    if len(folders) > 1 and options.out is None:
+        raise ValueError(f"{len(folders)} runs are merged into a new folder: name it with --out FOLDER")
+    folder = options.out or folders[0]
+    if options.out is not None:
+        merge(folders, options.out)
+    document = write(folder)
+    print(table(document), end="")
+    if formats:
+        print(f"tables: {export(document, folder / 'tables', formats)[0].parent}")
     print(f"report: {folder / 'report.html'}")
     return 0
 
 
-def _list(kinds: Sequence[str]) -> int:
-    for kind in kinds:
+def _compare(options: argparse.Namespace) -> int:
+    limits = Limits(tolerances(options.tolerance), options.missing, options.new, options.device_change)
+    before, after = load(options.before), load(options.after)
+    limits.check_names(before.names | after.names)
+    found = verdict(before, after, limits)
+    if options.html:
+        options.html.write_text(page(found), encoding="utf-8")
+    print(json.dumps(found, allow_nan=False) if options.json else "\n".join(lines(found)))
+    return EXIT_CODES[found["status"]]
+
+
+def _list(options: argparse.Namespace) -> int:
+    for kind in [options.kind] if options.kind else registry.KINDS:
         names = registry.names(kind)
         print(f"{kind} ({len(names)})")
         wide = max(map(len, names), default=0)
@@ -105,8 +168,8 @@ def _first_line(kind: str, name: str) -> str:
     return text.split("\n")[0]
 
 
-def _doctor(reports: Path) -> int:
-    missing = []
+def _doctor(options: argparse.Namespace) -> int:
+    missing, reports = [], options.reports
     print(f"{'python':18}{platform.python_version()}  {platform.platform()}")
     for name in (*NECESSARY, *USEFUL):
         found = _version(name)

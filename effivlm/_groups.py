@@ -73,7 +73,7 @@ class Groups:
         return drained
 
     def drain_samples(self) -> list[dict[str, Any]]:
-        """What the report may show of samples that came up since the last call."""
+        """What the report may show of samples that came up since the last call: lines of kind "sample" and "kept"."""
         drained, self.samples = self.samples, []
         return drained
 
@@ -88,7 +88,8 @@ class Groups:
         from effivlm.run import run_group
 
         try:
-            outcomes = {outcome.cell: outcome for outcome in run_group(cells, open_model(), self.settings, progress)}
+            answered = run_group(cells, open_model(), self.settings, progress, self.samples.append)
+            outcomes = {outcome.cell: outcome for outcome in answered}
         except Exception as error:
             outcomes = {cell: self._broken(cell, "quality", error) for cell in cells}
         lost = [cell for cell in cells if cell not in outcomes]

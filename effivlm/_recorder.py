@@ -35,7 +35,7 @@ class Recorder:
         self.folder = folder
         self.path = folder / FILE
         self.recorded: dict[Key, Outcome] = {}
-        self._shown: set[tuple[str, str]] = set()
+        self._shown: set[tuple[Cell | None, str, str]] = set()
         self._file: IO[str] | None = None
 
     def open(self, header: Mapping[str, Any]) -> None:
@@ -55,8 +55,10 @@ class Recorder:
         return True
 
     def add_sample(self, sample: Mapping[str, Any]) -> None:
-        """Write what the report shows of one sample, once a session."""
-        key = (sample["task"], sample["id"])
+        """Write what the report shows of one sample, or of what a cell kept of it, once a session."""
+        of_cell = sample["kind"] == "kept"
+        cell = Cell.from_json(sample["cell"]) if of_cell else None
+        key = (cell, sample["task"], sample["sample" if of_cell else "id"])
         if key not in self._shown:
             self._shown.add(key)
             self._write(sample)

@@ -11,6 +11,7 @@ from torch import Tensor
 from effivlm.hooks import ForkedCache, KeptLayer
 
 TIE = 1e-3  # rounding moves logits by about 1e-5
+POSITIONS = 1024  # rows x tokens of one pass of `agreements`: bounds the memory of their logits
 Step = Callable[[Tensor, Tensor, ForkedCache], Tensor]
 """Tokens [B, Q] at positions [B, Q] with a cache to logits [B, Q, vocab]."""
 
@@ -112,11 +113,56 @@ class Paced:
 
 
 def _close(logits: Tensor) -> list[int]:
-    """Rows of [B, vocab] whose two best tokens a batch may swap: float32 rounds a batch otherwise than a single row."""
+    """Rows of [B, .., vocab] with a pair of best tokens that a batch may swap: float32 rounds it otherwise than a single row."""
     if logits.dtype != torch.float32:
         return []
     best, second = logits.topk(2).values.unbind(-1)
-    return (best - second < TIE).nonzero()[:, 0].tolist()
+    return (best - second < TIE).reshape(len(logits), -1).any(-1).nonzero()[:, 0].tolist()
+
+
+def agreements(
+    step: Step,
+    starts: Sequence[Start],
+    said: Sequence[Sequence[int]],
+    target: Sequence[int],
+    max_new_tokens: int,
+    eos: Collection[int],
+    device: torch.device,
+) -> list[float]:
+    """Share of the target's tokens that each row chooses too when it is fed the target up to there (teacher forcing).
+
+    Where the target ended, the choice of any end token after its last one is a position of its own. `said` holds what each
+    row answers by itself (`greedy`, as the target): one that says the target agrees everywhere and is not computed again.
+    As in `greedy`, a row's share does not depend on its company.
+    """
+    ended = len(target) < max_new_tokens
+    wanted = [*({token} for token in target), *([set(eos)] if ended else [])]
+    shares = [1.0] * len(starts)
+    other = [row for row, own in enumerate(said) if list(own) != list(target)]
+    chosen = _chosen(step, [starts[row] for row in other], target[: len(wanted) - 1], device)
+    for row, tokens in zip(other, chosen, strict=True):
+        made = [starts[row].token, *tokens]
+        shares[row] = sum(token in right for token, right in zip(made, wanted, strict=True)) / len(wanted)
+    return shares
+
+
+def _chosen(step: Step, starts: Sequence[Start], fed: Sequence[int], device: torch.device) -> list[list[int]]:
+    """The token that every row chooses after each of the `fed` ones, which it gets many in a pass."""
+    if not starts or not fed:
+        return [[] for _ in starts]
+    cache = ForkedCache([start.cache for start in starts], len(fed))
+    first = torch.tensor([[start.position] for start in starts], device=device)
+    width = max(1, POSITIONS // len(starts))
+    passes, unsure = [], set[int]()
+    for begin in range(0, len(fed), width):
+        part = torch.tensor(fed[begin : begin + width], device=device).expand(len(starts), -1)
+        logits = step(part, first + torch.arange(begin, begin + part.shape[1], device=device), cache)
+        passes.append(logits.argmax(-1))
+        unsure.update(_close(logits))
+    chosen: list[list[int]] = torch.cat(passes, 1).tolist()
+    for row in unsure:
+        chosen[row] = forced(step, starts[row], fed, device).argmax(-1).tolist()
+    return chosen
 
 
 def forced(step: Step, start: Start, tokens: Sequence[int], device: torch.device, room: int | None = None) -> Tensor:

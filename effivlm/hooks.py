@@ -117,11 +117,15 @@ class PromptCache:
 
 @dataclass(frozen=True, slots=True)
 class KeptLayer:
-    """One layer of one compressed cache: keys and values [H_kv, K, D]; `lengths` per head where they differ (rest is padding)."""
+    """One layer of one compressed cache: keys and values [H_kv, K, D]; `lengths` per head where they differ (rest is padding).
+
+    `indices` [H_kv, K] are the places of its entries in the layer it came from; None where all stayed, or nobody noted them.
+    """
 
     keys: Tensor
     values: Tensor
     lengths: tuple[int, ...] | None = None
+    indices: Tensor | None = None
 
     @property
     def kept(self) -> float:

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from effivlm import _matrix, hookspec
+from effivlm import _gate, _matrix, hookspec
 from effivlm._controller import CARGO, Controller
 from effivlm._groups import Groups, on_device
 from effivlm._matrix import Asked, Plan, part_of
@@ -56,6 +56,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     group.addoption("--vlm-run", default="", metavar="FOLDER", help="new folder of this run (default: reports/<time>)")
     group.addoption("--vlm-resume", default="", metavar="FOLDER", help="go on with a run: only what is missing")
     group.addoption("--vlm-no-share", action="store_true", help="run every cell alone instead of a group at once")
+    _gate.add_options(group)
 
 
 def pytest_plugin_registered(plugin: object, plugin_name: str) -> None:
@@ -86,6 +87,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if bench.worker:
         return
     controller = Controller(bench)
+    try:  # before the controller: what is registered first speaks last, and the verdict belongs at the end
+        config.pluginmanager.register(_gate.Gate(controller), _gate.NAME)
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
     config.pluginmanager.register(controller, "effivlm-controller")
     if config.pluginmanager.hasplugin("dsession") or config.pluginmanager.hasplugin("xdist"):
         config.pluginmanager.register(Xdist(controller), "effivlm-xdist")

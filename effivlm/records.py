@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 STATUSES = ("ok", "failed", "unsupported", "interrupted")
 PARTS = ("quality", "ttft", "decode")
+SCORINGS = ("exact", "rule", "judge", "proxy")
 
 
 class Unsupported(ValueError):
@@ -120,7 +121,12 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one cell said to one sample. `score` is None where `error` is set: a broken sample is no zero."""
+    """What one cell said to one sample. `score` is None where `error` is set: a broken sample is no zero.
+
+    `forced` is the share of dense's tokens, its end included, that the cell chooses too when it is fed dense's answer up to
+    there. Dense alone has `again`, its answer under a harmless numeric change; its `forced` is that second run's.
+    None: dense broke on this sample, or what was wanted could not be computed, which the outcome's remarks say.
+    """
 
     id: str
     prompt_sha256: str
@@ -132,6 +138,9 @@ class Answer:
     same_as_dense: bool | None = None
     exact_as_dense: bool | None = None
     common_prefix_tokens: int | None = None
+    forced: float | None = None
+    again: str | None = None
+    again_tokens: tuple[int, ...] = ()
     prompt_tokens: int = 0
     visual_tokens: int = 0
     kept: int = 0
@@ -168,7 +177,11 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One measured part of one cell (quality, ttft or decode)."""
+    """One measured part of one cell (quality, ttft or decode).
+
+    `group`: answers that were scored together, by their ids; `scoring`: how a score comes to be (exact, rule, judge or proxy);
+    `change`: the numeric change under which dense was asked `again`.
+    """
 
     cell: Cell
     fingerprint: str
@@ -180,13 +193,16 @@ class Outcome:
     score: float | None = None
     metric: str = ""
     answer_type: str = ""
+    scoring: str = "rule"
     scale: float = 100.0
+    group: int = 1
     answers: tuple[Answer, ...] = ()
     achieved: Achieved | None = None
     costs: Mapping[str, Cost] = field(default_factory=dict)
     engine: str = ""
     kernel: str = ""
     weights: str = "trained"
+    change: str = ""
     remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -194,6 +210,8 @@ class Outcome:
             raise ValueError(f"status {self.status!r} is not one of {', '.join(STATUSES)}")
         if self.part not in PARTS:
             raise ValueError(f"part {self.part!r} is not one of {', '.join(PARTS)}")
+        if self.scoring not in SCORINGS:
+            raise ValueError(f"scoring {self.scoring!r} is not one of {', '.join(SCORINGS)}")
 
     def with_remarks(self, *remarks: str) -> Outcome:
         return replace(self, remarks=(*self.remarks, *remarks))
@@ -214,14 +232,16 @@ class Outcome:
             **{
                 **fields,
                 "cell": Cell.from_json(fields["cell"]),
-                "answers": tuple(
-                    Answer(**{**answer, "tokens": tuple(answer["tokens"])}) for answer in fields["answers"]
-                ),
+                "answers": tuple(_answer(answer) for answer in fields["answers"]),
                 "achieved": achieved and Achieved(**{**achieved, "per_layer": tuple(achieved["per_layer"])}),
                 "costs": {name: Cost(tuple(cost["rounds"])) for name, cost in fields["costs"].items()},
                 "remarks": tuple(fields["remarks"]),
             }
         )
+
+
+def _answer(data: Mapping[str, Any]) -> Answer:
+    return Answer(**{**data, **{name: tuple(data[name]) for name in ("tokens", "again_tokens") if name in data}})
 
 
 @dataclass(frozen=True, slots=True)

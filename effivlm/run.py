@@ -6,29 +6,27 @@ to the seam at which their methods differ. `Settings.share` False runs every cel
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
-from io import BytesIO
 from typing import Any, cast
 
-from PIL.Image import Image
-
 from effivlm import __version__, registry
-from effivlm.decode import Start, greedy
-from effivlm.meters import kv_bytes
+from effivlm.answers import Answers, Note
 from effivlm.methods._base import Method
-from effivlm.metrics.same import same
 from effivlm.models._adapter import Adapter
 from effivlm.models._sources import ModelSource
-from effivlm.records import Achieved, Answer, Cell, Outcome, Sample, Settings, Unsupported, fingerprint
+from effivlm.noise import change_of
+from effivlm.records import Achieved, Answer, Cell, Outcome, Settings, fingerprint
+from effivlm.shown import SAMPLES, sample_record
 from effivlm.tasks._base import Task
-from effivlm.tree import Leaf, Tree
+from effivlm.tree import Leaf
 
 Progress = Callable[[int, int], None]
-THUMBNAIL = 256  # pixels of the longer side
+FALLEN = "it is scored together with a sample that broke"
+HOLDS = {"quality": 2, "ttft": 1, "decode": 1}
+"""Raised when outcomes of a part hold more than before, so that a resumed run does not mix both."""
 
 
 def open_model(source: ModelSource, settings: Settings) -> Adapter:
@@ -59,7 +57,7 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
     """Names everything that determines an outcome: model, method and its fields, task, samples, precision and versions."""
     return fingerprint(
         {
-            "part": part,
+            "part": [part, HOLDS[part]],
             "model": [cell.model, source.identity],
             "method": [cell.method, cell.preset, cell.keep, dict(registry.declared("methods", cell.method))],
             "task": [cell.task, dict(registry.declared("tasks", cell.task))],
@@ -75,38 +73,22 @@ def _versions() -> tuple[str, ...]:
 
 
 def sample_records(task: str, settings: Settings) -> Iterator[dict[str, Any]]:
-    """What the report shows of a task's samples: question, references, a small picture as a data URL (None without one)."""
-    for sample in task_of(task).samples(settings.limit, settings.seed):
-        yield {
-            "kind": "sample",
-            "task": task,
-            "id": sample.id,
-            "prompt": sample.prompt,
-            "references": list(sample.references),
-            "thumbnail": _thumbnail(next(iter([*sample.images, *sample.video]), None)),
-        }
-
-
-def _thumbnail(image: Image | None) -> str | None:
-    if image is None:
-        return None
-    file = BytesIO()
-    try:
-        small = image.convert("RGB")
-        small.thumbnail((THUMBNAIL, THUMBNAIL))
-        small.save(file, "JPEG", quality=60)
-    except OSError:  # a torn picture; the answer to its sample carries the error
-        return None
-    return f"data:image/jpeg;base64,{b64encode(file.getvalue()).decode()}"
+    """What a report may show of a task's samples: lines of kind "sample"."""
+    return (sample_record(task, sample) for sample in task_of(task).samples(settings.limit, settings.seed))
 
 
 def run_group(
-    cells: Sequence[Cell], model: Adapter, settings: Settings, on_progress: Progress | None = None
+    cells: Sequence[Cell],
+    model: Adapter,
+    settings: Settings,
+    on_progress: Progress | None = None,
+    on_note: Note | None = None,
 ) -> list[Outcome]:
     """Answer a task's samples under every cell of one (model, task) group.
 
-    The dense cell always runs, first, because every other one is compared with it. One outcome per cell, in the order given,
-    dense in front where it was not asked for.
+    The dense cell always runs, first, because every other one is compared with it, and twice, to know how far it agrees with
+    itself. One outcome per cell, in the order given, dense in front where it was not asked for. `on_note` gets lines that a
+    report may show of the first samples ("kept").
 
     Raises:
         ValueError: cells of several groups, or no samples.
@@ -119,156 +101,66 @@ def run_group(
     samples = task.samples(settings.limit, settings.seed)
     if not samples:
         raise ValueError(f"task {dense.task!r} has no samples for limit {settings.limit}")
-    running = {cell: method_of(cell, settings.seed) for cell in ordered}
-    answers: dict[Cell, list[Answer]] = {cell: [] for cell in ordered}
-    leaves: dict[Cell, list[Leaf]] = {cell: [] for cell in ordered}
-    refused: dict[Cell, str] = {}
+    methods = {cell: method_of(cell, settings.seed) for cell in ordered}
+    answers = Answers(model, task, dense, methods, on_note or (lambda line: None))
     with model.seams():
         for number, sample in enumerate(samples):
-            asked = {cell: method for cell, method in running.items() if cell not in refused}
-            batches = [asked] if settings.share else [{cell: method} for cell, method in asked.items()]
-            for batch in batches:
-                _answer(batch, model, task, sample, answers, leaves, refused)
-            _compare(dense, answers, task)
+            answers.ask(sample, settings.share, number < SAMPLES)
             if on_progress:
                 on_progress(number + 1, len(samples))
+    return [_outcome(cell, cell_fingerprint(cell, model.source, settings), answers) for cell in ordered]
+
+
+def _settled(answers: Sequence[Answer], task: Task) -> list[Answer]:
+    """Answers with the scores that hold once all are known; one whose score falls with another's says so."""
+    scores = task.settle([answer.id for answer in answers], [answer.score for answer in answers])
+    return [
+        replace(answer, score=score, error=answer.error or (FALLEN if score is None else ""))
+        for answer, score in zip(answers, scores, strict=True)
+    ]
+
+
+def _outcome(cell: Cell, name: str, all_answers: Answers) -> Outcome:
+    """What one cell of a group comes to."""
+    task, model = all_answers.task, all_answers.model
     facts: dict[str, Any] = {
         "metric": task.metric,
         "answer_type": task.answer_type,
+        "scoring": task.scoring,
         "scale": task.scale,
+        "group": task.group,
         "engine": "eager",
         "kernel": "sdpa",
         "weights": model.weights,
     }
-    return [
-        _outcome(
-            cell,
-            cell_fingerprint(cell, model.source, settings),
-            running[cell],
-            answers[cell],
-            leaves[cell],
-            task,
-            facts,
-        )
-        if cell not in refused
-        else Outcome(cell, cell_fingerprint(cell, model.source, settings), "unsupported", reason=refused[cell], **facts)
-        for cell in ordered
-    ]
-
-
-def _answer(
-    batch: dict[Cell, Method],
-    model: Adapter,
-    task: Task,
-    sample: Sample,
-    answers: dict[Cell, list[Answer]],
-    leaves: dict[Cell, list[Leaf]],
-    refused: dict[Cell, str],
-) -> None:
-    """One sample under the cells of a batch that share what they can."""
-    tree = Tree(model, sample, list(batch.values()))
-    grown: dict[Cell, Leaf] = {}
-    for cell, method in batch.items():
-        try:
-            grown[cell] = tree.leaf(method)
-        except Unsupported as reason:
-            refused[cell] = str(reason)
-            answers[cell].clear()
-        except Exception as error:  # one broken sample is recorded and counted; it must not end the others
-            answers[cell].append(_broken(sample, error))
-    if not grown:
-        return
-    starts = [Start(leaf.cache, leaf.token, leaf.position) for leaf in grown.values()]
-    try:
-        texts = greedy(model.step, starts, task.max_new_tokens, model.eos, model.device)
-    except Exception as error:  # as above
-        for cell in grown:
-            answers[cell].append(_broken(sample, error))
-        return
-    for (cell, leaf), tokens in zip(grown.items(), texts, strict=True):
-        leaves[cell].append(replace(leaf, cache=(), measured=measured(leaf)))
-        answers[cell].append(_scored(task, sample, model.decode_text(tokens), tokens, leaf))
-
-
-def _scored(task: Task, sample: Sample, text: str, tokens: Sequence[int], leaf: Leaf) -> Answer:
-    return Answer(
-        id=sample.id,
-        prompt_sha256=sample.prompt_sha256,
-        text=text,
-        extracted=task.extract(text),
-        score=task.score(text, sample),
-        tokens=tuple(tokens),
-        prompt_tokens=leaf.length,
-        visual_tokens=leaf.visual_tokens,
-        kept=leaf.kept,
-        of=leaf.of,
-    )
-
-
-def _broken(sample: Sample, error: Exception) -> Answer:
-    return Answer(sample.id, sample.prompt_sha256, "", "", None, error=f"{type(error).__name__}: {error}"[:500])
-
-
-def _compare(dense: Cell, answers: dict[Cell, list[Answer]], task: Task) -> None:
-    """Set what the newest answer of every cell has in common with the dense one."""
-    reference = answers[dense][-1]
-    for given in answers.values():
-        if given and given[-1].id == reference.id and not given[-1].error and not reference.error:
-            given[-1] = _against(given[-1], reference, task.answer_type)
-
-
-def _against(answer: Answer, dense: Answer, answer_type: str) -> Answer:
-    common = 0
-    for ours, theirs in zip(answer.tokens, dense.tokens, strict=False):
-        if ours != theirs:
-            break
-        common += 1
-    return replace(
-        answer,
-        same_as_dense=None if answer_type == "free" else same(answer_type, answer.text, dense.text),
-        exact_as_dense=answer.text == dense.text,
-        common_prefix_tokens=common,
-    )
-
-
-def measured(leaf: Leaf) -> tuple[tuple[float, ...], int]:
-    """Entries per layer and bytes of a compressed prompt, from its tensors."""
-    return tuple(layer.kept for layer in leaf.cache), kv_bytes(leaf.cache)
-
-
-def _outcome(
-    cell: Cell,
-    name: str,
-    method: Method,
-    answers: Sequence[Answer],
-    leaves: Sequence[Leaf],
-    task: Task,
-    facts: dict[str, Any],
-) -> Outcome:
+    if reason := all_answers.refused.get(cell):
+        return Outcome(cell, name, "unsupported", reason=reason, **facts)
+    answers = _settled(all_answers.given[cell], task)
     scores = [answer.score for answer in answers if answer.score is not None]
-    broken = len(answers) - len(scores)
+    errors = [answer.error for answer in answers if answer.error]
+    broke = "broke or went with one that did" if FALLEN in errors else "broke"
+    first = next((error for error in errors if error != FALLEN), "")
     if not scores:
-        reason = next(answer.error for answer in answers if answer.error)
-        return Outcome(cell, name, "failed", reason=f"every sample broke; the first: {reason}", broken=broken, **facts)
-    remarks = (
-        (f"{broken} of {len(answers)} samples broke: {next(a.error for a in answers if a.error)}",) if broken else ()
-    )
+        reason = f"every sample {broke}; the first: {first}"
+        return Outcome(cell, name, "failed", reason=reason, broken=len(errors), **facts)
+    remarks = [f"{len(errors)} of {len(answers)} samples {broke}: {first}"] if errors else []
     return Outcome(
         cell,
         name,
         "ok",
         n=len(scores),
-        broken=broken,
+        broken=len(errors),
         score=task.aggregate(scores),
         answers=tuple(answers),
-        achieved=achieved(method, leaves),
-        remarks=remarks,
+        achieved=achieved(all_answers.methods[cell], all_answers.leaves[cell]),
+        change=change_of(model.dtype) if any(answer.again is not None for answer in answers) else "",
+        remarks=(*remarks, *all_answers.remarks(cell)),
         **facts,
     )
 
 
 def achieved(method: Method, leaves: Sequence[Leaf]) -> Achieved:
-    """What was kept over samples, from leaves whose tensors were `measured`."""
+    """What was kept over samples, from leaves without their caches."""
     kept, total = sum(leaf.kept for leaf in leaves), sum(leaf.of for leaf in leaves)
     layers = [sum(counts) / len(leaves) for counts in zip(*(leaf.measured[0] for leaf in leaves), strict=True)]
     return Achieved(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from effivlm.decode import Paced, Start
@@ -11,7 +11,7 @@ from effivlm.meters import kv_bytes, peak_memory_bytes, timed_s
 from effivlm.methods._base import Method
 from effivlm.models._adapter import Adapter
 from effivlm.records import Cell, Cost, Outcome, Settings
-from effivlm.run import achieved, cell_fingerprint, measured, method_of, task_of
+from effivlm.run import achieved, cell_fingerprint, method_of, task_of
 from effivlm.tree import Leaf, Tree
 
 STEPS = 16
@@ -78,7 +78,7 @@ class Timing:
             "ok",
             part=part,
             costs=costs,
-            achieved=achieved(self.method, [replace(leaf, measured=measured(leaf))]),
+            achieved=achieved(self.method, [leaf.without_cache()]),
             remarks=tuple(remarks),
             **facts,
         )

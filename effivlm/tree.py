@@ -14,7 +14,9 @@ import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 
+from effivlm.decode import Start
 from effivlm.hooks import KeptLayer, PromptCache, Watcher, pruning, watching
+from effivlm.meters import kv_bytes
 from effivlm.methods._base import CachePart, ImagePart, LayerPart, LayerView, Method, Part, VisualPart
 from effivlm.models._adapter import Adapter, Prompt
 from effivlm.records import Sample
@@ -25,12 +27,16 @@ Path = tuple[Part | None, ...]
 
 @dataclass(frozen=True, slots=True)
 class Prefilled:
-    """What one prefill left: the first token's logits [vocab], the cache, and what each layer showed."""
+    """What one prefill left: the first token's logits [vocab], the cache, and what each layer showed.
+
+    `stays` are the prompt's positions that later layers see, None where none were dropped on the way.
+    """
 
     prompt: Prompt
     logits: Tensor
     cache: PromptCache
     views: tuple[LayerView, ...]
+    stays: Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,15 @@ class Leaf:
     of: int
     dense_bytes: int
     measured: tuple[tuple[float, ...], int] = ((), 0)
+
+    @property
+    def start(self) -> Start:
+        """Where decoding begins."""
+        return Start(self.cache, self.token, self.position)
+
+    def without_cache(self) -> Leaf:
+        """What is counted on the tensors, without them: entries of each layer, and bytes."""
+        return replace(self, cache=(), measured=(tuple(layer.kept for layer in self.cache), kv_bytes(self.cache)))
 
 
 class Tree:
@@ -96,6 +111,36 @@ class Tree:
             dense_bytes=round(per_entry * whole),
         )
 
+    def places(self) -> tuple[Tensor, ...]:
+        """Places [n_i, 3] of the visual tokens of each image, as `Visual` has them."""
+        return tuple(self._encoded(None).places)
+
+    def still_seen(self, method: Method, leaf: Leaf) -> list[Tensor] | None:
+        """By layer, which of the dense prompt's visual tokens [V] the method left, in any head; merged ones by their anchor.
+
+        None where that cannot be said: other images were shown, or the method does not note what it kept of a cache.
+        """
+        image, visual, layer, _ = self._path(method)
+        if isinstance(image, ImagePart):
+            return None
+        done, whole = self.prefilled((image, visual, layer)), self.prompt((None, None)).visual
+        if isinstance(visual, VisualPart):
+            there, _ = self._chosen(image, visual)
+        else:
+            there = torch.arange(len(whole), device=whole.device)
+        masks = []
+        for key, kept in zip(done.cache.keys, leaf.cache, strict=True):
+            left = there if done.stays is None or key.shape[2] == len(there) else there[done.stays.to(there.device)]
+            if kept.indices is not None:
+                rows = zip(kept.indices, kept.lengths or [kept.indices.shape[1]] * len(kept.indices), strict=True)
+                left = left[torch.cat([row[:length] for row, length in rows]).to(left.device)]
+            elif kept.kept != len(left):
+                return None
+            mask = torch.zeros_like(whole)
+            mask[left] = True
+            masks.append(mask[whole])
+        return masks
+
     def _path(self, method: Method) -> Path:
         """The method's parts at each seam; without a picture there is nothing to prune and the dense prefill serves all."""
         path = path_of(method)
@@ -131,7 +176,7 @@ class Tree:
             ("count", sizes), lambda: len(self.model.visual_positions(self.model.prepare(self._holding(images))))
         )
 
-    def _prompt(self, path: Path) -> Prompt:
+    def prompt(self, path: Path) -> Prompt:
         """The prompt after the image and vision seams."""
         image, visual = path
         if not isinstance(visual, VisualPart):
@@ -145,18 +190,25 @@ class Tree:
         return self.model.prompt(self._inputs(image), self._encoded(image))
 
     def _pruned_prompt(self, image: Part | None, part: VisualPart) -> Prompt:
-        prompt, encoded = self._prompt((image, None)), self._encoded(image)
-        chosen = part.select(encoded.features, encoded.places, self.sample.id)
-        stays = prompt.image < 0
-        features = []
-        for number, (feature, selection) in enumerate(zip(encoded.features, chosen, strict=True)):
-            stays[(prompt.image == number).nonzero()[selection.kept, 0]] = True
-            features.append(feature[selection.kept] if selection.features is None else selection.features)
-        return self.model.pruned(prompt, stays.nonzero()[:, 0], torch.cat(features))
+        return self.model.pruned(self.prompt((image, None)), *self._chosen(image, part))
+
+    def _chosen(self, image: Part | None, part: VisualPart) -> tuple[Tensor, Tensor]:
+        """Positions [K] of the whole prompt that stay, and the features of the visual ones among them."""
+
+        def choose() -> tuple[Tensor, Tensor]:
+            prompt, encoded = self.prompt((image, None)), self._encoded(image)
+            stays, features = prompt.image < 0, []
+            selections = part.select(encoded.features, encoded.places, self.sample.id)
+            for number, (feature, selection) in enumerate(zip(encoded.features, selections, strict=True)):
+                stays[(prompt.image == number).nonzero()[selection.kept, 0]] = True
+                features.append(feature[selection.kept] if selection.features is None else selection.features)
+            return stays.nonzero()[:, 0], torch.cat(features)
+
+        return self._once(("chosen", image, part), choose)  # type: ignore[no-any-return]
 
     def _prefill(self, path: Path) -> Prefilled:
         image, visual, layer = path
-        prompt = self._prompt((image, visual))
+        prompt = self.prompt((image, visual))
         wanted = max((part.rows(prompt.length) for part in self.observers.get(path, [])), default=0)
         attentions: list[nn.Module] = [block.self_attn for block in self.model.layers]  # type: ignore[misc]
         queries: dict[int, Tensor] = {}
@@ -180,7 +232,7 @@ class Tree:
             marks = prompt.visual if kept is None or key.shape[2] == prompt.length else prompt.visual[kept]
             seen = queries.get(number, key.new_zeros(len(key[0]), 0, key.shape[-1]))
             views.append(LayerView(seen, key[0], value[0], marks.to(key.device), number))
-        return Prefilled(prompt, logits, cache, tuple(views))
+        return Prefilled(prompt, logits, cache, tuple(views), kept)
 
     def _prune(
         self,

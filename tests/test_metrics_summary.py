@@ -37,10 +37,10 @@ def test_op_reproduces_all_but_two_of_the_published_pruning_rows() -> None:
     assert differing == [("InternVL2.5-38B", "PruMerge+")] * 2
 
 
-def test_op_is_off_by_one_in_the_third_digit_at_most_in_every_published_parameter_row() -> None:
-    apart = [round(1000 * (round(op_of(row), 3) - row[3])) for row in PUBLISHED["parameter"]]
+def test_op_is_within_a_thousandth_of_every_published_parameter_row_but_one() -> None:
+    apart = {(row[1], row[2]): abs(op_of(row) - row[3]) for row in PUBLISHED["parameter"]}
     assert len(apart) == 11
-    assert {abs(one) for one in apart} <= {0, 1}
+    assert {name: round(off, 5) for name, off in apart.items() if off > 0.001} == {("20%", "SparseGPT"): 0.00109}
 
 
 @pytest.mark.parametrize(("place", "keep"), [(0, 0.01), (4, 0.4)])
@@ -85,7 +85,8 @@ def test_og_of_fastv_is_another_on_the_benchmarks_of_the_cache_methods(
             if (own, method) == (keep, "FastV")
         }
         found = summary.generalization(by_model)
-        assert (found.n, found.value) == (len(names), pytest.approx(expected, abs=within))
+        assert found.n == len(names)
+        assert found.value == pytest.approx(expected, abs=within)
 
 
 @given(ratios, st.randoms())
@@ -149,6 +150,16 @@ def test_efficiency_of_inverse_speedups_is_the_inverse(speedups: list[float]) ->
     assert found is not None
     assert inverse is not None
     assert math.isclose(found * inverse, 1, rel_tol=1e-9)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_no_number_is_refused_and_not_averaged(value: float) -> None:
+    for define in (summary.mean, summary.overall_performance, summary.efficiency):
+        with pytest.raises(ValueError, match="is no number to average"):
+            define([1.0, value])
+    for over in (summary.generalization, summary.generalization_across_models, summary.loyalty):
+        with pytest.raises(ValueError, match="is no number to average"):
+            over({"m": {"a": 1.0, "b": value}})
 
 
 def test_a_speedup_of_zero_is_refused() -> None:

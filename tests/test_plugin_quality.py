@@ -191,6 +191,30 @@ def test_a_worker_shows_no_progress() -> None:
     assert progress._reporter is None
 
 
+@pytest.mark.parametrize("beside", [(), ("-n2",)])
+def test_what_cells_kept_of_a_sample_is_stored_once_for_each_cell(toy: Toy, beside: tuple[str, ...]) -> None:
+    toy.wish(kept=True)
+    (toy.run_apart if beside else toy.run)(*QUALITY, *beside).assert_outcomes(passed=5)
+    kept = [one for one in toy.records() if one["kind"] == "kept"]
+    assert sorted((one["cell"]["method"], one["cell"]["keep"]) for one in kept) == [
+        ("dense", 1.0),
+        ("fastv", 0.1),
+        ("fastv", 0.4),
+        ("snapkv", 0.1),
+        ("snapkv", 0.4),
+    ]
+    assert {one["sample"] for one in kept} == {"docvqa_micro-0"}
+    assert [one["kind"] for one in toy.records()].count("sample") == 2
+
+
+def test_a_resumed_run_adds_what_was_kept_by_the_cells_it_runs(toy: Toy) -> None:
+    toy.wish(kept=True)
+    toy.run("-k", "quality and fastv")
+    toy.run(*QUALITY, "--vlm-resume=out")
+    cells = [(one["cell"]["method"], one["cell"]["keep"]) for one in toy.records() if one["kind"] == "kept"]
+    assert cells == [("fastv", 0.1), ("fastv", 0.4), ("snapkv", 0.1), ("snapkv", 0.4)]
+
+
 def test_the_questions_of_a_task_are_stored_once_beside_its_answers(toy: Toy) -> None:
     toy.run("-k", "quality", "--vlm-models=toy_a,toy_b").assert_outcomes(passed=10)
     stored = [(one["task"], one["id"]) for one in toy.records() if one["kind"] == "sample"]

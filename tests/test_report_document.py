@@ -79,6 +79,15 @@ def test_a_cut_last_line_is_left_out_and_noted_and_the_run_counts_as_interrupted
     assert build(header, outcomes, end)["run"]["status"] == "interrupted"
 
 
+def test_a_line_that_holds_nan_is_left_out_and_noted(tmp_path: Path) -> None:
+    path = store(tmp_path, small_run()[:2], end=None)
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text + text.splitlines()[1].replace('"score":1', '"score":NaN') + "\n", encoding="utf-8")
+    header, outcomes, _ = read(path)
+    assert outcomes == small_run()[:2]
+    assert header["notes"] == ["line 4 is cut or damaged and was left out"]
+
+
 def test_a_line_cut_inside_a_character_is_left_out(tmp_path: Path) -> None:
     path = store(tmp_path, small_run()[:1], end=None)
     path.write_bytes(path.read_bytes() + '{"kind":"é'.encode()[:-1])
@@ -241,6 +250,31 @@ def test_one_answer_alone_gets_no_interval() -> None:
     (one,) = document([quality(cell(), [1.0])])["cells"]
     assert one["interval"] is None
     assert not any(isinstance(value, float) and math.isnan(value) for value in one.values())
+
+
+def test_answers_that_are_scored_together_are_one_observation() -> None:
+    rights = {"dense": [1.0, 1.0, 0.0, 1.0, None], "fastv": [1.0, 0.0, 0.0, None, 1.0]}
+
+    def described(copies: int) -> dict[str, Any]:
+        outcomes = [
+            quality(cell(method), [one for one in scores for _ in range(copies)]) for method, scores in rights.items()
+        ]
+        named = [
+            replace(
+                one,
+                group=copies,
+                answers=tuple(replace(a, id=f"t-{i // copies}-{i % copies}") for i, a in enumerate(one.answers)),
+            )
+            for one in outcomes
+        ]
+        return only(build(HEADER, named, END), method="fastv")
+
+    once, often = described(1), described(4)
+    for word in ("score", "interval", "ratio", "ratio_interval"):
+        assert often[word] == pytest.approx(once[word])
+    for word in ("interval", "better", "worse", "p"):
+        assert often["paired"][word] == pytest.approx(once["paired"][word])
+    assert (often["paired"]["n"], once["paired"]["n"]) == (12, 3)
 
 
 def test_broken_answers_are_counted_over_the_run() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -56,6 +57,7 @@ def test_each_row_carries_value_count_and_interval() -> None:
 def test_dense_is_the_measure_and_no_row() -> None:
     found = summary(grid({"fastv": ["a"]}))
     assert {row["method"] for rows in found.values() for row in rows} == {"fastv"}
+    assert found["refused"] == []
 
 
 def test_og_of_several_models_stands_over_tasks_and_over_models() -> None:
@@ -95,6 +97,79 @@ def test_a_setting_beaten_both_ways_is_not_on_the_front() -> None:
         found += [quality(which, [1.0] * right + [0.0] * (4 - right)), timed(which, "ttft", time)]
     fronts = {row["method"]: row["front"] for row in summary(found)["pareto"]}
     assert fronts == {"good": ["keep", "kv", "ttft"], "bad": [], "slow": ["keep", "kv", "ttft"]}
+
+
+def of_kinds(*origins: tuple[str, str, dict[str, str]]) -> list[Outcome]:
+    """Dense and fastv by (model, task, what differs), each with quality and ttft."""
+    found = []
+    for model, task, fields in origins:
+        for which, own, seconds in (
+            (cell(task=task, model=model), RIGHT, 0.2),
+            (cell("fastv", "0.10", task, model), [1.0] * 4, 0.1),
+        ):
+            engine = fields.get("engine", "eager")
+            rest = {name: value for name, value in fields.items() if name != "engine"}
+            found.append(replace(quality(which, own, [True] * 4), engine=engine, **rest))
+            found.append(replace(timed(which, "ttft", seconds, engine=engine), **rest))
+    return found
+
+
+def test_scores_of_two_kinds_have_no_common_mean_but_times_have_one() -> None:
+    found = summary(of_kinds(("m", "a", {}), ("m", "b", {}), ("m", "wilder", {"scoring": "judge"})))
+    assert (found["op"], found["og"], found["ol"], found["pareto"]) == ([], [], [], [])
+    assert [row["n"] for row in found["oe"]] == [3]
+    reason = "no mean over scoring judge (wilder) and rule (a, b)"
+    assert found["refused"] == [
+        {"table": table, "reason": reason, "select": "--vlm-tasks a,b"} for table in ("op", "og", "ol")
+    ]
+
+
+def test_engines_that_differ_by_model_leave_each_model_its_own_row() -> None:
+    found = summary(
+        of_kinds(("m", "a", {}), ("m", "b", {}), ("k", "a", {"engine": "graph"}), ("k", "b", {"engine": "graph"}))
+    )
+    assert [row["models"] for row in found["oe"]] == [row["models"] for row in found["ol"]] == [["m"], ["k"]]
+    assert {row["table"]: row["select"] for row in found["refused"]} == dict.fromkeys(
+        ("og", "ol", "oe"), "--vlm-models m"
+    )
+    assert found["refused"][-1]["reason"] == "ttft: no mean over engine eager (m) and graph (k)"
+
+
+def test_times_of_random_weights_are_averaged_with_no_others() -> None:
+    found = summary(of_kinds(("m", "a", {"weights": "random"}), ("k", "a", {})))
+    assert [(row["models"], row["value"]) for row in found["oe"]] == [(["m"], 2.0), (["k"], 2.0)]
+    assert [(row["models"], row["n"], row["undefined"]) for row in found["ol"]] == [(["k"], 1, 0), (["k"], 1, 1)]
+    (refused,) = found["refused"]
+    assert refused["reason"] == "ttft: no mean over weights random (m) and trained (k)"
+
+
+def test_a_refusal_selects_one_model_where_neither_models_nor_tasks_tell_the_groups_apart() -> None:
+    graph = {"engine": "graph"}
+    found = summary(of_kinds(("m", "a", {}), ("m", "b", {}), ("m", "c", graph), ("k", "a", graph)))
+    (row,) = [row for row in found["refused"] if row["table"] == "oe" and "k on a" in row["reason"]]
+    assert row["reason"] == "ttft: no mean over engine eager (m on a, m on b) and graph (m on c, k on a)"
+    assert row["select"] == "--vlm-models m --vlm-tasks a,b"
+
+
+def test_a_refusal_selects_tasks_where_models_would_do_as_well() -> None:
+    found = summary(of_kinds(("m", "a", {}), ("m", "b", {}), ("k", "c", {"engine": "graph"})))
+    assert {row["select"] for row in found["refused"]} == {"--vlm-tasks a,b"}
+
+
+def test_a_cell_scored_in_another_way_than_dense_has_no_ratio_and_says_so() -> None:
+    judged = replace(quality(cell("fastv", "0.10"), RIGHT), scoring="judge")
+    _, one = build(HEADER, [quality(cell(), RIGHT), judged], END)["cells"]
+    assert (one["ratio"], one["paired"], one["scoring"]) == (None, None, "judge")
+    assert one["remarks"] == ["scored by judge and dense by rule, so there is no ratio"]
+
+
+def test_a_point_has_no_speedup_over_several_engines() -> None:
+    outcomes = [*grid({"fastv": ["a", "b"]})]
+    for task, engine in (("a", "eager"), ("b", "graph")):
+        outcomes += [timed(cell(task=task, model="m"), "ttft", 0.2, engine=engine)]
+        outcomes += [timed(cell("fastv", "0.10", task, "m"), "ttft", 0.1, engine=engine)]
+    (point,) = summary(outcomes)["pareto"]
+    assert point["costs"]["ttft"] is None
 
 
 def test_a_point_lacks_a_cost_that_one_of_its_tasks_lacks() -> None:

@@ -119,13 +119,17 @@ def cell_fingerprint(cell: Cell, source: Any, settings: Settings, part: str = "q
 
 def sample_records(task: str, settings: Settings) -> list[dict[str, Any]]:
     return [
-        {"kind": "sample", "task": task, "id": f"{task}-{number}", "prompt": "?", "references": [], "thumbnail": None}
+        {"kind": "sample", "task": task, "id": f"{task}-{number}", "prompt": "?", "references": [], "pictures": []}
         for number in range(settings.limit)
     ]
 
 
 def run_group(
-    cells: Sequence[Cell], model: Model, settings: Settings, on_progress: Callable[[int, int], None]
+    cells: Sequence[Cell],
+    model: Model,
+    settings: Settings,
+    on_progress: Callable[[int, int], None],
+    on_note: Callable[[dict[str, Any]], None],
 ) -> list[Outcome]:
     note("group", *(cell.id for cell in cells))
     if wish("boom", "") == cells[0].task:
@@ -134,7 +138,15 @@ def run_group(
     for done in range(settings.limit):
         time.sleep(wish("sleep", 0.0))
         on_progress(done + 1, settings.limit)
+    for cell in cells if wish("kept", False) else ():
+        for _ in range(2):  # a line may come twice
+            on_note(_kept(cell))
     return [_outcome(cell, settings) for cell in ([] if dense in cells else [dense]) + list(cells)]
+
+
+def _kept(cell: Cell) -> dict[str, Any]:
+    what = {"grid": [[1, 2, 2]], "shows": [[0, 1]], "layers": {"0-1": "gA=="}}
+    return {"kind": "kept", "task": cell.task, "sample": f"{cell.task}-0", "cell": cell.to_json(), **what}
 
 
 def _outcome(cell: Cell, settings: Settings) -> Outcome:

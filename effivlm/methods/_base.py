@@ -157,10 +157,10 @@ class CachePart(Part):
         """The compressed cache of a prompt, layer by layer."""
         kept = []
         for view, budget in zip(views, self.budgets(views), strict=True):
-            chosen = self.select(view, budget, sample_id)[..., None]
-            keys = view.keys.gather(1, chosen.expand(-1, -1, view.keys.shape[-1]))
-            values = view.values.gather(1, chosen.expand(-1, -1, view.values.shape[-1]))
-            kept.append(KeptLayer(keys, values))
+            chosen = self.select(view, budget, sample_id)
+            keys = view.keys.gather(1, chosen[..., None].expand(-1, -1, view.keys.shape[-1]))
+            values = view.values.gather(1, chosen[..., None].expand(-1, -1, view.values.shape[-1]))
+            kept.append(KeptLayer(keys, values, indices=chosen))
         return kept
 
 

@@ -12,6 +12,7 @@ from rapidfuzz.distance import LCSseq
 from effivlm.metrics.statistics import Floats
 
 RIGHT = 0.5
+WORDS = 8192
 FLIPS = ("right_to_wrong", "wrong_to_right", "both_right", "both_wrong_same", "both_wrong_different")
 
 
@@ -19,9 +20,10 @@ def rouge_l(text: str, reference: str) -> float:
     """ROUGE-L F1 in [0, 1] (aclanthology.org/W04-1013): 2 x longest common subsequence / sum of both lengths, in words.
 
     Words are what stands between blanks, lower-cased, without stemming. Two empty answers agree fully, one alone not at
-    all. Symmetric.
+    all. Symmetric. Words past the first 8,192 do not count: time grows with the product of the lengths, and no task lets a
+    model say as much.
     """
-    words, others = text.lower().split(), reference.lower().split()
+    words, others = text.lower().split()[:WORDS], reference.lower().split()[:WORDS]
     total = len(words) + len(others)
     return 2 * float(LCSseq.similarity(words, others)) / total if total else 1.0
 
@@ -52,12 +54,13 @@ def chance(labels: Sequence[str], others: Sequence[str]) -> float:
     return sum(count * dense[name] for name, count in counts.items()) / (len(labels) * len(others))
 
 
-def kappa(agreement: float, by_chance: float) -> float | None:
-    """Cohen's kappa (doi 10.1177/001316446002000104): agreement above chance, 1 where perfect, 0 where chance would do as well.
+def kappa(agreeing: float, by_chance: float) -> float | None:
+    """Cohen's kappa (doi 10.1177/001316446002000104): agreement above chance, 1 where perfect, 0 where chance does as well.
 
-    None where chance agrees always (both sides gave one and the same label), which says nothing about loyalty.
+    Both arguments are shares in [0, 1]. None where chance agrees always (both sides gave one and the same label), which
+    says nothing about loyalty.
     """
-    return (agreement - by_chance) / (1 - by_chance) if by_chance < 1 else None
+    return (agreeing - by_chance) / (1 - by_chance) if by_chance < 1 else None
 
 
 def flips(scores: Floats, dense_scores: Floats, same: Floats) -> list[dict[str, int]]:

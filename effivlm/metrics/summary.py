@@ -1,4 +1,7 @@
-"""OP, OG, OL and OE from ratios, shares and speed-ups; None goes in and is counted, never averaged."""
+"""OP, OG, OL and OE from ratios, shares and speed-ups; None goes in and is counted, never averaged.
+
+A ratio is score / dense score, a share lies in [0, 1], a speed-up is dense time / own time. NaN and infinity raise ValueError.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-Nested = Mapping[str, Mapping[str, float | None]]
+Nested = Mapping[str, Mapping[str, float | None]]  # model to task to value
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,9 @@ def efficiency(speedups: Iterable[float | None]) -> Mean:
 def _present(values: Iterable[float | None]) -> tuple[list[float], int]:
     everything = list(values)
     present = [value for value in everything if value is not None]
+    for value in present:
+        if not math.isfinite(value):
+            raise ValueError(f"{value} is no number to average: give None where there is no value")
     return present, len(everything) - len(present)
 
 

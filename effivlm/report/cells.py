@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from effivlm.metrics.statistics import Floats, ends
 from effivlm.records import Achieved, Cell, Outcome
-from effivlm.report.costs import Dense, dense_costs, describe_costs, speedups
+from effivlm.report.costs import Dense, dense_costs, describe_costs, engines, speedups
+from effivlm.report.mixes import Origin, origin
 from effivlm.report.quality import Quality, compare
 
 DENSE = "dense"
@@ -17,11 +18,15 @@ _KEPT = tuple(field.name for field in fields(Achieved))
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A cell as the document stores it, with the bootstrap draws that the summary needs and the document does not."""
+    """A cell as the document stores it, with what the summary needs and the document does not.
+
+    That is the bootstrap draws, and where its numbers come from, by part (quality, ttft, decode).
+    """
 
     data: dict[str, Any]
     ratio_draws: Floats | None
     same_draws: Floats | None
+    origins: Mapping[str, Origin]
 
 
 def describe(group: Sequence[Sequence[Outcome]]) -> list[Row]:
@@ -56,6 +61,7 @@ def _describe(parts: Sequence[Outcome], quality: Quality | None, dense: Dense) -
         "fingerprints": {outcome.part: outcome.fingerprint for outcome in parts},
         "metric": lead.metric,
         "answer_type": lead.answer_type,
+        "scoring": lead.scoring,
         "scale": lead.scale,
         "n": lead.n if lead.part == "quality" else 0,
         "broken": sum(outcome.broken for outcome in parts),
@@ -65,6 +71,7 @@ def _describe(parts: Sequence[Outcome], quality: Quality | None, dense: Dense) -
         "ratio_interval": ends(quality.ratio_interval),
         "paired": quality.paired,
         "loyalty": quality.loyalty,
+        "noise": quality.noise,
         "achieved": achieved and _kept(achieved),
         "costs": describe_costs(parts),
         "speedups": faster,
@@ -73,7 +80,10 @@ def _describe(parts: Sequence[Outcome], quality: Quality | None, dense: Dense) -
         "weights": lead.weights,
         "remarks": list(dict.fromkeys([*remarks, *quality.remarks, *unmatched])),
     }
-    return Row(data, quality.ratio_draws, quality.same_draws)
+    origins = {"quality": origin(lead.scoring, lead.engine, lead.weights)}
+    for word, engine in engines(parts).items():
+        origins[word] = origin("", engine, lead.weights)  # times have no kind of score
+    return Row(data, quality.ratio_draws, quality.same_draws, origins)
 
 
 def _kept(achieved: Achieved) -> dict[str, Any]:

@@ -1,116 +1,204 @@
 "use strict";
-// The trade-off chart: a line of budgets for each method, told apart by colour, mark and dash.
-const chart = (() => {
-  const NS = "http://www.w3.org/2000/svg";
-  const DASHES = ["", "7 4", "2 4", "10 3 2 3", "4 2", "12 5", "1 3", "8 2 2 2"];
-  const MARKS = [
-    "M-5 0A5 5 0 1 0 5 0A5 5 0 1 0 -5 0Z", "M-4.5 -4.5H4.5V4.5H-4.5Z", "M0 -6L5.5 4.5H-5.5Z", "M0 -6.5L6.5 0L0 6.5L-6.5 0Z",
-    "M-2 -6H2V-2H6V2H2V6H-2V2H-6V-2H-2Z", "M0 6L5.5 -4.5H-5.5Z", "M-6 -3L-3 -6L0 -3L3 -6L6 -3L3 0L6 3L3 6L0 3L-3 6L-6 3L-3 0Z", "M-3 -6H3L6 0L3 6H-3L-6 0Z",
-  ];
-  const colour = i => `var(--c${(i + 3 * Math.floor(i / 8)) % 8})`;
+// The charts, drawn by the embedded library: trade-off, heat map, times. Told apart by mark, dash and words, not by colour alone.
+const charts = (() => {
+  const { data, cells, rows, methodOf, keepOf, isDense, methods, keeps, by, lacks, make, num, keepText, visible, options, button, choice, inChoice, ordered, refusals } = report;
+  const SYMBOLS = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "x", "star"];
+  const GLYPHS = ["●", "■", "▲", "◆", "✚", "▼", "✖", "★"];
+  const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
+  const ACROSS = { keep: "keep, asked", kv: "cache bytes / dense", ttft: "TTFT speed-up", decode: "decode speed-up" };
+  const UP = { quality: "quality kept (OP)", loyalty: "same as dense (OL)" };
+  const BARS = 40;
+  const hidden = new Set(), shown = { intervals: false, published: true };
+  const token = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const colour = i => token(`--c${(i + 3 * Math.floor(i / 8)) % 8}`);
+  // the library reads a few tags out of text; these characters end that
+  const safe = text => visible(String(text)).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+  const brief = (text, length = 24) => safe(text.length > length ? `${text.slice(0, length - 1)}…` : text);
+  const lines = (...texts) => texts.filter(Boolean).map(safe).join("<br>");
 
-  function node(name, attributes, parent) {
-    const made = document.createElementNS(NS, name);
-    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-    if (parent) parent.append(made);
-    return made;
+  function layout(more) {
+    const text = token("--text"), soft = token("--soft"), line = token("--line");
+    const axis = { gridcolor: line, zeroline: false, linecolor: line, tickfont: { color: soft, size: 13 }, automargin: true, fixedrange: true };
+    return {
+      paper_bgcolor: token("--card"), plot_bgcolor: token("--card"), font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: text },
+      showlegend: false, dragmode: false, hovermode: "closest", autosize: true, bargap: 0.35,
+      hoverlabel: { bgcolor: text, bordercolor: text, font: { color: token("--card"), size: 13 }, align: "left", namelength: -1 },
+      ...more, xaxis: { ...axis, ...more.xaxis }, yaxis: { ...axis, ...more.yaxis }, margin: { l: 8, r: 12, t: 22, b: 8, ...more.margin },
+    };
+  }
+  function draw(id, traces, more, title) {
+    const host = by(id);
+    host.hidden = false;
+    host.setAttribute("aria-label", title);
+    host.style.height = `${more.height}px`;
+    return Plotly.react(host, traces, layout(more), { displayModeBar: false, responsive: true, doubleClick: false });
+  }
+  function clear(id) {
+    Plotly.purge(by(id));
+    by(id).hidden = true;
   }
 
-  function mark(i, parent, x, y, filled) {
-    return node("path", { d: MARKS[i % 8], transform: `translate(${x} ${y})`, fill: filled ? colour(i) : "var(--card)", stroke: colour(i), "stroke-width": 2 }, parent);
+  function points() {
+    const at = choice(), x = by("chart-x").value, y = by("chart-y").value;
+    if (at.model < 0 && at.task >= 0) return [];
+    const found = at.task < 0 ? rows.filter(row => row.model === at.model) : cells.filter(cell => inChoice(cell, at) && !isDense(cell.setting));
+    return found.map(one => {
+      const kv = at.task < 0 ? one.kv : one.kv_bytes_dense ? one.kv_bytes / one.kv_bytes_dense : null;
+      const across = { keep: keepOf(one.setting), kv, ttft: one.ttft, decode: one.decode }[x];
+      const [up, low, high] = y === "quality" ? (at.task < 0 ? [one.op, one.low, one.high] : [one.ratio, one.rlow, one.rhigh]) : [at.task < 0 ? one.ol : one.same, one.ollow, one.olhigh];
+      const name = methodOf(one.setting), keep = keepOf(one.setting);
+      return { series: methods.indexOf(name), x: across, y: up, low, high, keep, text: lines(`${name}, keep ${keepText(keep)}`, `${UP[y]} ${num(up)}${report.range(low, high)}`, `${ACROSS[x]} ${num(across)}`, x !== "kv" && !lacks(kv) && `cache ${num(kv)} of dense`) };
+    }).filter(point => !lacks(point.x) && !lacks(point.y));
   }
-
-  function swatch(i) {
-    const svg = node("svg", { viewBox: "-8 -8 16 16", "aria-hidden": "true" });
-    mark(i, svg, 0, 0, true);
-    return svg;
+  function markFront(list, smaller) {
+    let best = -Infinity;
+    for (const point of [...list].sort((a, b) => (smaller ? a.x - b.x : b.x - a.x) || b.y - a.y)) { point.front = point.y > best; best = Math.max(best, point.y); }
   }
-
-  function ticks(low, high, count) {
-    const raw = (high - low) / count, power = 10 ** Math.floor(Math.log10(raw));
-    const step = power * [1, 2, 2.5, 5, 10].find(factor => factor * power >= raw);
-    const found = [];
-    for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9; i++) found.push(Number((i * step).toPrecision(12)));
-    return found;
-  }
-
-  function scale(values, from, to, log) {
-    let low = Math.min(...values), high = Math.max(...values);
-    const pad = log ? 1 : (high - low) * 0.06 || Math.abs(high) * 0.1 || 0.1;
-    if (!log) { low -= pad; high += pad; }
-    if (log && low === high) { low /= 1.5; high *= 1.5; }
-    const f = log ? Math.log : v => v;
-    const place = v => from + (f(v) - f(low)) / (f(high) - f(low)) * (to - from);
-    return { place, low, high };
-  }
-
-  function labels(ends, low, high) {
-    ends.sort((a, b) => a.y - b.y);
+  // names at the right end of their lines, pushed apart where they would touch
+  function endLabels(series, height, low, high) {
+    const gap = 16 * (high - low) / (height - 70), ends = series.map(([i, mine]) => ({ i, y: mine.reduce((a, b) => (b.x > a.x ? b : a)).y })).sort((a, b) => a.y - b.y);
     let last = -Infinity;
-    for (const end of ends) { end.at = Math.max(end.y, last + 15); last = end.at; }
-    let limit = high;
-    for (const end of [...ends].reverse()) { end.at = Math.min(end.at, limit); limit = end.at - 15; }
-    return ends;
+    for (const end of ends) { end.at = Math.max(end.y, last + gap); last = end.at; }
+    return ends.map(end => ({ x: 1, xref: "paper", xanchor: "left", xshift: 6, y: end.at, yref: "y", text: `${GLYPHS[end.i % 8]} ${brief(methods[end.i])}`, showarrow: false, font: { color: colour(end.i), size: 13 } }));
+  }
+  function toggles(all, published) {
+    const legend = by("legend"), back = document.activeElement && legend.contains(document.activeElement) ? [...legend.children].indexOf(document.activeElement) : -1;
+    legend.replaceChildren();
+    const add = (content, on, flip) => { const made = button(null, () => { flip(); tradeoff(); }, { "aria-pressed": String(on) }); made.append(...content); legend.append(made); };
+    for (const i of [...new Set(all.map(point => point.series))].sort((a, b) => a - b)) {
+      const glyph = make("span", GLYPHS[i % 8], { "aria-hidden": "true", class: "glyph" });
+      glyph.style.color = colour(i);
+      add([glyph, make("span", visible(methods[i]))], !hidden.has(i), () => (hidden.has(i) ? hidden.delete(i) : hidden.add(i)));
+    }
+    if (all.some(point => !lacks(point.low))) add([make("span", "I", { "aria-hidden": "true", class: "glyph" }), make("span", "95 % intervals")], shown.intervals, () => { shown.intervals = !shown.intervals; });
+    if (published.length) add([make("span", "✳", { "aria-hidden": "true", class: "glyph" }), make("span", "published values")], shown.published, () => { shown.published = !shown.published; });
+    if (back >= 0 && legend.children[back]) legend.children[back].focus();
+  }
+  // printed OP, or for one task the printed score / the printed score of dense
+  function publishedPoints() {
+    const at = choice();
+    if (by("chart-x").value !== "keep" || by("chart-y").value !== "quality" || at.model < 0) return [];
+    const mine = data.published.filter(one => one.model === data.models[at.model] && one.method !== "dense" && !hidden.has(methods.indexOf(one.method)));
+    if (at.task < 0) return mine.filter(one => one.of === "op");
+    const score = data.published.filter(one => one.of === "score" && one.model === data.models[at.model] && one.task === data.tasks[at.task]), dense = score.find(one => one.method === "dense");
+    return dense && dense.value ? mine.filter(one => score.includes(one)).map(one => ({ ...one, of: "score / dense score", value: one.value / dense.value })) : [];
+  }
+  function tradeoff() {
+    const x = by("chart-x").value, y = by("chart-y").value, all = points(), list = all.filter(point => !hidden.has(point.series)), published = publishedPoints();
+    toggles(all, published);
+    const refused = refusals(y === "quality" ? "op" : "ol");
+    by("chart-lead").textContent = list.length ? "Filled marks are on the Pareto front: no other setting shown is better both ways. The dashed line is dense. Point at a mark for its numbers; the results table below holds them all." : all.length ? "All methods are switched off." : refused.length ? `Refused: ${refused[0].reason}; select ${refused[0].select}` : choice().model < 0 ? "Choose one model to see this chart." : `No setting has both ${UP[y]} and ${ACROSS[x]} for this choice.`;
+    if (!list.length) { clear("chart"); return; }
+    const smaller = x === "keep" || x === "kv", wide = by("tradeoff").clientWidth >= 640, height = wide ? 440 : 360;
+    markFront(list, smaller);
+    const series = [...new Set(list.map(point => point.series))].sort((a, b) => a - b).map(i => [i, list.filter(point => point.series === i).sort((a, b) => a.keep - b.keep)]);
+    const traces = series.map(([i, mine]) => ({
+      type: "scatter", mode: "lines+markers", name: safe(methods[i]), x: mine.map(p => p.x), y: mine.map(p => p.y), text: mine.map(p => p.text), hovertemplate: "%{text}<extra></extra>",
+      line: { color: colour(i), width: 2, dash: DASHES[Math.floor(i / 8) % 6] }, marker: { size: 11, symbol: mine.map(p => SYMBOLS[i % 8] + (p.front ? "" : "-open")), color: colour(i), line: { width: 2, color: colour(i) } },
+      error_y: { type: "data", visible: shown.intervals, symmetric: false, array: mine.map(p => (lacks(p.high) ? 0 : Math.max(0, p.high - p.y))), arrayminus: mine.map(p => (lacks(p.low) ? 0 : Math.max(0, p.y - p.low))), color: colour(i), thickness: 1.2, width: 4 },
+    }));
+    if (published.length && shown.published) traces.push({ type: "scatter", mode: "markers", name: "published", x: published.map(p => p.keep), y: published.map(p => p.value), marker: { size: 12, symbol: "asterisk-open", color: token("--text"), line: { width: 2, color: token("--text") } }, text: published.map(p => lines(`published: ${p.method}, keep ${keepText(p.keep)}`, `${p.of} ${num(p.value)}`, p.source)), hovertemplate: "%{text}<extra></extra>" });
+    const ys = [...traces.flatMap(t => t.y), 1, ...(shown.intervals ? list.flatMap(p => [p.low, p.high]).filter(v => !lacks(v)) : [])], low = Math.min(...ys), high = Math.max(...ys), pad = (high - low) * 0.07 || 0.1;
+    const xs = list.map(p => p.x), log = x === "keep" || (x === "kv" && Math.min(...xs) > 0 && Math.max(...xs) / Math.min(...xs) > 20);
+    const ticks = log ? thinned([...new Set(xs)].sort((a, b) => a - b), wide ? 12 : 6) : null;
+    const dense = { type: "line", xref: "paper", x0: 0, x1: 1, y0: 1, y1: 1, line: { color: token("--soft"), dash: "dash", width: 1.5 }, layer: "below" };
+    const labelled = wide && series.length <= 14;
+    draw("chart", traces, {
+      height, shapes: [dense, ...(smaller ? [] : [{ ...dense, xref: "x", yref: "paper", x0: 1, x1: 1, y0: 0, y1: 1 }])],
+      annotations: [{ x: 0, xref: "paper", xanchor: "left", xshift: 4, y: 1, yref: "y", yanchor: "bottom", text: "dense", showarrow: false, font: { color: token("--soft"), size: 13 } }, ...(labelled ? endLabels(series, height, low - pad, high + pad) : [])],
+      xaxis: { title: { text: ACROSS[x] + (log ? " (log scale)" : ""), font: { color: token("--soft"), size: 13 } }, type: log ? "log" : "linear", ...(ticks ? { tickvals: ticks, ticktext: ticks.map(keepText) } : {}) },
+      yaxis: { title: { text: UP[y], font: { color: token("--soft"), size: 13 } }, range: [low - pad, high + pad] },
+      margin: { r: labelled ? Math.min(220, 34 + 7.4 * Math.max(...series.map(([i]) => Math.min(24, methods[i].length)))) : 12 },
+    }, `${UP[y]} against ${ACROSS[x]}; the numbers stand in the results table`);
+  }
+  const thinned = (values, most) => { const step = Math.ceil(values.length / most); return values.filter((_, i) => (values.length - 1 - i) % step === 0); };
+
+  // Methods down; budgets across, or, for one budget, tasks across.
+  function heat() {
+    const at = choice(), picked = by("heat-keep").value, keep = picked === "" ? null : Number(picked);
+    by("heat-keep").disabled = at.task >= 0 || data.tasks.length < 2;
+    const byTask = keep !== null && !by("heat-keep").disabled;
+    const known = new Map(), heads = byTask ? data.tasks.map((name, i) => [i, name]) : keeps.map(k => [k, `keep ${keepText(k)}`]);
+    const put = (setting, head, value) => { if (!lacks(value)) known.set(`${methodOf(setting)}\n${head}`, value); };
+    if (at.model >= 0 && byTask) for (const cell of cells) { if (cell.model === at.model && !isDense(cell.setting) && keepOf(cell.setting) === keep) put(cell.setting, cell.task, cell.ratio); }
+    else if (at.model >= 0 && at.task < 0) for (const row of rows) { if (row.model === at.model) put(row.setting, keepOf(row.setting), row.op); }
+    else if (at.model >= 0) for (const cell of cells) { if (inChoice(cell, at) && !isDense(cell.setting)) put(cell.setting, keepOf(cell.setting), cell.ratio); }
+    const refused = at.task < 0 && !byTask ? refusals("op") : [];
+    by("heat-lead").textContent = known.size ? `${byTask ? `Score / dense score at keep ${keepText(keep)}, by task` : at.task < 0 ? "OP over tasks" : `Score / dense score on ${data.tasks[at.task]}`}; dense is 1. The stronger the colour, the nearer to dense; an empty place was not measured.` : refused.length ? `Refused: ${refused[0].reason}; select ${refused[0].select}` : at.model < 0 ? "Choose one model to see its budgets side by side." : "No score could be set against dense for this choice.";
+    if (!known.size) { clear("heat-chart"); return; }
+    const names = methods.filter(name => heads.some(([head]) => known.has(`${name}\n${head}`)));
+    const columns = heads.filter(([head]) => names.some(name => known.has(`${name}\n${head}`)));
+    const z = names.map(name => columns.map(([head]) => known.get(`${name}\n${head}`) ?? null));
+    const narrow = by("heat").clientWidth < 52 * columns.length + 150, digits = narrow ? 2 : 3;
+    draw("heat-chart", [{
+      type: "heatmap", z, x: columns.map((_, i) => i), y: names.map((_, i) => i), zmin: 0, zmax: 1, xgap: 2, ygap: 2, showscale: false, hoverongaps: false,
+      colorscale: [0, 0.25, 0.5, 0.75, 1].map(v => [v, token(`--h${v * 4}`)]),
+      text: z.map(row => row.map(v => (lacks(v) ? "" : v.toFixed(digits)))), texttemplate: columns.length > 30 ? "" : "%{text}", textfont: { color: token("--text"), size: columns.length > 14 || narrow ? 11 : 13 },
+      customdata: z.map((row, r) => row.map((v, c) => lines(names[r], columns[c][1], `score / dense ${num(v)}`))), hovertemplate: "%{customdata}<extra></extra>",
+    }], {
+      height: 64 + 32 * names.length + (byTask ? 50 : 0), margin: { t: 8 },
+      xaxis: { side: "top", tickvals: columns.map((_, i) => i), ticktext: columns.map(([, text]) => brief(narrow ? text.replace("keep ", "") : text, 18)), showgrid: false, tickangle: byTask && columns.length > 6 ? -35 : narrow ? 0 : undefined },
+      yaxis: { autorange: "reversed", tickvals: names.map((_, i) => i), ticktext: names.map(name => brief(name, narrow ? 14 : 24)), showgrid: false },
+    }, "Heat map of quality kept; the numbers stand in the results table");
   }
 
-  // points: {series, x, y, front, title}; names: series to label; returns nothing, fills `host`
-  function draw(host, points, names, options) {
-    host.replaceChildren();
-    const width = Math.max(280, host.clientWidth), height = width < 560 ? 300 : 400;
-    const shown = [...new Set(points.map(point => point.series))];
-    const written = width >= 640 && shown.length <= 14;
-    const longest = Math.max(0, ...shown.map(i => names[i].length));
-    const box = { left: 46, right: width - (written ? Math.min(200, 24 + 7.4 * longest) : 14), top: 14, bottom: height - 44 };
-    const svg = node("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img", "aria-label": options.label }, host);
-    const x = scale([...points.map(point => point.x), ...options.across], box.left + 10, box.right - 10, options.log);
-    const y = scale([...points.map(point => point.y), 1], box.bottom, box.top, false);
-    const marked = options.log ? [...new Set(points.map(point => point.x))].sort((a, b) => a - b) : ticks(x.low, x.high, width < 560 ? 4 : 7);
-    let last = -Infinity;
-    for (const value of marked) {
-      const at = x.place(value);
-      if (at - last < 34) continue;
-      last = at;
-      node("text", { x: at, y: box.bottom + 19, "text-anchor": "middle" }, svg).textContent = options.format(value);
-    }
-    for (const value of ticks(y.low, y.high, 5)) {
-      node("line", { class: "grid", x1: box.left, x2: box.right, y1: y.place(value), y2: y.place(value) }, svg);
-      node("text", { x: box.left - 8, y: y.place(value) + 4, "text-anchor": "end" }, svg).textContent = String(value);
-    }
-    node("line", { class: "one", x1: box.left, x2: box.right, y1: y.place(1), y2: y.place(1) }, svg);
-    node("text", { x: box.left + 4, y: y.place(1) - 5 }, svg).textContent = "dense";
-    node("text", { x: (box.left + box.right) / 2, y: height - 6, "text-anchor": "middle" }, svg).textContent = options.title;
-    const ends = [];
-    for (const i of shown) {
-      const mine = points.filter(point => point.series === i).sort((a, b) => a.order - b.order);
-      const path = mine.map((point, k) => `${k ? "L" : "M"}${x.place(point.x).toFixed(1)} ${y.place(point.y).toFixed(1)}`).join("");
-      node("path", { class: "series", d: path, stroke: colour(i), "stroke-dasharray": DASHES[Math.floor(i / 8) % 8] }, svg);
-      for (const point of mine) {
-        mark(i, svg, x.place(point.x), y.place(point.y), point.front);
-        const hit = node("circle", { class: "hit", cx: x.place(point.x), cy: y.place(point.y), r: 12 }, svg);
-        hit.addEventListener("pointerenter", event => tip(event, point.title));
-        hit.addEventListener("pointerleave", () => tip(null));
-      }
-      const right = mine.reduce((a, b) => (b.x > a.x ? b : a));
-      ends.push({ i, x: x.place(right.x), y: y.place(right.y) });
-    }
-    if (written) for (const end of labels(ends, box.top, box.bottom)) {
-      node("line", { x1: end.x + 8, y1: end.y, x2: box.right + 4, y2: end.at, stroke: colour(end.i), "stroke-width": 1, "stroke-dasharray": "1 3" }, svg);
-      node("text", { x: box.right + 8, y: end.at + 4, style: `fill: ${colour(end.i)}` }, svg).textContent = names[end.i];
-    }
+  function bars(word, id, unit) {
+    const at = choice(), picked = by("time-keep").value, one = at.model >= 0 && at.task >= 0, name = unit.name, letter = word[0];
+    const wanted = entry => picked === "" || isDense(entry.setting) || keepOf(entry.setting) === Number(picked);
+    const list = one ? cells.filter(cell => inChoice(cell, at)).filter(wanted).map(cell => ({ setting: cell.setting, value: cell[name], low: cell[`${letter}early`], high: cell[`${letter}late`], floor: cell[`${letter}floor`], fold: unit.fold })) : rows.filter(row => row.model === at.model).filter(wanted).map(row => ({ setting: row.setting, value: row[word], low: row[`${letter}low`], high: row[`${letter}high`], floor: null, fold: 1 }));
+    const all = ordered(list.filter(entry => !lacks(entry.value)));
+    if (!all.length) { clear(id); return null; }
+    const drawn = all.slice(0, BARS), dense = one ? drawn.find(entry => isDense(entry.setting)) : null;
+    const scaled = drawn.map(entry => ({ name: isDense(entry.setting) ? "dense" : `${methodOf(entry.setting)} ${keepText(keepOf(entry.setting))}`, setting: entry.setting, ...Object.fromEntries(["value", "low", "high", "floor"].map(key => [key, lacks(entry[key]) ? null : entry[key] * entry.fold])) }));
+    const places = scaled.map((_, i) => i), line = one ? dense && dense.value * dense.fold : 1, floors = scaled.map((entry, i) => [i, entry.floor]).filter(([, floor]) => !lacks(floor));
+    const digits = 2, suffix = one ? ` ${unit.unit}` : " ×", wide = by("times").clientWidth >= 640;
+    const traces = [{
+      type: "bar", orientation: "h", y: places, x: scaled.map(e => e.value), marker: { color: scaled.map(e => (isDense(e.setting) ? token("--soft") : colour(methods.indexOf(methodOf(e.setting))))) },
+      error_x: { type: "data", symmetric: false, array: scaled.map(e => (lacks(e.high) ? 0 : e.high - e.value)), arrayminus: scaled.map(e => (lacks(e.low) ? 0 : e.value - e.low)), color: token("--text"), thickness: 1.2, width: 3 },
+      text: scaled.map(e => lines(e.name, `${num(e.value, digits)}${suffix}${report.range(e.low, e.high, digits)}`, !lacks(e.floor) && `physical floor ${num(e.floor, digits)}${suffix}`)), textposition: "none", hovertemplate: "%{text}<extra></extra>",
+    }];
+    if (floors.length) traces.push({ type: "scatter", mode: "markers", name: "physical floor", y: floors.map(([i]) => i), x: floors.map(([, floor]) => floor), marker: { symbol: "line-ns-open", size: 18, color: token("--text"), line: { width: 3, color: token("--text") } }, text: floors.map(([, floor]) => `physical floor ${num(floor, digits)}${suffix}`), hovertemplate: "%{text}<extra></extra>" });
+    draw(id, traces, {
+      height: 96 + 24 * drawn.length, shapes: lacks(line) ? [] : [{ type: "line", yref: "paper", x0: line, x1: line, y0: 0, y1: 1, line: { color: token("--text"), dash: "dash", width: 1.5 } }],
+      annotations: lacks(line) ? [] : [{ x: line, y: 1, yref: "paper", yanchor: "bottom", text: `dense${one ? ` ${num(line, digits)}${suffix}` : ""}`, showarrow: false, font: { color: token("--text"), size: 13 } }],
+      xaxis: { title: { text: one ? `${unit.title}, ${unit.unit} (shorter is faster)` : `${unit.title}, speed-up (longer is faster)`, font: { color: token("--soft"), size: 13 } }, rangemode: "tozero" },
+      yaxis: { autorange: "reversed", tickvals: places, ticktext: scaled.map(e => brief(e.name, wide ? 30 : 18)), showgrid: false, range: [drawn.length - 0.5, -0.5] },
+      margin: { t: 26 },
+    }, `${unit.title} by setting; the numbers stand in the results table`);
+    return { all: all.length, drawn: drawn.length, floors: floors.length };
+  }
+  function times() {
+    const units = { ttft: { name: "ttft_s", fold: 1000, unit: "ms", title: "Time to first token" }, decode: { name: "decode_ms_per_token", fold: 1, unit: "ms/token", title: "Decode" } };
+    const found = Object.entries(units).map(([word, unit]) => bars(word, `${word}-chart`, unit)).filter(Boolean);
+    const { model, task } = choice(), cut = found.find(one => one.drawn < one.all);
+    by("times-lead").textContent = !found.length ? "No times were measured for this choice: bench_tests/test_efficiency.py measures them." : `${model >= 0 && task >= 0 ? "Medians over rounds; whiskers are 95 % intervals." : "Speed-ups against dense, geometric means over tasks. Choose one model and one task for milliseconds."} The dashed line is dense.${found.some(one => one.floors) ? " The short upright strokes are the physical floor: bytes to move and operations to do at the device’s own limits." : ""}${cut ? ` The first ${cut.drawn} of ${cut.all} bars are drawn; choose a budget to see the others.` : ""}`;
   }
 
-  let bubble = null;
-  function tip(event, text) {
-    if (bubble) bubble.remove();
-    bubble = null;
-    if (!event) return;
-    bubble = document.createElement("div");
-    bubble.className = "tip";
-    bubble.textContent = text;
-    document.body.append(bubble);
-    bubble.style.left = `${Math.max(8, Math.min(event.clientX + 14, innerWidth - bubble.offsetWidth - 8))}px`;
-    bubble.style.top = `${Math.max(8, event.clientY - bubble.offsetHeight - 10)}px`;
+  // The library is large: the tables answer first, then it is run, then each chart is drawn in a task of its own.
+  function load() {
+    const source = by("plotly");
+    document.head.append(make("script", source.textContent));
+    source.remove();
+    all();
   }
-
-  return { draw, swatch };
+  function all() {
+    if (!window.Plotly) return;
+    for (const one of [tradeoff, heat, times, () => performance.mark("drawn")]) setTimeout(one);
+  }
+  function start() {
+    options(by("chart-y"), Object.entries(UP));
+    options(by("chart-x"), Object.entries(ACROSS));
+    options(by("heat-keep"), [["", "all, OP over tasks"], ...keeps.map(keep => [keep, `keep ${keepText(keep)}, by task`])]);
+    options(by("time-keep"), [["", "all"], ...keeps.map(keep => [keep, `keep ${keepText(keep)}`])]);
+    if (methods.length * keeps.length > BARS / 2) by("time-keep").value = String(keeps[Math.floor((keeps.length - 1) / 2)]);
+    const once = draw => () => { if (window.Plotly) draw(); };
+    for (const id of ["chart-x", "chart-y"]) by(id).addEventListener("change", once(tradeoff));
+    by("heat-keep").addEventListener("change", once(heat));
+    by("time-keep").addEventListener("change", once(times));
+    let width = innerWidth;
+    addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; all(); } });
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", all);
+    requestAnimationFrame(() => setTimeout(load));
+  }
+  return { start, all };
 })();

@@ -57,6 +57,13 @@ def speedups(outcomes: Iterable[Outcome], dense: Dense) -> tuple[dict[str, Any],
     return found, remarks
 
 
+def engines(outcomes: Iterable[Outcome]) -> dict[str, str]:
+    """The engine by the name of the speed-up it gives, as `speedups` takes them."""
+    return {
+        word: outcome.engine for outcome in outcomes for word, name in SPEEDUPS.items() if name in _measured(outcome)
+    }
+
+
 def _measured(outcome: Outcome) -> dict[str, Cost]:
     return {name: cost for name, cost in outcome.costs.items() if cost.rounds}
 

@@ -10,6 +10,7 @@ from typing import Any
 from effivlm.metrics.statistics import LEVEL, ROUNDS
 from effivlm.records import SCHEMA, Cell, Outcome
 from effivlm.report.cells import describe, name
+from effivlm.report.published import overlay
 from effivlm.report.rows import summarise
 
 Header = dict[str, Any]
@@ -73,6 +74,7 @@ def build(header: Header, outcomes: Iterable[Outcome], end: Mapping[str, Any] | 
         "run": run,
         "cells": cells,
         "summary": summarise(rows),
+        "published": overlay(cells),
         "skipped": skipped,
         "failed": failed,
     }
@@ -110,12 +112,15 @@ def _unmeasured(outcome: Outcome) -> dict[str, Any]:
 
 def _counts(latest: Sequence[Outcome], ok: int, skipped: Sequence[Any], failed: Sequence[Any]) -> dict[str, int]:
     measured = [outcome for outcome in latest if outcome.status == "ok"]
+    samples: dict[str, set[str]] = {}
+    for outcome in measured:
+        samples.setdefault(outcome.cell.task, set()).update([answer.id for answer in outcome.answers])
     return {
         "cells": ok,
         "skipped": len(skipped),
         "failed": len(failed),
         "broken": sum(outcome.broken for outcome in measured),
-        "samples": len({(outcome.cell.task, answer.id) for outcome in measured for answer in outcome.answers}),
+        "samples": sum(map(len, samples.values())),
         "models": len({outcome.cell.model for outcome in measured}),
         "methods": len({outcome.cell.method for outcome in measured}),
         "tasks": len({outcome.cell.task for outcome in measured}),

@@ -8,15 +8,23 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from plotly.offline import get_plotlyjs
+
 from effivlm.report.payload import embed, payload
 from effivlm.report.samples import Changed
+from effivlm.report.viewer import viewer
 
-_SLOT = re.compile(r"<!--(\w+)-->|/\*(css|chart|script)\*/")
+LIMIT = 9_500_000
+_SLOT = re.compile(r"<!--(\w+)-->|/\*(css|plotly|script)\*/")
+_SCRIPTS = ("core", "chart", "viewer", "page")
 _FACT = 400
 
 
 def render(document: Mapping[str, Any], samples: Changed, title: str = "run") -> str:
-    """The HTML of a document and its changed samples. All text from outside is escaped or embedded as JSON."""
+    """The HTML of a document and its samples. All text from outside is escaped or embedded as JSON.
+
+    Samples get what the cells leave of `LIMIT` bytes; the charts' library is embedded from the installed package.
+    """
     folder = Path(__file__).parent
     run = document["run"]
     parts = {
@@ -27,14 +35,19 @@ def render(document: Mapping[str, Any], samples: Changed, title: str = "run") ->
         "machine": "".join(
             f"<tr><th scope=row>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in _flat(_machine(run))
         ),
-        "data": embed(payload(document, samples)),
+        "data": embed(payload(document)),
         "css": (folder / "page.css").read_text(encoding="utf-8"),
-        "chart": (folder / "chart.js").read_text(encoding="utf-8"),
-        "script": (folder / "page.js").read_text(encoding="utf-8"),
+        "plotly": get_plotlyjs(),
+        "script": "\n".join((folder / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS),
     }
+    parts["samples"] = embed(viewer(samples, max(0, LIMIT - sum(map(_bytes, parts.values())))))
     template = (folder / "page.html").read_text(encoding="utf-8")
     # one pass over the template: what is put in is never searched for slots again
     return _SLOT.sub(lambda slot: parts[slot[1] or slot[2]], template)
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))
 
 
 def _status(run: Mapping[str, Any]) -> str:

@@ -15,10 +15,10 @@ def pareto(op: Sequence[dict[str, Any]], rows: Sequence[Row]) -> list[dict[str, 
     """One point for each OP row that can be compared, with its costs over the same (model, task) pairs.
 
     `costs`: keep (asked fraction), kv (cache bytes / dense cache bytes), ttft and decode (geometric mean speed-ups),
-    None where any pair lacks it. `front` names the costs at which no setting of the same model has both better quality
-    and better cost.
+    None where any pair lacks it or the pairs were timed on several engines. `front` names the costs at which no setting
+    of the same model has both better quality and better cost.
     """
-    cells = {_key(row.data, row.data["model"], row.data["task"]): row.data for row in rows}
+    cells = {_key(row.data, row.data["model"], row.data["task"]): row for row in rows}
     with_common = {row["models"][0] for row in op if row["set"] == "common"}
     points = []
     for row in op:
@@ -35,8 +35,9 @@ def _key(setting: dict[str, Any], model: str, task: str) -> tuple[Any, ...]:
     return (setting["method"], setting["preset"], setting["keep"], model, task)
 
 
-def _costs(keep: float, members: Sequence[dict[str, Any]]) -> dict[str, float | None]:
-    achieved = [cell["achieved"] for cell in members if cell["achieved"] and cell["achieved"]["kv_bytes_dense"]]
+def _costs(keep: float, members: Sequence[Row]) -> dict[str, float | None]:
+    kept = [row.data["achieved"] for row in members]
+    achieved = [one for one in kept if one and one["kv_bytes_dense"]]
     dense = sum(one["kv_bytes_dense"] for one in achieved)
     complete = dense and len(achieved) == len(members)
     found: dict[str, float | None] = {
@@ -44,8 +45,9 @@ def _costs(keep: float, members: Sequence[dict[str, Any]]) -> dict[str, float | 
         "kv": sum(one["kv_bytes"] for one in achieved) / dense if complete else None,
     }
     for word in ("ttft", "decode"):
-        average = summary.efficiency((cell["speedups"][word] or {}).get("value") for cell in members)
-        found[word] = None if average.missing else average.value
+        average = summary.efficiency((row.data["speedups"][word] or {}).get("value") for row in members)
+        alike = len({row.origins.get(word) for row in members}) == 1
+        found[word] = average.value if alike and not average.missing else None
     return found
 
 

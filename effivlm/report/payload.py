@@ -1,4 +1,4 @@
-"""The data inside the page: the document's numbers as rows of few digits, so that 10,000 cells stay small."""
+"""The numbers inside the page: the document's cells and rows as columns of few digits, so that 10,000 cells stay small."""
 
 from __future__ import annotations
 
@@ -7,90 +7,47 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from effivlm.report.costs import SPEEDUPS
-from effivlm.report.samples import Changed
 
 REASON = 2000
 CELLS_NAMED = 20
-PICTURES = 4_000_000
-CELL_COLUMNS = [
-    "model",
-    "setting",
-    "task",
-    "n",
-    "broken",
-    "score",
-    "scale",
-    "low",
-    "high",
-    "ratio",
-    "rlow",
-    "rhigh",
-    "same",
-    "exact",
-    "agree",
-    "p",
-    "better",
-    "worse",
-    "ttft",
-    "tlow",
-    "thigh",
-    "decode",
-    "dlow",
-    "dhigh",
-    "ttft_s",
-    "decode_ms",
-    "of",
-    "asked",
-    "kept",
-    "total",
-    "keep",
-    "kv",
-    "kv_dense",
-    "visual",
-    "remarks",
-    "random",
-]
-ROW_COLUMNS = [
-    "model",
-    "setting",
-    "op",
-    "low",
-    "high",
-    "mean",
-    "tasks",
-    "set",
-    "undefined",
-    "ol",
-    "ollow",
-    "olhigh",
-    "og",
-    "ogm",
-    "ttft",
-    "decode",
-    "kv",
-    "front",
-]
+FLIPS = ("right_to_wrong", "wrong_to_right", "both_right", "both_wrong_same", "both_wrong_different")
+_LOYALTY = ("same", "exact", "score_agreement", "soft", "prefix", "forced", "kappa")
+_NOISE = ("same", "exact", "soft", "prefix", "forced", "n")
+_KEPT = ("asked_keep", "kept", "total", "keep", "kv_bytes", "kv_bytes_dense", "visual_tokens")
+_ROW = (
+    *("model", "setting", "op", "low", "high", "mean", "tasks", "set", "undefined", "ol", "ollow", "olhigh", "olnoise"),
+    *(
+        "free",
+        "oltasks",
+        "og",
+        "oglow",
+        "oghigh",
+        "ogtasks",
+        "ogm",
+        "ogmodels",
+        "ttft",
+        "tlow",
+        "thigh",
+        "decode",
+        "dlow",
+    ),
+    *("dhigh", "kv", "front"),
+)
 
 
-def payload(document: Mapping[str, Any], samples: Changed) -> dict[str, Any]:
-    """Everything the page's script reads; names are stored once and meant by their place."""
-    settings, models, tasks, remarks, kinds = (_Places() for _ in range(5))
-    cells = [_cell(one, models, settings, tasks, remarks, kinds) for one in document["cells"]]
-    shown, pictures = _pictures(samples.shown)
+def payload(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything the page's script reads beside samples; names are stored once and meant by their place."""
+    names = {word: Places() for word in ("models", "settings", "tasks", "remarks", "kinds", "layers", "noises")}
+    cells = [_cell(one, names) for one in document["cells"]]
+    rows = _rows(document["summary"], names["models"], names["settings"])
     metric_of = {one["task"]: one["metric"] for one in document["cells"] if one["metric"]}
     return {
-        "cellColumns": CELL_COLUMNS,
-        "cells": cells,
-        "rowColumns": ROW_COLUMNS,
-        "rows": _rows(document["summary"], models, settings),
-        "models": models.names,
-        "settings": settings.names,
-        "tasks": tasks.names,
-        "metrics": [metric_of.get(task, "") for task in tasks.names],
-        "remarks": remarks.names,
-        "kinds": kinds.names,
-        "changed": {"shown": shown, "total": samples.total},
-        "pictures": pictures,
+        "cells": _columns(cells),
+        "rows": _columns(rows),
+        **{word: places.names for word, places in names.items()},
+        "metrics": [metric_of.get(task, "") for task in names["tasks"].names],
+        "refused": document["summary"].get("refused", []),
+        "published": document.get("published", []),
         "unmeasured": _reasons([*document["failed"], *document["skipped"]]),
     }
 
@@ -107,7 +64,7 @@ def embed(data: Any) -> str:
     )
 
 
-class _Places:
+class Places:
     """Names in order of appearance and their places."""
 
     def __init__(self) -> None:
@@ -115,89 +72,130 @@ class _Places:
         self._known: dict[Any, int] = {}
 
     def __contains__(self, name: Any) -> bool:
-        return name in self._known
+        return _key(name) in self._known
 
     def __call__(self, name: Any) -> int:
-        key = tuple(name) if isinstance(name, list) else name
+        key = _key(name)
         if key not in self._known:
             self._known[key] = len(self.names)
             self.names.append(name)
         return self._known[key]
 
 
-def _cell(
-    cell: Mapping[str, Any], models: _Places, settings: _Places, tasks: _Places, remarks: _Places, kinds: _Places
-) -> list[Any]:
-    loyal, paired, achieved = cell["loyalty"] or {}, cell["paired"] or {}, cell["achieved"] or {}
-    faster = [number for word in SPEEDUPS for number in _speedup(cell["speedups"][word])]
-    medians = [(cell["costs"].get(cost) or {}).get("median") for cost in SPEEDUPS.values()]
-    numbers = [
-        *(cell["n"], cell["broken"], cell["score"], cell["scale"], *_ends(cell["interval"])),
-        *(
-            cell["ratio"],
-            *_ends(cell["ratio_interval"]),
-            loyal.get("same"),
-            loyal.get("exact"),
-            loyal.get("score_agreement"),
-        ),
-        *(paired.get("p"), paired.get("better"), paired.get("worse"), *faster, *medians),
-    ]
-    counts = [
-        achieved.get(key)
-        for key in ("asked_keep", "kept", "total", "keep", "kv_bytes", "kv_bytes_dense", "visual_tokens")
-    ]
-    return [
-        *(models(cell["model"]), settings(_setting(cell)), tasks(cell["task"]), *map(_few_digits, numbers)),
-        *(kinds(achieved["of"]) if achieved else None, *map(_few_digits, counts)),
-        *([remarks(remark) for remark in cell["remarks"]], int(cell["weights"] == "random")),
-    ]
+def _key(name: Any) -> Any:
+    return tuple(name) if isinstance(name, list) else json.dumps(name) if isinstance(name, Mapping) else name
 
 
-def _rows(summary: Mapping[str, Any], models: _Places, settings: _Places) -> list[list[Any]]:
+def _columns(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Entries by column: {"all": value} where every entry has the same value, else the list of values."""
+    if not entries:
+        return {"length": 0, "columns": {}}
+    found: dict[str, Any] = {}
+    for column in entries[0]:
+        values = [entry[column] for entry in entries]
+        found[column] = {"all": values[0]} if all(value == values[0] for value in values) else values
+    return {"length": len(entries), "columns": found}
+
+
+def _cell(cell: Mapping[str, Any], names: Mapping[str, Places]) -> dict[str, Any]:
+    loyal, achieved = cell["loyalty"] or {}, cell["achieved"] or {}
+    low, high = _ends(cell["interval"])
+    ratio_low, ratio_high = _ends(cell["ratio_interval"])
+    same_low, same_high = _ends(loyal.get("interval"))
+    paired, flips = cell["paired"] or {}, loyal.get("flips")
+    numbers = {
+        **{word: cell[word] for word in ("n", "broken", "score", "scale", "ratio")},
+        "low": low,
+        "high": high,
+        "rlow": ratio_low,
+        "rhigh": ratio_high,
+        "ollow": same_low,
+        "olhigh": same_high,
+        **{word: loyal.get(word) for word in _LOYALTY},
+        **{word: paired.get(word) for word in ("p", "better", "worse")},
+        **_times(cell),
+        **{word: achieved.get(word) for word in _KEPT},
+    }
+    return {
+        "model": names["models"](cell["model"]),
+        "setting": names["settings"](_setting(cell)),
+        "task": names["tasks"](cell["task"]),
+        **{word: _few_digits(number) for word, number in numbers.items()},
+        "of": names["kinds"](achieved["of"]) if achieved else None,
+        "layers": names["layers"](_layers(achieved.get("per_layer") or [])),
+        "flips": flips and [flips.get(word, 0) for word in FLIPS],
+        "noise": _noise(cell.get("noise"), names["noises"]),
+        "engine": cell["engine"],
+        "remarks": [names["remarks"](remark) for remark in cell["remarks"]],
+    }
+
+
+def _times(cell: Mapping[str, Any]) -> dict[str, float | None]:
+    """Speed-ups with their ends, and what was measured: median, ends and, where the cost carries one, its floor."""
+    found: dict[str, float | None] = {}
+    for word, name in SPEEDUPS.items():
+        measured, cost = cell["speedups"][word], cell["costs"].get(name) or {}
+        low, high = _ends(measured and measured["interval"])
+        early, late = _ends(cost.get("interval"))
+        floor = next((value for key, value in cost.items() if key.startswith("floor")), None)
+        letter = word[0]
+        found |= {word: measured and measured["value"], f"{letter}low": low, f"{letter}high": high}
+        found |= {name: cost.get("median"), f"{letter}early": early, f"{letter}late": late, f"{letter}floor": floor}
+    return found
+
+
+def _layers(per_layer: Sequence[float]) -> list[Any]:
+    """Kept counts by layer; one number where all layers kept alike."""
+    rounded = [round(kept, 1) for kept in per_layer]
+    return [rounded[0], len(rounded)] if rounded and len(set(rounded)) == 1 else [None, *rounded] if rounded else []
+
+
+def _noise(noise: Mapping[str, Any] | None, noises: Places) -> int | None:
+    if noise is None:
+        return None
+    return noises({**{word: _few_digits(noise.get(word)) for word in _NOISE}, "change": noise.get("change")})
+
+
+def _rows(summary: Mapping[str, Any], models: Places, settings: Places) -> list[dict[str, Any]]:
     """One row for each scope and setting; the scope of all models together is -1 and has no OP."""
     found: dict[tuple[int, int], dict[str, Any]] = {}
 
-    def put(row: Mapping[str, Any], **values: Any) -> None:
+    def put(row: Mapping[str, Any], values: Mapping[str, Any], *bounds: str) -> None:
         scope = models(row["models"][0]) if len(row["models"]) == 1 else -1
         target = found.setdefault((scope, settings(_setting(row))), {})
-        for key, value in values.items():
+        ends = dict(zip(bounds, _ends(row["interval"]), strict=False))
+        for key, value in {**values, **ends}.items():
             target.setdefault(key, value)  # rows of the common set come first and stay
 
     for row in summary["op"]:
-        low, high = _ends(row["interval"])
         shared = {"tasks": row["n"], "set": row["set"], "undefined": row["undefined"]}
-        put(row, op=row["value"], low=low, high=high, mean=row["mean"], **shared)
+        put(row, {"op": row["value"], "mean": row["mean"], **shared}, "low", "high")
     for row in summary["ol"]:
-        low, high = _ends(row["interval"])
-        put(row, ol=row["value"], ollow=low, olhigh=high, tasks=row["n"], set=row["set"])
+        noise = {
+            "olnoise": row.get("noise"),
+            "free": row.get("free"),
+            "oltasks": row["n"],
+            "tasks": row["n"],
+            "set": row["set"],
+        }
+        put(row, {"ol": row["value"], **noise}, "ollow", "olhigh")
     for row in summary["og"]:
-        put(row, **{"og" if row["over"] == "tasks" else "ogm": row["value"]})
+        over = row["over"] == "tasks"
+        names = ("og", "ogtasks", "oglow", "oghigh") if over else ("ogm", "ogmodels")
+        put(row, {names[0]: row["value"], names[1]: row["n"]}, *names[2:])
     for row in summary["oe"]:
-        put(row, **{row["of"]: row["value"]}, tasks=row["n"], set=row["set"])
+        letter = row["of"][0]
+        put(row, {row["of"]: row["value"], "tasks": row["n"], "set": row["set"]}, f"{letter}low", f"{letter}high")
     for row in summary["pareto"]:
-        put(row, kv=row["costs"]["kv"], front=row["front"])
-    return [[*key, *(_few_digits(values.get(column)) for column in ROW_COLUMNS[2:])] for key, values in found.items()]
-
-
-def _pictures(shown: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Each picture once, and samples that name it by its place; pictures past 4 MB in all are left out."""
-    places = _Places()
-    left, found = PICTURES, []
-    for one in shown:
-        picture = one["thumbnail"]
-        if picture is not None and picture not in places:
-            left -= len(picture)
-        fits = picture is not None and (picture in places or left >= 0)
-        found.append({**one, "thumbnail": places(picture) if fits else None})
-    return found, places.names
+        put(row, {"kv": row["costs"]["kv"], "front": row["front"]})
+    return [
+        {"model": scope, "setting": setting, **{column: _few_digits(values.get(column)) for column in _ROW[2:]}}
+        for (scope, setting), values in found.items()
+    ]
 
 
 def _setting(row: Mapping[str, Any]) -> list[Any]:
     return [row["method"], row["preset"], row["keep"]]
-
-
-def _speedup(measured: Mapping[str, Any] | None) -> list[float | None]:
-    return [measured["value"], *_ends(measured["interval"])] if measured else [None, None, None]
 
 
 def _ends(interval: Sequence[float] | None) -> Sequence[float | None]:

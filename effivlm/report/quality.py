@@ -5,14 +5,18 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import chain
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from effivlm.metrics.statistics import Floats, Interval, column_means, ends, intervals, means, sign_p, weights
 from effivlm.records import Answer, Outcome
+from effivlm.report.loyalty import Table, loyalties, noise
 
-RANDOM_WEIGHTS = "random weights: times and bytes count, scores and loyalty do not"
+Places: TypeAlias = NDArray[np.intp]
+RANDOM_WEIGHTS = "random weights: times, bytes and agreement by token count, scores and same answers do not"
 NOT_A_MEAN = "the score is no mean over samples, so it carries no bootstrap interval"
 
 
@@ -25,6 +29,7 @@ class Quality:
     ratio_interval: Interval | None = None
     paired: dict[str, Any] | None = None
     loyalty: dict[str, Any] | None = None
+    noise: dict[str, Any] | None = None
     remarks: tuple[str, ...] = ()
     ratio_draws: Floats | None = None
     same_draws: Floats | None = None
@@ -34,94 +39,82 @@ def compare(outcomes: Sequence[Outcome], dense: Outcome | None) -> list[Quality]
     """Compare the quality outcomes of one (model, task) with `dense`, which is one of them, or None if it was not
     measured.
 
-    All cells share one seeded set of resamples, so differences and ratios are paired; other groups draw their own.
+    All cells share one seeded set of resamples, so differences and ratios are paired; other groups draw their own. Answers that
+    were scored together are drawn together, and are one pair in the sign test.
     """
+    if not outcomes:
+        return []
     lead = [dense] if dense else list(outcomes[:1])
-    ids = list(dict.fromkeys(answer.id for outcome in (*lead, *outcomes) for answer in outcome.answers))
+    names = [[answer.id for answer in outcome.answers] for outcome in (*lead, *outcomes)]
+    ids = names[0] if all(one == names[0] for one in names) else list(dict.fromkeys(chain.from_iterable(names)))
     if not ids:
-        return [Quality(ratio=_ratio(outcome, dense)) for outcome in outcomes]
-    table = _Table.of(outcomes, ids)
-    resamples = weights(len(ids), [zlib.crc32("\0".join(lead[0].cell.group).encode())])
+        return [Quality(ratio=_ratio(outcome, dense), remarks=_unlike(outcome, dense)) for outcome in outcomes]
+    columns = [_aligned(*one, ids) for one in zip(outcomes, names[len(lead) :], strict=True)]
+    table = Table.of(outcomes, columns)
+    units = _units(ids, lead[0].group)
+    resamples = weights(int(units.max()) + 1, [zlib.crc32("\0".join(lead[0].cell.group).encode())])[:, units]
     draws, same_draws = means(resamples, table.scores), means(resamples, table.same)
-    pairs = _Pairs.of(resamples, table.scores, draws, outcomes.index(dense)) if dense else None
-    score_intervals, same_intervals = intervals(draws), intervals(same_draws)
-    several = len(ids) > 1  # the bootstrap of one sample knows nothing
+    place = outcomes.index(dense) if dense else None
+    pairs = None if place is None else _Pairs.of(resamples, table.scores, draws, place, units)
+    several = units.max() > 0  # the bootstrap of one sample knows nothing
+    nothing: list[Interval | None] = [None] * len(outcomes)
+    score_intervals, same_intervals = (intervals(draws), intervals(same_draws)) if several else (nothing, nothing)
+    loyal = loyalties(outcomes, table, place, same_intervals)
+    averaged = _averaged(outcomes, table.scores)
     found = []
     for place, outcome in enumerate(outcomes):
         quality = Quality(
-            interval=score_intervals[place] if several and table.averaged[place] else None,
+            interval=score_intervals[place] if averaged[place] else None,
             ratio=_ratio(outcome, dense),
-            remarks=() if table.averaged[place] or outcome.score is None else (NOT_A_MEAN,),
+            loyalty=loyal[place],
+            noise=noise(outcome) if outcome is dense else None,
+            remarks=() if averaged[place] or outcome.score is None else (NOT_A_MEAN,),
         )
         if outcome.weights == "random":
             found.append(replace(quality, ratio=None, remarks=(*quality.remarks, RANDOM_WEIGHTS)))
             continue
-        if pairs and several and table.averaged[place] and table.averaged[pairs.dense]:
+        if pairs and several and averaged[place] and averaged[pairs.dense] and not _unlike(outcome, dense):
             quality = pairs.add(place, quality)
-        if outcome is not dense:
-            loyalty = table.loyalty(place, pairs, same_intervals[place] if several else None)
-            quality = replace(quality, loyalty=loyalty, same_draws=same_draws[:, place])
-        found.append(quality)
+        remarks = (*quality.remarks, *_unlike(outcome, dense))
+        found.append(replace(quality, remarks=remarks, same_draws=same_draws[:, place] if several else None))
     return found
 
 
+def _unlike(outcome: Outcome, dense: Outcome | None) -> tuple[str, ...]:
+    if dense is None or outcome.scoring == dense.scoring:
+        return ()
+    return (f"scored by {outcome.scoring} and dense by {dense.scoring}, so there is no ratio",)
+
+
+def _averaged(outcomes: Sequence[Outcome], scores: Floats) -> list[bool]:
+    """Whether the score of each outcome is the mean of its answers' scores (samples, cells)."""
+    return [
+        outcome.score is not None and average is not None and abs(average - outcome.score) < 1e-6
+        for outcome, average in zip(outcomes, column_means(scores), strict=True)
+    ]
+
+
+def _units(ids: Sequence[str], group: int) -> Places:
+    """The number of the group that each sample is drawn with, by its name, so that the order of samples decides nothing."""
+    names = [name.rpartition("-")[0] if group > 1 else name for name in ids]
+    numbers = {name: number for number, name in enumerate(sorted(set(names)))}
+    return np.array([numbers[name] for name in names])
+
+
 def _ratio(outcome: Outcome, dense: Outcome | None) -> float | None:
-    if dense is None or outcome.score is None or not dense.score:
+    if dense is None or outcome.score is None or not dense.score or _unlike(outcome, dense):
         return None
     return outcome.score / dense.score
 
 
 @dataclass(frozen=True, slots=True)
-class _Table:
-    """Samples x cells; NaN inside these arrays means no value and never leaves this file."""
-
-    scores: Floats
-    same: Floats
-    averaged: list[bool]
-    same_means: list[float | None]
-    exact_means: list[float | None]
-    n: list[int]
-
-    @classmethod
-    def of(cls, outcomes: Sequence[Outcome], ids: list[str]) -> _Table:
-        answers = [_aligned(outcome, ids) for outcome in outcomes]
-        scores, same, exact = (
-            np.array([[getattr(one, name, None) for one in column] for column in answers], dtype=np.float64).T
-            for name in ("score", "same_as_dense", "exact_as_dense")
-        )
-        averaged = [
-            outcome.score is not None and average is not None and abs(average - outcome.score) < 1e-6
-            for outcome, average in zip(outcomes, column_means(scores), strict=True)
-        ]
-        counted = np.where(np.isnan(same), exact, same)
-        n: list[int] = np.count_nonzero(~np.isnan(counted), axis=0).tolist()
-        return cls(scores, same, averaged, column_means(same), column_means(exact), n)
-
-    def loyalty(self, place: int, pairs: _Pairs | None, same_interval: Interval | None) -> dict[str, Any] | None:
-        same, exact = self.same_means[place], self.exact_means[place]
-        if same is None and exact is None:
-            return None
-        return {
-            "same": same,
-            "interval": ends(same_interval) if same is not None else None,
-            "exact": exact,
-            "n": self.n[place],
-            "score_agreement": pairs.agreement[place] if pairs else None,
-        }
-
-
-@dataclass(frozen=True, slots=True)
 class _Pairs:
-    """Each cell against dense, on the samples that both answered.
-
-    `agreement` is 1 - mean |difference of the scores|; `uneven`: the cell and dense broke on different samples.
-    """
+    """Each cell against dense, on the samples that both answered; `uneven`: they broke on different samples."""
 
     dense: int
     n: list[int]
     uneven: list[bool]
     shared_ratios: list[float | None]
-    agreement: list[float | None]
     difference: list[float | None]
     better: list[int]
     worse: list[int]
@@ -130,7 +123,7 @@ class _Pairs:
     difference_intervals: list[Interval | None]
 
     @classmethod
-    def of(cls, resamples: Floats, scores: Floats, draws: Floats, dense: int) -> _Pairs:
+    def of(cls, resamples: Floats, scores: Floats, draws: Floats, dense: int, units: Places) -> _Pairs:
         other = np.broadcast_to(scores[:, [dense]], scores.shape)
         gaps = np.isnan(scores) | np.isnan(other)
         own_draws, other_draws = draws, np.broadcast_to(draws[:, [dense]], draws.shape)
@@ -141,16 +134,17 @@ class _Pairs:
             own_draws, other_draws = means(resamples, own), means(resamples, other)
         ratios = np.divide(own_draws, other_draws, out=np.full_like(own_draws, np.nan), where=other_draws > 0)
         n = np.count_nonzero(~gaps, axis=0)
+        gains = np.zeros((int(units.max()) + 1, scores.shape[1]))
+        np.add.at(gains, units, own - other)  # by group; one that broke is NaN as a whole
         pairs = zip(column_means(own), column_means(other), strict=True)
         return cls(
             dense=dense,
             n=n.tolist(),
             uneven=(n < np.maximum(answered, answered[dense])).tolist(),
             shared_ratios=[mine / theirs if mine is not None and theirs else None for mine, theirs in pairs],
-            agreement=[None if apart is None else 1 - apart for apart in column_means(np.abs(own - other))],
             difference=column_means(own - other),
-            better=np.count_nonzero(own > other, axis=0).tolist(),
-            worse=np.count_nonzero(own < other, axis=0).tolist(),
+            better=np.count_nonzero(gains > 0, axis=0).tolist(),
+            worse=np.count_nonzero(gains < 0, axis=0).tolist(),
             ratios=ratios,
             ratio_intervals=intervals(ratios),
             difference_intervals=intervals(own_draws - other_draws),
@@ -184,10 +178,8 @@ class _Pairs:
         }
 
 
-def _aligned(outcome: Outcome, ids: list[str]) -> Sequence[Answer | None]:
-    if len(outcome.answers) == len(ids) and all(
-        answer.id == id_ for answer, id_ in zip(outcome.answers, ids, strict=True)
-    ):
+def _aligned(outcome: Outcome, names: list[str], ids: list[str]) -> Sequence[Answer | None]:
+    if names == ids:
         return outcome.answers
     by_id = {answer.id: answer for answer in outcome.answers}
     return [by_id.get(id_) for id_ in ids]

@@ -2,71 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from effivlm.metrics import summary
-from effivlm.metrics.statistics import Floats, Interval, ends, intervals
+from effivlm.metrics.statistics import Floats, ends, intervals
 from effivlm.report.cells import DENSE, Row
 from effivlm.report.costs import SPEEDUPS
+from effivlm.report.mixes import Pair, Refused
 from effivlm.report.pareto import pareto
-
-Setting: TypeAlias = tuple[str, str, float]
-Pair: TypeAlias = tuple[str, str]
-Nested: TypeAlias = dict[str, dict[str, float | None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """One cell's contribution to a table."""
-
-    point: float | None
-    draws: Floats | None = None
-    interval: Interval | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """One setting on one set of (model, task) pairs; every pair has a point."""
-
-    setting: Setting
-    set: str
-    undefined: int
-    values: dict[Pair, Value]
-
-    def head(self) -> dict[str, Any]:
-        method, preset, keep = self.setting
-        return {
-            "models": list(dict.fromkeys(model for model, _ in self.values)),
-            "tasks": list(dict.fromkeys(task for _, task in self.values)),
-            "method": method,
-            "preset": preset,
-            "keep": keep,
-            "set": self.set,
-            "undefined": self.undefined,
-        }
-
-    def points(self) -> list[float | None]:
-        return [value.point for value in self.values.values()]
-
-    def nested(self) -> Nested:
-        by_model: Nested = {}
-        for (model, task), value in self.values.items():
-            by_model.setdefault(model, {})[task] = value.point
-        return by_model
-
-    def draws(self) -> Floats | None:
-        """The bootstrap draws of all pairs, (pairs, rounds); None if any pair has none."""
-        draws = [value.draws for value in self.values.values() if value.draws is not None]
-        return np.stack(draws) if draws and len(draws) == len(self.values) else None
-
-    def by_model(self, draws: Floats) -> list[Floats]:
-        """`draws` split by model, each (tasks, rounds)."""
-        models = np.array([model for model, _ in self.values])
-        return [draws[models == model] for model in dict.fromkeys(models.tolist())]
+from effivlm.report.sets import Compare, Scope, Value, setting_of
 
 
 class _Table:
@@ -83,7 +32,7 @@ class _Table:
 
     def rows(self) -> list[dict[str, Any]]:
         if self._draws:
-            found = intervals(np.stack([draws for _, draws in self._draws], axis=1))
+            found = intervals(np.stack([draws for _, draws in self._draws]).T)
             for (place, _), interval in zip(self._draws, found, strict=True):
                 self._rows[place]["interval"] = ends(interval)
         return self._rows
@@ -91,39 +40,44 @@ class _Table:
 
 def summarise(rows: Sequence[Row]) -> dict[str, list[dict[str, Any]]]:
     """Rows of the five tables; each names its models, tasks, setting, value, n, interval and which set of pairs it
-    used.
+    used. A sixth list, `refused`, names the means that were not built and what to select for one.
 
     `set` is "common" (the largest set of pairs that every setting has) or "own" (all pairs of this setting, where that
     is more). A pair without a value (dense scored 0; free-form answers in OL) is in no set: `undefined` counts those of
     the setting.
     """
+    floors = {(row.data["model"], row.data["task"]): row.data["noise"]["same"] for row in rows if row.data["noise"]}
     rows = [row for row in rows if row.data["method"] != DENSE]
-    models = list(dict.fromkeys(row.data["model"] for row in rows))
-    single = [(model,) for model in models]
-    every = [*single, tuple(models)] if len(models) > 1 else single
-    op = _op(rows, single)
+    by_model: dict[str, list[Row]] = {}
+    for row in rows:
+        by_model.setdefault(row.data["model"], []).append(row)
+    single = [(model,) for model in by_model]
+    every = [*single, tuple(by_model)] if len(by_model) > 1 else single
+    refused = Refused()
+    op = _op(Compare(by_model, refused, "op"), single)
     return {
         "op": op,
-        "og": _og(rows, every),
-        "ol": _ol(rows, every),
-        "oe": _oe(rows, every),
+        "og": _og(Compare(by_model, refused, "og"), every),
+        "ol": _ol(Compare(by_model, refused, "ol"), every, floors),
+        "oe": _oe(Compare(by_model, refused, "oe"), every),
         "pareto": pareto(op, rows),
+        "refused": refused.rows(),
     }
 
 
-def _op(rows: Sequence[Row], scopes: Sequence[tuple[str, ...]]) -> list[dict[str, Any]]:
+def _op(compare: Compare, scopes: Sequence[Scope]) -> list[dict[str, Any]]:
     table = _Table()
-    for one in _compared(rows, scopes, lambda row: Value(row.data["ratio"], row.ratio_draws)):
+    for one in compare(scopes, _ratio):
         found, plain, draws = summary.overall_performance(one.points()), summary.mean(one.points()), one.draws()
         row = {**one.head(), "value": found.value, "mean": plain.value, "n": found.n}
         table.add(row, None if draws is None else np.sqrt((draws**2).mean(axis=0)))
     return table.rows()
 
 
-def _og(rows: Sequence[Row], scopes: Sequence[tuple[str, ...]]) -> list[dict[str, Any]]:
+def _og(compare: Compare, scopes: Sequence[Scope]) -> list[dict[str, Any]]:
     """Spread over tasks and, of several models, over models; with fewer than two of them there is no row."""
     table = _Table()
-    for one in _compared(rows, scopes, lambda row: Value(row.data["ratio"], row.ratio_draws)):
+    for one in compare(scopes, _ratio):
         nested = one.nested()
         even = len({tuple(ratios) for ratios in nested.values()}) == 1
         draws = one.draws() if even else None
@@ -145,20 +99,36 @@ def _spread(averages: Floats) -> Floats:
     return spread
 
 
-def _ol(rows: Sequence[Row], scopes: Sequence[tuple[str, ...]]) -> list[dict[str, Any]]:
+def _ol(compare: Compare, scopes: Sequence[Scope], floors: Mapping[Pair, float | None]) -> list[dict[str, Any]]:
+    """`noise` is the same mean of dense against dense; `free` counts the free-form pairs, which have no same answer."""
     table = _Table()
-    for one in _compared(rows, scopes, lambda row: Value((row.data["loyalty"] or {}).get("same"), row.same_draws)):
-        found, draws = summary.loyalty(one.nested()), one.draws()
-        averages = None if draws is None else np.stack([part.mean(axis=0) for part in one.by_model(draws)]).mean(axis=0)
-        table.add({**one.head(), "value": found.value, "n": found.n}, averages)
+    for scope in scopes:
+        free = Counter(
+            setting_of(cell)
+            for model in scope
+            for cell in compare.by_model[model]
+            if cell.data["answer_type"] == "free"
+        )
+        for one in compare([scope], _same):
+            found, draws = summary.loyalty(one.nested()), one.draws()
+            parts = None if draws is None else [part.mean(axis=0) for part in one.by_model(draws)]
+            floor = summary.loyalty(one.nested({pair: floors.get(pair) for pair in one.values}))
+            row = {
+                **one.head(),
+                "value": found.value,
+                "n": found.n,
+                "noise": None if floor.missing else floor.value,
+                "free": free[one.setting],
+            }
+            table.add(row, None if parts is None else np.stack(parts).mean(axis=0))
     return table.rows()
 
 
-def _oe(rows: Sequence[Row], scopes: Sequence[tuple[str, ...]]) -> list[dict[str, Any]]:
+def _oe(compare: Compare, scopes: Sequence[Scope]) -> list[dict[str, Any]]:
     """Geometric means; the interval is that of the ends of the pairs' intervals, None if any pair has none."""
     found = []
     for word in SPEEDUPS:
-        for one in _compared(rows, scopes, lambda row, word=word: _speedup(row, word)):  # type: ignore[misc]
+        for one in compare(scopes, partial(_speedup, word=word), word):
             known = [value.interval for value in one.values.values() if value.interval is not None]
             bounds = [summary.efficiency(interval[side] for interval in known).value for side in (0, 1)]
             average = summary.efficiency(one.points())
@@ -167,31 +137,16 @@ def _oe(rows: Sequence[Row], scopes: Sequence[tuple[str, ...]]) -> list[dict[str
     return found
 
 
+def _ratio(row: Row) -> Value:
+    return Value(row.data["ratio"], row.origins["quality"], row.ratio_draws)
+
+
+def _same(row: Row) -> Value:
+    return Value((row.data["loyalty"] or {}).get("same"), row.origins["quality"], row.same_draws)
+
+
 def _speedup(row: Row, word: str) -> Value:
     measured = row.data["speedups"][word]
-    return Value(measured["value"], interval=measured["interval"]) if measured else Value(None)
-
-
-def _compared(
-    rows: Sequence[Row], scopes: Sequence[tuple[str, ...]], pick: Callable[[Row], Value]
-) -> Iterator[Compared]:
-    for scope in scopes:
-        values: dict[Setting, dict[Pair, Value]] = {}
-        undefined: dict[Setting, int] = {}
-        for row in rows:
-            if row.data["model"] not in scope:
-                continue
-            setting = (row.data["method"], row.data["preset"], row.data["keep"])
-            value = pick(row)
-            if value.point is None:
-                undefined[setting] = undefined.get(setting, 0) + 1
-            else:
-                values.setdefault(setting, {})[row.data["model"], row.data["task"]] = value
-        common = set.intersection(*map(set, values.values())) if values else set()
-        for setting, own in values.items():
-            if common:
-                yield Compared(
-                    setting, "common", undefined.get(setting, 0), {pair: own[pair] for pair in own if pair in common}
-                )
-            if len(own) > len(common):
-                yield Compared(setting, "own", undefined.get(setting, 0), own)
+    if measured is None:
+        return Value(None, row.origins["quality"])
+    return Value(measured["value"], row.origins[word], interval=measured["interval"])

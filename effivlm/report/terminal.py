@@ -116,7 +116,9 @@ def _closing(document: Mapping[str, Any]) -> list[str]:
     failed = [one for one in document["failed"] if one["status"] != "interrupted"]
     gone = f", {len(cut_short)} not run" if cut_short else ""
     missed = f"{len(document['skipped'])} skipped, {len(failed)} failed{gone}, {counts['broken']} broken samples"
-    lines = ["", f"{counts['cells']} measured, {missed}"]
+    lines = ["", *_floor(document), f"{counts['cells']} measured, {missed}"]
+    for one in document["summary"].get("refused", []):
+        lines.append(f"  refused {one['table'].upper()}: {one['reason']}; select {one['select']}")
     for word, those in (("skipped", document["skipped"]), ("failed", failed), ("not run", cut_short)):
         reasons: dict[str, int] = {}
         for one in those:
@@ -127,6 +129,16 @@ def _closing(document: Mapping[str, Any]) -> list[str]:
         if len(ranked) > REASONS:
             lines.append(f"  {word} for {len(ranked) - REASONS} more reasons: see report.html")
     return lines
+
+
+def _floor(document: Mapping[str, Any]) -> list[str]:
+    """What "as dense" reaches by itself: dense against dense, over the (model, task) pairs that measured it."""
+    floors = [cell["noise"]["same"] for cell in document["cells"] if (cell.get("noise") or {}).get("same") is not None]
+    if not floors:
+        return []
+    low, high = min(floors), max(floors)
+    spread = f"{low:.3f}" if low == high else f"{low:.3f} to {high:.3f}"
+    return [f'noise floor of "as dense": {spread} (dense against dense, {len(floors)} of its cells)']
 
 
 def _block(title: str, head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:

@@ -10,7 +10,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import twins
+from toy_task import Toy
 
+from effivlm import registry, run
 from effivlm.models._adapter import Adapter
 from effivlm.models._sources import resolve
 from effivlm.records import Settings
@@ -20,6 +22,16 @@ from effivlm.run import open_model
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def toy_task(monkeypatch: pytest.MonkeyPatch) -> Toy:
+    """The one task there is."""
+    task = Toy()
+    monkeypatch.setattr(run, "task_of", lambda name: task)
+    declared = registry.declared
+    monkeypatch.setattr(registry, "declared", lambda kind, name: {} if kind == "tasks" else declared(kind, name))
+    return task
 
 
 @pytest.fixture(scope="session", params=twins.FAMILIES)

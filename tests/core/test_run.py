@@ -8,53 +8,20 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from forms import FORMS, sample
+from toy_task import Toy, cells
 
 from effivlm import registry, run
 from effivlm.models._adapter import Adapter
 from effivlm.models._sources import resolve
-from effivlm.records import Cell, Outcome, Sample, Settings, dump
+from effivlm.records import Cell, Outcome, Settings, dump
 from effivlm.run import cell_fingerprint, open_model, run_group
-from effivlm.tasks._base import Task
 
-KEEPS = ("0.05", "0.30", "1.00")
-
-
-class Toy(Task):
-    """Questions of every form; an answer scores by its length."""
-
-    metric = "length"
-    answer_type = "short"
-    max_new_tokens = 6
-    forms: Sequence[str] = FORMS
-
-    def samples(self, limit: int, seed: int) -> Sequence[Sample]:
-        return [sample(form, number) for number, form in enumerate(self.forms)][:limit]
-
-    def score(self, text: str, sample: Sample) -> float:
-        return min(1.0, len(text) / 20)
-
-
-@pytest.fixture(autouse=True)
-def toy_task(monkeypatch: pytest.MonkeyPatch) -> Toy:
-    task = Toy()
-    monkeypatch.setattr(run, "task_of", lambda name: task)
-    declared = registry.declared
-    monkeypatch.setattr(registry, "declared", lambda kind, name: {} if kind == "tasks" else declared(kind, name))
-    return task
-
-
-def cells(*, keeps: Sequence[str] = KEEPS, methods: Sequence[str] | None = None) -> list[Cell]:
-    found = []
-    for name in methods or registry.names("methods"):
-        declared = registry.declared("methods", name)
-        for preset in declared["presets"]:
-            for keep in keeps if declared.get("budgeted", True) else ("1.00",):
-                found.append(Cell("twin", name, preset, keep, "toy"))
-    return found
+pytestmark = pytest.mark.usefixtures("toy_task")
 
 
 def texts(outcomes: Sequence[Outcome]) -> dict[str, list[tuple[str, str]]]:
@@ -62,10 +29,15 @@ def texts(outcomes: Sequence[Outcome]) -> dict[str, list[tuple[str, str]]]:
 
 
 def test_answers_with_sharing_equal_answers_without(model: Adapter) -> None:
-    together = run_group(cells(), model, Settings(limit=9))
-    alone = run_group(cells(), model, Settings(limit=9, share=False))
+    notes: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+    together, alone = (
+        run_group(cells(), model, Settings(limit=9, share=share), on_note=lines.append)
+        for share, lines in notes.items()
+    )
     assert texts(together) == texts(alone)
-    assert [one.achieved for one in together] == [one.achieved for one in alone]
+    assert together == alone
+    assert {dump(line) for line in notes[True]} == {dump(line) for line in notes[False]}
+    assert len({answer.forced for one in together for answer in one.answers}) > 3, "agreement must differ too"
     assert len({str(rows) for rows in texts(together).values()}) > len(together) / 3, (
         "methods must differ for this to mean much"
     )
@@ -97,10 +69,10 @@ def test_a_group_runs_the_tower_and_the_dense_prefill_once_per_sample(
             model, name, lambda *given, _name=name, _real=real: (calls.update([_name]), _real(*given))[1]
         )
     run_group(cells(methods=["snapkv", "streaming_llm", "random_kv"]), model, Settings(limit=3))
-    assert calls == {"prepare": 3, "encode": 3, "prefill": 3}
+    assert calls == {"prepare": 3, "encode": 3, "prefill": 3 * 2}, "once for all, and dense once more"
     calls.clear()
     run_group(cells(methods=["random_visual"], keeps=("0.05", "0.30")), model, Settings(limit=2))
-    assert calls == {"prepare": 2, "encode": 2, "prefill": 4}, "nothing to prune in text: shared too"
+    assert calls == {"prepare": 2, "encode": 2, "prefill": 4 + 2}, "nothing to prune in text: shared too"
 
 
 def test_every_cell_keeps_what_was_asked_within_a_token_per_layer(model: Adapter) -> None:
@@ -150,6 +122,7 @@ def test_a_broken_sample_is_counted_and_never_a_zero(model: Adapter, toy_task: T
         assert "image file is truncated" in one.answers[-1].error
         assert one.score == pytest.approx(sum(a.score for a in one.answers[:2]) / 2)  # type: ignore[misc]
         assert "1 of 3 samples broke" in one.remarks[0]
+        assert [answer.forced is None for answer in one.answers] == [False, False, True]
     toy_task.samples = lambda limit, seed: [torn]  # type: ignore[method-assign]
     (failed, *_) = run_group(cells(methods=["dense"]), model, Settings())
     assert failed.status == "failed"
@@ -157,17 +130,16 @@ def test_a_broken_sample_is_counted_and_never_a_zero(model: Adapter, toy_task: T
     assert "every sample broke" in failed.reason
 
 
-def test_a_torn_picture_is_shown_as_none(toy_task: Toy) -> None:
+def test_a_torn_picture_is_not_shown(toy_task: Toy) -> None:
     class Torn:
         def convert(self, mode: str) -> None:
             raise OSError("image file is truncated")
 
     torn = replace(sample("one"), images=(Torn(),))
     toy_task.samples = lambda limit, seed: [torn, sample("one"), sample("text")]  # type: ignore[method-assign]
-    shown = [record["thumbnail"] for record in run.sample_records("toy", Settings())]
-    assert shown[0] is None
-    assert shown[1].startswith("data:image/jpeg;base64,")
-    assert shown[2] is None
+    shown = list(run.sample_records("toy", Settings()))
+    assert [len(record["pictures"]) for record in shown] == [0, 1, 0]
+    assert [record["thumbnail"] for record in shown] == [None, shown[1]["pictures"][0], None]
 
 
 def test_a_method_that_breaks_takes_no_other_cell_with_it(model: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,6 +260,31 @@ def test_a_hub_id_without_network_says_so(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match=r"llava-hf/.*HF_HUB_OFFLINE is set"):
         resolve("llava_onevision_7b")
+
+
+def test_outcomes_that_held_less_are_not_taken_for_those_of_today(
+    model: Adapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = Cell("twin", "snapkv", "paper", "0.30", "toy")
+    before = [cell_fingerprint(cell, model.source, Settings(), part) for part in ("quality", "ttft")]
+    monkeypatch.setitem(run.HOLDS, "quality", 1)
+    after = [cell_fingerprint(cell, model.source, Settings(), part) for part in ("quality", "ttft")]
+    assert before[0] != after[0]
+    assert before[1] == after[1]
+
+
+def test_an_outcome_written_before_there_were_second_runs_still_reads(model: Adapter) -> None:
+    (one,) = run_group(cells(methods=["dense"]), model, Settings(limit=1))
+    old = json.loads(dump(one.to_json()))
+    for name in ("scoring", "change", "group"):
+        del old[name]
+    for name in ("forced", "again", "again_tokens"):
+        del old["answers"][0][name]
+    read = Outcome.from_json(old)
+    assert (read.scoring, read.change) == ("rule", "")
+    assert read.answers == (replace(one.answers[0], forced=None, again=None, again_tokens=()),)
+    with pytest.raises(ValueError, match="'guess' is not one of exact, rule, judge, proxy"):
+        replace(one, scoring="guess")
 
 
 def test_a_changed_default_of_a_method_is_another_outcome(model: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,47 @@
+"""When two measurements of a cell may not be compared, and what to do about it."""
+
+from __future__ import annotations
+
+from effivlm.report.baseline import Measured
+
+Reason = tuple[str, str]
+RENEW = "write a new baseline with --vlm-update-baseline"
+
+
+def incomparable(old: Measured, new: Measured, part: str) -> Reason | None:
+    """What differs and what to do, or None where this part of a cell may be compared.
+
+    What a side did not record (a task's version, an engine, its questions) counts as the same.
+    """
+    return _runs(old, new, part) or (_samples(old, new) if part == "quality" else _engines(old, new, part))
+
+
+def _runs(old: Measured, new: Measured, part: str) -> Reason | None:
+    before, after, task = old.where[part], new.where[part], old.data["task"]
+    if before.dtype and after.dtype and before.dtype != after.dtype:
+        asked = f"run with --vlm-dtype {before.dtype}, or {RENEW}"
+        return ("dtype", f"precision {before.dtype} against {after.dtype}: {asked}")
+    if None not in (before.task_version, after.task_version) and before.task_version != after.task_version:
+        versions = f"version {before.task_version} against {after.task_version}"
+        return ("task_version", f"task {task} is another one, {versions}: {RENEW}")
+    return None
+
+
+def _samples(old: Measured, new: Measured) -> Reason | None:
+    task, before = old.data["task"], old.where["quality"]
+    counts = [len(one.ids) or int(one.data["n"]) + int(one.data["broken"]) for one in (old, new)]
+    if counts[0] != counts[1] or (old.ids and new.ids and set(old.ids) != set(new.ids)):
+        asked = f"run with --vlm-limit {before.limit} --vlm-seed {before.seed}, or {RENEW}"
+        return ("samples", f"task {task} has other samples, {counts[0]} against {counts[1]}: {asked}")
+    if old.prompts and new.prompts and old.prompts != new.prompts:
+        return ("samples", f"task {task} asks other questions of the same samples: {RENEW}")
+    if old.data["metric"] != new.data["metric"]:
+        return ("metric", f"task {task} is scored by {new.data['metric']}, before by {old.data['metric']}: {RENEW}")
+    return None
+
+
+def _engines(old: Measured, new: Measured, part: str) -> Reason | None:
+    before, after = (one.engines.get(part, "").partition(" @ ")[0] for one in (old, new))
+    if before and after and before != after:
+        return ("engine", f"{part} was timed on engine {before}, now on {after}: {RENEW}")
+    return None

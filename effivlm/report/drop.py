@@ -1,0 +1,129 @@
+"""How much worse one measurement is than another: paired drops of scores, ratios of medians; seeded intervals."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from effivlm.metrics.statistics import ROUNDS, Floats, Interval, interval, weights
+from effivlm.report.baseline import Measured
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A drop of a score (before - after) or a ratio of costs (after / before).
+
+    `interval` is None where too little was measured for one; `how`: paired, unpaired or rounds.
+    """
+
+    before: float
+    after: float
+    value: float
+    interval: Interval | None
+    how: str
+    n: int
+    draws: Floats | None = None
+
+    def worse_than(self, allowed: float) -> bool:
+        """Whether even the mild end of the interval lies beyond what is allowed."""
+        return self.interval is not None and self.interval[0] > allowed
+
+    def undecided(self, allowed: float) -> bool:
+        """Whether it looks worse than allowed and there is no interval to tell by."""
+        return self.interval is None and self.value > allowed
+
+
+def score_drop(before: Measured, after: Measured) -> Change | None:
+    """Drop of the mean score over the samples that both answered, whole groups drawn together.
+
+    Unpaired where a side has no scores of single samples: its interval spans the ends of both, so it is wider, never
+    narrower. None where no sample was answered on both sides.
+    """
+    if not before.ids or not after.ids:
+        return _unpaired(before.data, after.data)
+    theirs = dict(zip(after.ids, after.scores, strict=True))
+    shared = [(one, old, theirs.get(one)) for one, old in zip(before.ids, before.scores, strict=True)]
+    pairs = [(one, old, new) for one, old, new in shared if old is not None and new is not None]
+    if not pairs:
+        return None
+    names = [one.rpartition("-")[0] if before.group > 1 else one for one, _, _ in pairs]
+    places = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    scores = np.array([[old, new] for _, old, new in pairs])
+    gaps = scores[:, 0] - scores[:, 1]
+    sums, counts = np.zeros(len(places)), np.zeros(len(places))
+    units = [places[name] for name in names]
+    np.add.at(sums, units, gaps)
+    np.add.at(counts, units, 1.0)
+    old, new = (float(value) for value in scores.mean(axis=0))
+    several = len(places) > 1  # the bootstrap of one group knows nothing
+    draws = None
+    if several:
+        resamples = _weights(len(places), zlib.crc32(str(before.data["task"]).encode()))
+        draws = (resamples @ sums) / (resamples @ counts)
+    value = float(gaps.mean())
+    return Change(old, new, value, None if draws is None else interval(draws), "paired", len(pairs), draws)
+
+
+@lru_cache(maxsize=2)
+def _weights(n: int, seed: int) -> Floats:
+    """One matrix serves all cells of a task: they are compared one after the other."""
+    return weights(n, [seed])
+
+
+def _unpaired(before: Mapping[str, Any], after: Mapping[str, Any]) -> Change | None:
+    old, new = before["score"], after["score"]
+    if old is None or new is None:
+        return None
+    ends = (before["interval"], after["interval"])
+    bounds = (ends[0][0] - ends[1][1], ends[0][1] - ends[1][0]) if all(ends) else None
+    return Change(old, new, old - new, bounds, "unpaired", min(before["n"], after["n"]))
+
+
+def pooled_drop(changes: Sequence[Change]) -> Change | None:
+    """Mean drop over cells, each weighing the same; None under two paired cells."""
+    draws = [change.draws for change in changes if change.draws is not None]
+    if len(draws) < 2 or len(draws) < len(changes):
+        return None
+    old, new, value = (
+        float(np.mean([getattr(change, name) for change in changes])) for name in ("before", "after", "value")
+    )
+    bounds = interval(np.stack(draws).mean(axis=0))
+    return Change(old, new, value, bounds, "paired", sum(change.n for change in changes))
+
+
+def cost_ratio(before: Sequence[float], after: Sequence[float], name: str) -> Change | None:
+    """Ratio of the medians after / before; above 1 is dearer. None where the median before is 0 or a side is empty.
+
+    `name` seeds the resamples of rounds. Bytes are counted, not timed: one round of them is certain.
+    """
+    if not before or not after or median(before) <= 0:
+        return None
+    old, new = float(median(before)), float(median(after))
+    bounds = (new / old, new / old) if name.endswith("_bytes") else None
+    if len(before) > 1 and len(after) > 1:
+        seed = zlib.crc32(name.encode())
+        medians = [_medians(rounds, seed + side) for side, rounds in enumerate((before, after))]
+        bounds = interval(medians[1] / np.where(medians[0] > 0, medians[0], np.nan))
+    return Change(old, new, new / old, bounds, "rounds", min(len(before), len(after)))
+
+
+def _medians(rounds: Sequence[float], seed: int) -> Floats:
+    """Medians of resamples of `rounds`, by their ranks: of sorted rounds the middle ranks are the middle values."""
+    low, high = _middles(len(rounds), seed)
+    ordered = np.sort(np.array(rounds, dtype=np.float64))
+    medians: Floats = (ordered[low] + ordered[high]) / 2
+    return medians
+
+
+@lru_cache(maxsize=64)
+def _middles(n: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The two middle ranks of each resample of `n` rounds; equal where `n` is odd."""
+    ranks = np.sort(np.random.default_rng([seed]).integers(0, n, (ROUNDS, n)), axis=1)
+    return ranks[:, (n - 1) // 2], ranks[:, n // 2]

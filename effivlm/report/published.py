@@ -1,0 +1,94 @@
+"""What EffiVLM-Bench printed (arXiv 2506.00479), to stand beside our numbers for the same setting."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+DENSE = "dense"
+OG_KEEPS = (0.01, 0.4)
+
+
+@cache
+def load() -> Mapping[str, Any]:
+    """The shipped tables as printed: names of models, methods and benchmarks are the paper's, scores on their own scales.
+
+    `models`, `methods` and `tasks` lead from our names to the paper's. A weight setting has the fraction that stays in
+    `weight_keeps`; 2:4 is not there, since no keep tells it from 50 %.
+    """
+    found: Mapping[str, Any] = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
+    return found
+
+
+def overlay(cells: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Printed values for the settings of measured cells: scores by cell, OP by (model, method, keep), OG by (method, keep).
+
+    The micro models and tasks are none of the paper's, so nothing is laid over them. A score is on the benchmark's own
+    scale, OG in percent; printed OP and OG are over the paper's benchmarks, and OG over its three models (model is None),
+    whatever this run measured.
+    """
+    tables = _tables()
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for cell in cells:
+        model, task = (tables.names[kind].get(_plain(cell[kind])) for kind in ("model", "task"))
+        method, keep = tables.names["method"].get(_plain(cell["method"])), cell["keep"]
+        if model is None or task is None or method is None:
+            continue
+        for of, key, facts in (
+            ("score", (model, method, keep, task), {"model": cell["model"], "task": cell["task"]}),
+            ("op", (model, method, keep), {"model": cell["model"], "task": None}),
+            ("og", (method, keep), {"model": None, "task": None}),
+        ):
+            if key in tables.values:
+                value, source = tables.values[key]
+                setting = {"method": cell["method"], "keep": keep}
+                found[of, key] = {"source": source, **setting, **facts, "of": of, "value": value}
+    return list(found.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    """Our plain names to the paper's by kind; and (value, source) by the paper's names: 4 for a score, 3 an OP, 2 an OG."""
+
+    names: Mapping[str, Mapping[str, str]]
+    values: Mapping[tuple[Any, ...], tuple[float, str]]
+
+
+@cache
+def _tables() -> _Tables:
+    data = load()
+    benchmarks = data["benchmarks"]
+    values: dict[tuple[Any, ...], tuple[float, str]] = {}
+
+    def put(table: str, key: tuple[Any, ...], value: float) -> None:
+        values[key] = (value, f"{data['source']}, {data['sources'][table]}")
+
+    for model, scores in data["dense"].items():
+        for task, score in zip(benchmarks, scores, strict=True):
+            put("dense", (model, DENSE, 1.0, task), score)
+    for table, keeps in (("pruning", None), ("parameter", data["weight_keeps"])):
+        for model, setting, method, op, scores in data[table]:
+            keep = setting if keeps is None else keeps.get(setting)
+            if keep is not None:
+                put(table, (model, method, keep), op)
+                for task, score in zip(benchmarks, scores, strict=True):
+                    put(table, (model, method, keep, task), score)
+    for model, task, method, scores in data["cache"]:
+        for keep, score in zip(data["cache_budgets"], scores, strict=True):
+            put("cache", (model, method, keep, task), score)
+    for method, *printed in data["og"]:
+        for keep, og in zip(OG_KEEPS, printed, strict=True):
+            put("og", (method, keep), og)
+    ours = {
+        kind: {_plain(name): theirs for name, theirs in data[f"{kind}s"].items()}
+        for kind in ("model", "task", "method")
+    }
+    return _Tables({**ours, "method": {**ours["method"], DENSE: DENSE}}, values)
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "")

@@ -1,0 +1,181 @@
+"""Dense's answer fed to compressed caches, and dense asked twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from forms import sample
+from toy_task import Toy, cells
+
+from effivlm import answers, decode, noise
+from effivlm.answers import _against
+from effivlm.decode import Start, agreements, forced, greedy
+from effivlm.hooks import ForkedCache
+from effivlm.methods.dense import Dense
+from effivlm.methods.random_kv import RandomKv
+from effivlm.methods.snapkv import SnapKv
+from effivlm.models._adapter import Adapter
+from effivlm.records import Answer, Budget, Settings
+from effivlm.run import open_model, run_group
+from effivlm.tree import Tree
+
+CPU = torch.device("cpu")
+END, ALSO_END = 8, 9
+
+
+def chain(*rows: dict[int, int], gap: float = 1.0, single: dict[int, int] | None = None) -> decode.Step:
+    """A step that knows no cache: row r stands at positions from 100 r on and chooses rows[r][token] after a token.
+
+    `gap` is the lead of the chosen one over the next; one token of one row alone gets its choice from `single`.
+    """
+
+    def step(tokens: torch.Tensor, positions: torch.Tensor, cache: ForkedCache) -> torch.Tensor:
+        logits = torch.zeros(*tokens.shape, 10)
+        for place in torch.cartesian_prod(*(torch.arange(size) for size in tokens.shape)).reshape(-1, 2).tolist():
+            row, token = int(positions[*place]) // 100, int(tokens[*place])
+            table = single if single and tokens.numel() == 1 else rows[row]
+            logits[*place, table.get(token, 0)] = gap
+        return logits
+
+    return step
+
+
+def shares(step: decode.Step, firsts: Sequence[int], said: Sequence[Sequence[int]], steps: int = 6) -> list[float]:
+    """Agreement with the target 1 2 3, of rows whose prefill chose `firsts`."""
+    starts = [Start([], first, 100 * row) for row, first in enumerate(firsts)]
+    return agreements(step, starts, said, (1, 2, 3), steps, (END, ALSO_END), CPU)
+
+
+def test_every_token_of_the_target_and_its_end_count_once() -> None:
+    right = {1: 2, 2: 3, 3: END}
+    step = chain(right, right, {1: 2, 2: 7, 3: END}, {1: 2, 2: 3, 3: 7}, {1: 7, 2: 7, 3: ALSO_END})
+    found = shares(step, (1, 7, 1, 1, 7), [(0,)] * 5)
+    assert found == [1.0, 3 / 4, 3 / 4, 3 / 4, 1 / 4]
+
+
+def test_a_target_that_was_cut_off_has_no_end() -> None:
+    found = shares(chain({1: 2, 2: 3, 3: 7}, {1: 2, 2: 7, 3: END}), (1, 1), [(0,)] * 2, steps=3)
+    assert found == [1.0, 2 / 3]
+
+
+def test_a_target_that_ended_at_once_is_a_choice_of_the_end() -> None:
+    starts = [Start([], END, 0), Start([], 4, 0)]
+    assert agreements(lambda *_: pytest.fail("nothing is to be fed"), starts, [(0,)] * 2, (), 6, (END,), CPU) == [1, 0]
+
+
+def test_a_row_that_says_the_target_is_not_computed_again() -> None:
+    def step(*_: object) -> torch.Tensor:
+        pytest.fail("a pass was run")
+
+    assert shares(step, (1, 1), [(1, 2, 3), [1, 2, 3]]) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("positions", [1, 2, 3, 4, 1000])
+def test_tokens_that_go_in_by_several_passes_count_as_in_one(
+    monkeypatch: pytest.MonkeyPatch, positions: int, model: Adapter
+) -> None:
+    monkeypatch.setattr(decode, "POSITIONS", positions)
+    sizes: list[int] = []
+    places: list[torch.Tensor] = []
+    kinds = [Dense(), SnapKv(keep=Budget.parse("0.2")), RandomKv(keep=Budget.parse("0.2"))]
+
+    def step(tokens: torch.Tensor, at: torch.Tensor, cache: ForkedCache) -> torch.Tensor:
+        sizes.append(tokens.numel())
+        places.extend([at] if len(tokens) == 3 else [])
+        return model.step(tokens, at, cache)
+
+    with model.seams():
+        tree = Tree(model, sample("two"), kinds)
+        starts = [tree.leaf(kind).start for kind in kinds]
+        fed = greedy(model.step, starts[1:2], 8, (), model.device)[0]
+        found = agreements(step, starts, [()] * 3, fed, 9, (), model.device)
+        alone = [forced(model.step, start, fed, model.device).argmax(-1).tolist() for start in starts]
+    ideal = [(start.token, *made) for start, made in zip(starts, alone, strict=True)]
+    assert found == [sum(a == b for a, b in zip(made, (*fed, None), strict=True)) / 9 for made in ideal]
+    assert found[0] < found[1]
+    assert max(sizes) <= max(positions, 3)
+    assert torch.cat(places, 1).tolist() == [[start.position + number for number in range(8)] for start in starts]
+
+
+def test_near_ties_are_told_apart_by_the_row_alone() -> None:
+    wrong, right = {1: 7, 2: 7, 3: 7}, {1: 2, 2: 3, 3: END}
+    assert shares(chain(wrong, gap=decode.TIE / 2, single=right), (1,), [(0,)]) == [1.0]
+    assert shares(chain(wrong, gap=decode.TIE * 2, single=right), (1,), [(0,)]) == [1 / 4]
+
+
+@pytest.mark.usefixtures("toy_task")
+def test_a_cell_that_keeps_everything_agrees_everywhere(model: Adapter) -> None:
+    outcomes = run_group(cells(keeps=("1.00", "0.05")), model, Settings(limit=9))
+    whole = [one for one in outcomes if one.cell.keep == "1.00" and one.cell.method != "dense"]
+    little = [one for one in outcomes if one.cell.keep == "0.05" and one.status == "ok"]
+    assert {answer.forced for one in whole for answer in one.answers} == {1.0}
+    assert min(answer.forced for one in little for answer in one.answers if answer.forced is not None) < 0.5
+
+
+@pytest.mark.usefixtures("toy_task")
+def test_dense_alone_is_asked_twice(model: Adapter) -> None:
+    dense, *others = run_group(cells(methods=["dense", "random_kv"], keeps=("0.30",)), model, Settings(limit=9))
+    assert all(answer.again is not None and answer.again_tokens for answer in dense.answers)
+    assert all(answer.forced is not None for answer in dense.answers)
+    assert dense.change == noise.ROUNDED
+    assert {(answer.again, answer.again_tokens) for one in others for answer in one.answers} == {(None, ())}
+    assert {one.change for one in others} == {""}
+
+
+@pytest.mark.parametrize("form", ["text", "one", "both"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_second_run_differs_by_rounding_and_by_no_more(model: Adapter, form: str, dtype: str) -> None:
+    used = model if dtype == "float32" else open_model(model.source, Settings(dtype=dtype))
+    with used.seams():
+        tree = Tree(used, sample(form), [Dense()])
+        first, second = tree.leaf(Dense()), noise.again(tree)
+    pairs = [(before.keys.float(), after.keys.float()) for before, after in zip(first.cache, second.cache, strict=True)]
+    assert second.position == first.position
+    assert any(not torch.equal(before, after) for before, after in pairs)
+    for before, after in pairs:
+        assert (before - after).norm() / before.norm() < 0.05
+    if dtype == "float32":
+        assert all(torch.equal(after, after.bfloat16().float()) for _, after in pairs)
+        deepest = pairs[-1]
+        assert not torch.equal(deepest[0].bfloat16().float(), deepest[1]), "the prompt itself is rounded too"
+    assert noise.change_of(used.dtype) == (noise.ROUNDED if dtype == "float32" else noise.KERNEL)
+
+
+@pytest.mark.usefixtures("toy_task")
+def test_what_is_measured_beside_an_answer_never_takes_the_answer_with_it(
+    model: Adapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = cells(methods=["dense", "random_kv"], keeps=("0.30",))
+    good = run_group(asked, model, Settings(limit=3))
+    monkeypatch.setattr(answers, "again", lambda tree: 1 / 0)
+    monkeypatch.setattr(answers, "agreements", lambda *given: [][1])
+    monkeypatch.setattr(answers, "kept_record", lambda *given: {}["grid"])
+    dense, other, _ = run_group(asked, model, Settings(limit=3))
+    assert [answer.text for answer in other.answers] == [answer.text for answer in good[1].answers]
+    assert (dense.status, dense.change, dense.answers[0].again, other.answers[0].forced) == ("ok", "", None, None)
+    assert dense.remarks == (
+        "dense could not be asked again for 3 of 3 samples; the first: ZeroDivisionError: division by zero",
+        "token agreement could not be computed for 3 of 3 samples; the first: IndexError: list index out of range",
+        "the kept visual tokens could not be told for 3 of 3 samples; the first: KeyError: 'grid'",
+    )
+    assert other.remarks == dense.remarks[1:]
+
+
+def test_agreement_is_with_dense_wherever_dense_stands(model: Adapter, toy_task: Toy) -> None:
+    asked = cells(methods=["random_kv", "dense"], keeps=("0.30",))
+    for share in (True, False):
+        turned = run_group(asked, model, Settings(limit=3, share=share))
+        straight = run_group(asked[::-1], model, Settings(limit=3, share=share))
+        assert turned == straight[::-1]
+        assert [one.cell for one in turned] == asked
+        assert all(answer.forced is not None for answer in turned[0].answers)
+
+
+def test_a_choice_named_by_its_text_is_the_same_choice() -> None:
+    said = [Answer(str(place), "", text, text, 1.0, tokens=(place,)) for place, text in enumerate(("A", "cat", "dog"))]
+    asked = replace(sample("text"), prompt="What is it?\nA. cat\nB. dog\nAnswer with the letter.")
+    assert [_against(one, said[0], "choice", asked).same_as_dense for one in said] == [True, True, False]
+    assert _against(said[1], said[0], "short", asked).same_as_dense is False

@@ -1,0 +1,95 @@
+"""Tables as CSV, Markdown and LaTeX: complete, escaped, the same bytes each time."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from effivlm.report.document import build
+from effivlm.report.export import FORMATS, TABLES, export, tables, to_csv, to_latex, to_markdown
+from tests.outcomes import END, HEADER, small_run
+
+DOCUMENT = build(HEADER, small_run(), END)
+NAMES = {"op", "og", "ol", "oe", "pareto", "cells", "refused", "skipped", "failed"}
+
+
+def test_every_table_is_written_in_every_format_and_twice_alike(tmp_path: Path) -> None:
+    first = export(DOCUMENT, tmp_path / "a", list(FORMATS))
+    second = export(build(HEADER, small_run(), END), tmp_path / "b", list(FORMATS))
+    assert {path.name for path in first} == {f"{name}.{suffix}" for name in NAMES for suffix in ("csv", "md", "tex")}
+    for one, other in zip(first, second, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_numbers_of_the_document_stand_under_names_with_their_units() -> None:
+    found = {
+        name: [dict(zip(rows[0], row, strict=True)) for row in rows[1:]] for name, rows in tables(DOCUMENT).items()
+    }
+    assert [len(found[name]) for name in ("cells", "skipped", "failed")] == [10, 1, 1]
+    for row, source in zip(found["cells"], DOCUMENT["cells"], strict=True):
+        assert row["score_fraction"] == source["score"]
+        assert row["score_fraction_high"] == source["interval"][1]
+        assert row["median_decode_ms_per_token"] == source["costs"]["decode_ms_per_token"]["median"]
+    for name, unit in (("op", "op_ratio"), ("og", "og_percent"), ("ol", "ol_share"), ("oe", "speedup_ratio")):
+        assert [row[unit] for row in found[name]] == [row["value"] for row in DOCUMENT["summary"][name]]
+    assert found["failed"][0]["reason"] == "RuntimeError: out of memory"
+
+
+def test_every_column_of_a_full_document_leads_to_something() -> None:
+    """A key of the document that was renamed would leave its column empty everywhere."""
+    empty = {
+        f"{name}.{column}"
+        for name in ("op", "og", "oe", "pareto", "skipped", "failed")
+        for column, *values in zip(*tables(DOCUMENT)[name], strict=True)
+        if all(value is None for value in values)
+    }
+    assert empty <= {f"og.og_percent_{end}" for end in ("low", "high")}
+
+
+@given(st.lists(st.lists(st.text(max_size=12), min_size=2, max_size=2), min_size=1, max_size=4))
+def test_any_text_is_one_field_of_a_csv_line_and_no_formula(texts: list[list[str]]) -> None:
+    back = list(csv.reader(io.StringIO(to_csv([["a", "b"], *texts]))))
+    assert len(back) == len(texts) + 1
+    assert all(len(row) == 2 and not any(field.startswith(("=", "+", "-", "@")) for field in row) for row in back)
+
+
+def test_negative_numbers_stay_numbers_in_csv() -> None:
+    assert to_csv([["a"], [-0.25]]) == "a\r\n-0.25\r\n"
+
+
+@given(st.text(max_size=20))
+def test_any_text_is_one_cell_of_a_markdown_table(text: str) -> None:
+    table = to_markdown([["a", "b"], [text, 1.0]]).splitlines()
+    assert len(table) == 3
+    bare = table[2].replace("\\\\", "").replace("\\|", "")
+    assert bare.count("|") == 3
+    assert "<" not in table[2]
+
+
+def test_latex_holds_no_live_command_of_a_text() -> None:
+    hostile = r"\input{/etc/passwd} 50% & $x_1$ #{~^} [3pt]"
+    line = to_latex([["name"], [hostile]]).splitlines()[4]
+    safe = r"\textbackslash{}input\{/etc/passwd\} 50\% \& \$x\_1\$ \#\{\textasciitilde{}\textasciicircum{}\} {[}3pt{]}"
+    assert line == safe + r" \\"
+
+
+def test_latex_aligns_numbers_right_and_has_one_row_a_cell() -> None:
+    text = to_latex(tables(DOCUMENT)["op"])
+    assert text.startswith("\\begin{tabular}{llllrlrrrrrr}\n")
+    assert text.count(r"\\") == len(DOCUMENT["summary"]["op"]) + 1
+    assert text.endswith("\\end{tabular}\n")
+
+
+def test_an_unknown_format_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'xlsx' is no format of tables; choose from: csv, md, latex"):
+        export(DOCUMENT, tmp_path / "tables", ["csv", "xlsx"])
+    assert not (tmp_path / "tables").exists()
+
+
+def test_there_is_a_table_for_each_part_of_the_summary() -> None:
+    assert set(DOCUMENT["summary"]) <= set(TABLES)

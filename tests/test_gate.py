@@ -1,0 +1,320 @@
+"""The verdict on pairs of documents: what must fail, what must not, and what may not be compared."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import validate
+
+from effivlm.records import Outcome
+from effivlm.report.baseline import Side, load, of_document, of_run, write_baseline
+from effivlm.report.differences import lines, page
+from effivlm.report.document import build
+from effivlm.report.limits import Limits, Tolerance, tolerances
+from effivlm.report.verdict import verdict
+from tests.outcomes import END, HEADER, achieved, cell, missing, quality, small_run, store, timed
+
+FASTV, DENSE = cell("fastv", "0.10"), cell()
+SCHEMA = Path(__file__).parent.parent / "effivlm" / "report" / "schema"
+
+
+def side(outcomes: Sequence[Outcome], name: str = "run", **facts: Any) -> Side:
+    outcomes = list(outcomes)
+    return of_run(build({**HEADER, **facts}, outcomes, END), outcomes, name)
+
+
+def judged(before: Side, after: Side, **limits: Any) -> dict[str, Any]:
+    found = verdict(before, after, Limits(**limits))
+    validate(found, json.loads((SCHEMA / "verdict.schema.json").read_text()))
+    return found
+
+
+def rows(found: dict[str, Any], status: str) -> list[tuple[str, str]]:
+    return [(row["cell"], row["check"]) for row in found["rows"] if row["status"] == status]
+
+
+def right(count: int, n: int = 200) -> list[float]:
+    return [1.0] * count + [0.0] * (n - count)
+
+
+def test_a_method_that_silently_runs_dense_fails() -> None:
+    honest = quality(FASTV, right(4, 8))
+    dense = replace(honest, achieved=replace(achieved(1.0), asked_keep=0.1))
+    found = judged(side([honest]), side([dense]))
+    assert rows(found, "fail") == [(FASTV.id, "kept"), (FASTV.id, "cache")]
+    assert found["status"] == "failed"
+
+
+def test_a_method_that_counts_a_small_budget_and_stores_a_dense_cache_fails() -> None:
+    honest = quality(FASTV, right(4, 8))
+    pretending = replace(honest, achieved=replace(achieved(0.1), kv_bytes=64000))
+    assert rows(judged(side([honest]), side([pretending])), "fail") == [(FASTV.id, "cache")]
+
+
+def test_one_token_a_sample_of_rounding_passes_and_two_do_not() -> None:
+    honest = quality(FASTV, right(4, 8))
+    for tokens, status in ((8, "passed"), (16, "failed"), (-8, "passed"), (-16, "failed")):
+        kept = replace(achieved(0.1), kept=100 + tokens, keep=(100 + tokens) / 1000)
+        assert judged(side([honest]), side([replace(honest, achieved=kept)]))["status"] == status
+
+
+def test_two_points_lost_everywhere_fail_and_two_points_of_noise_do_not() -> None:
+    before = quality(FASTV, [0.5 + 0.01 * (place % 20) for place in range(50)])
+    lost = [answer.score - 0.02 for answer in before.answers if answer.score is not None]
+    assert rows(judged(side([before]), side([quality(FASTV, lost)])), "fail") == [(FASTV.id, "score")]
+    draw = random.Random(0)
+    wide = [one + (0.28 if place % 2 else -0.32) for place, one in enumerate(draw.sample([0.5] * 50, 50))]
+    noisy = judged(side([quality(FASTV, [0.5] * 50)]), side([quality(FASTV, wide)]))
+    (row,) = (row for row in noisy["rows"] if row["check"] == "score")
+    assert row["change"] == pytest.approx(0.02)
+    assert noisy["status"] == "passed"
+
+
+def test_pairing_finds_a_loss_that_unpaired_intervals_hide() -> None:
+    before, after = side([quality(FASTV, right(100))]), side([quality(FASTV, right(90))])
+    assert judged(before, after)["status"] == "failed"
+    document = build(HEADER, [quality(FASTV, right(100))], END)
+    unpaired = judged(of_document(document, "report.json"), after)
+    (row,) = (row for row in unpaired["rows"] if row["check"] == "score")
+    assert (row["status"], row["how"]) == ("ok", "unpaired, n 200")
+
+
+def test_answers_scored_together_are_drawn_together() -> None:
+    scores = right(40, 40)
+    pairs = quality(FASTV, scores)
+    names = [replace(one, id=f"s-{place // 2}-{place % 2}") for place, one in enumerate(pairs.answers)]
+    worse = [replace(one, score=0.0 if place < 4 else 1.0) for place, one in enumerate(names)]
+    widths = []
+    for group in (1, 2):
+        old, new = (replace(pairs, answers=tuple(given), group=group) for given in (names, worse))
+        new = replace(new, score=0.9)
+        (row,) = (row for row in judged(side([old]), side([new]))["rows"] if row["check"] == "score")
+        widths.append(row["interval"][1] - row["interval"][0])
+    assert widths[1] > 1.2 * widths[0]
+
+
+def test_a_small_loss_on_every_task_is_seen_over_the_tasks_alone() -> None:
+    tasks = [f"task_{number}" for number in range(8)]
+    cells = [cell("fastv", "0.10", task) for task in tasks]
+    before = side([quality(one, right(60, 100)) for one in cells])
+    after = side([quality(one, right(57, 100)) for one in cells])
+    assert rows(judged(before, after), "fail") == [("micro_llava-fastv-keep0.10 over 8 tasks", "score")]
+
+
+def test_a_tenth_slower_decode_fails_and_a_fiftieth_does_not() -> None:
+    rounds = [4.0, 4.02, 3.98, 4.01, 3.99, 4.0]
+    for factor, status in ((1.10, "failed"), (1.02, "passed"), (0.5, "passed")):
+        slower = timed(FASTV, "decode", *[one * factor for one in rounds])
+        assert judged(side([timed(FASTV, "decode", *rounds)]), side([slower]))["status"] == status
+
+
+def test_a_vanished_part_fails_with_its_reason_and_a_new_one_warns() -> None:
+    both = [quality(DENSE, right(5, 8)), timed(DENSE, "decode", *[4.0] * 6), quality(FASTV, right(4, 8))]
+    fewer = side([both[0], missing(FASTV)])
+    found = judged(side(both), fewer)
+    assert rows(found, "fail") == [(DENSE.id, "missing"), (FASTV.id, "missing")]
+    assert any("failed: out of memory" in line for line in lines(found))
+    assert judged(side(both), fewer, missing="ok")["status"] == "passed"
+    more = judged(fewer, side(both))
+    assert (more["status"], rows(more, "warn")) == ("passed", [(DENSE.id, "new"), (FASTV.id, "new")])
+    assert judged(fewer, side(both), new="fail")["status"] == "failed"
+
+
+def test_on_another_device_scores_compare_and_timings_do_not() -> None:
+    fast = [quality(DENSE, right(6, 8)), timed(DENSE, "decode", *[4.0] * 6)]
+    slow = [quality(DENSE, right(6, 8)), timed(DENSE, "decode", *[40.0] * 6)]
+    for device in ({"name": "other device", "driver": "1.0"}, {"name": "test device", "driver": "2.0"}):
+        found = judged(side(fast), side(slow, device=device))
+        assert found["status"] == "passed"
+        assert rows(found, "warn") == [("", "device")]
+        assert {row["check"] for row in found["rows"] if row["status"] == "ok"} == {"score", "kept", "cache"}
+        assert judged(side(fast), side(slow, device=device), device="fail")["status"] == "failed"
+        worse = [quality(DENSE, right(1, 8)), slow[1]]
+        assert rows(judged(side(fast), side(worse, device=device)), "fail") == [(DENSE.id, "score")]
+    assert judged(side(fast), side(slow))["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("facts", "advice"),
+    [
+        ({"settings": {"dtype": "bfloat16"}}, "--vlm-dtype float32"),
+        ({"settings": {"dtype": "float32"}, "task_versions": {"docvqa_micro": 2}}, "--vlm-update-baseline"),
+    ],
+)
+def test_another_precision_or_task_version_is_refused_with_what_to_do(facts: dict[str, Any], advice: str) -> None:
+    run = [quality(DENSE, right(6, 8))]
+    before = side(run, settings={"dtype": "float32"}, task_versions={"docvqa_micro": 1})
+    found = judged(before, side(run, **facts))
+    assert found["status"] == "refused"
+    assert rows(found, "ok") == []
+    assert advice in " ".join(lines(found))
+
+
+def test_other_samples_questions_or_metrics_are_refused() -> None:
+    run = quality(DENSE, right(6, 8))
+    fewer = quality(DENSE, right(5, 7))
+    renamed = replace(run, answers=tuple(replace(one, id=f"other {one.id}") for one in run.answers))
+    asked = replace(run, answers=tuple(replace(one, prompt_sha256="1" * 64) for one in run.answers))
+    for other in (fewer, renamed, asked, replace(run, metric="exact")):
+        found = judged(side([run]), side([other]))
+        assert found["status"] == "refused", other
+        assert not any(row["check"] == "score" for row in found["rows"])
+
+
+def test_a_timing_on_another_engine_is_refused() -> None:
+    graph = timed(DENSE, "decode", *[4.0] * 6, engine="cuda graph")
+    found = judged(side([timed(DENSE, "decode", *[4.0] * 6)]), side([graph]))
+    assert (found["status"], rows(found, "refused")) == ("refused", [("", "engine")])
+
+
+def test_more_broken_samples_fail_though_the_score_of_the_rest_is_higher() -> None:
+    before, after = quality(DENSE, [1, 1, 0, 0]), quality(DENSE, [1, 1, None, 0])
+    assert rows(judged(side([before]), side([after])), "fail") == [(DENSE.id, "broken")]
+
+
+def test_one_sample_cannot_tell_and_says_so() -> None:
+    found = judged(side([quality(DENSE, [1])]), side([quality(DENSE, [0])]))
+    assert rows(found, "warn") == [(DENSE.id, "score")]
+    assert any("too few to tell" in line for line in lines(found))
+
+
+def test_two_runs_with_nothing_in_common_are_refused_even_where_all_is_allowed() -> None:
+    one, other = side([quality(DENSE, right(4, 8))]), side([quality(FASTV, right(4, 8))])
+    assert judged(one, other, missing="ok", new="ok")["status"] == "refused"
+
+
+def test_the_most_special_tolerance_counts_and_the_last_of_equals() -> None:
+    limits = Limits(tolerances("docvqa_micro.score=0.05, fastv.score=0.04, score=0.02, score=0.03"))
+    assert limits.allowed("score", {"task": "docvqa_micro", "method": "fastv", "model": "a"}) == 0.04
+    assert limits.allowed("score", {"task": "chartqa_micro", "method": "snapkv", "model": "a"}) == 0.03
+    assert tolerances("Qwen2.5-VL.decode=1.2") == (Tolerance("decode", 1.2, "Qwen2.5-VL"),)
+    assert tolerances("") == ()
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("score", "is not GROUP=VALUE"),
+        ("score=0.1,", "is not GROUP=VALUE"),
+        (".score=0.1", "is not GROUP=VALUE"),
+        ("speed=1.1", "'speed' is not one of score, kept, ttft, decode, memory"),
+        ("score=high", "'high' is not a number"),
+        ("score=2", "is not in \\[0, 1\\]"),
+        ("decode=0.9", "ratio of at least 1"),
+        ("decode=nan", "ratio of at least 1"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_refused_by_name(table: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tolerances(table)
+
+
+def test_a_baseline_reads_back_as_the_run_it_was_made_of(tmp_path: Path) -> None:
+    run = side(small_run()[:-1])
+    write_baseline(tmp_path / "new" / "base.json", run)
+    stored = json.loads((tmp_path / "new" / "base.json").read_text())
+    validate(stored, json.loads((SCHEMA / "baseline.schema.json").read_text()))
+    again = load(tmp_path / "new" / "base.json")
+    assert (again.cells, again.unmeasured) == (run.cells, run.unmeasured)
+    found = judged(again, run)
+    assert (found["status"], found["counts"]["warn"], found["compared"]) == ("passed", 0, 55)
+
+
+def test_the_same_comes_from_a_folder_its_outcomes_and_its_report_beside_them(tmp_path: Path) -> None:
+    store(tmp_path, small_run())
+    (tmp_path / "report.json").write_text("not read where outcomes.jsonl stands beside it")
+    sides = [load(path) for path in (tmp_path, tmp_path / "outcomes.jsonl", tmp_path / "report.json")]
+    assert sides[0].cells == sides[1].cells == sides[2].cells
+    assert sides[0].cells[DENSE.id].scores == (1, 1, 1, 1, 0, 1, 1, 1)
+
+
+def test_a_baseline_of_a_suite_stays_small(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    cells = [
+        cell("snapkv", f"0.{keep:02d}", f"task_{task}_micro", f"micro_model_{model}")
+        for model in range(3)
+        for task in range(10)
+        for keep in range(1, 21)
+    ]
+    measured = [quality(one, [round(draw.random(), 4) for _ in range(50)]) for one in cells]
+    run = side([*measured, *(timed(one, part, *[draw.random() for _ in range(6)]) for one in cells for part in PARTS)])
+    write_baseline(tmp_path / "base.json", run)
+    assert (tmp_path / "base.json").stat().st_size < 2_000_000
+
+
+PARTS = ("ttft", "decode")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1]", "no report.json and no baseline"),
+        ('{"schema": 9, "run": {}, "cells": []}', "has schema 9"),
+        ('{"schema": 1, "kind": "baseline", "run": {}, "cells": [{}], "sets": []}', "is damaged"),
+        ('{"schema": 1, "run": {}, "cells": [3]}', "is damaged"),
+    ],
+)
+def test_a_file_that_is_no_baseline_is_one_sentence(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "base.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path / "base.json")
+
+
+def test_hostile_names_stay_text_on_the_page_and_in_the_terminal() -> None:
+    hostile = cell("<script>alert(1)</script>\x1b[31m\u202e", "0.10")
+    found = judged(side([quality(hostile, right(8, 8))]), side([quality(hostile, right(0, 8))]))
+    html = page(found)
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+    assert not {"\x1b", "\u202e"} & set(html + "\n".join(lines(found)))
+
+
+values = st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0, None]), min_size=1, max_size=8)
+costs = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=7)
+settings = st.tuples(st.sampled_from(["dense", "fastv"]), st.sampled_from(["a_micro", "b_micro"]))
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> Side:
+    outcomes: list[Outcome] = []
+    for method, task in draw(st.lists(settings, unique=True, min_size=1)):
+        which = cell(method, "1.00" if method == "dense" else "0.10", task)
+        scores = draw(values.filter(lambda found: any(score is not None for score in found)))
+        outcomes.append(quality(which, scores))
+        if draw(st.booleans()):
+            outcomes.append(timed(which, draw(st.sampled_from(PARTS)), *draw(costs)))
+    return side(outcomes)
+
+
+@given(runs())
+def test_a_document_compared_with_itself_passes_without_a_tolerance(run: Side) -> None:
+    strict = Limits(tolerances("score=0,kept=0,ttft=1,decode=1,memory=1"), "fail", "fail", "fail")
+    found = verdict(run, run, strict)
+    spread = [row for row in found["rows"] if row["status"] != "ok"]
+    assert spread == []
+    assert found["status"] == "passed"
+
+
+@given(runs(), runs(), st.floats(0, 1), st.floats(0, 1), st.floats(1, 3), st.floats(1, 3))
+def test_a_larger_tolerance_never_turns_a_pass_into_a_failure(
+    before: Side, after: Side, score: float, more: float, decode: float, longer: float
+) -> None:
+    tight = (Tolerance("score", min(score, more)), Tolerance("decode", min(decode, longer)))
+    loose = (Tolerance("score", max(score, more)), Tolerance("decode", max(decode, longer)))
+    failing = [
+        {
+            (row["cell"], row["check"])
+            for row in verdict(before, after, Limits(table))["rows"]
+            if row["status"] == "fail"
+        }
+        for table in (tight, loose)
+    ]
+    assert failing[1] <= failing[0]

@@ -1,0 +1,261 @@
+"""The page as a browser shows it: charts, toggles, the sample viewer, widths, contrast, keyboard, hostile text."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from effivlm.records import Cell
+from effivlm.report import document, page, samples
+from tests.browsing import ARGUMENTS, CHROMIUM, CONTRAST, WIDTH, Shown, build, outcomes, show
+from tests.outcomes import END, HEADER, missing, quality
+
+LACKS = [
+    *([] if CHROMIUM else ["Chromium (apt-get install -y chromium)"]),
+    *([] if importlib.util.find_spec("playwright") else ["playwright (pip install 'effivlm[test]')"]),
+]
+pytestmark = pytest.mark.skipif(
+    bool(LACKS), reason=f"the page is looked at in a browser, which needs {' and '.join(LACKS)}"
+)
+
+HOSTILE = "<b>\u202e\0😀%{y}<img src=x onerror=alert(1)></script>{{x}}<br>&lt;"
+READY_S = 2
+TRIES = 3  # another process may take the processor for a while
+FOCUSABLE = "a[href], button:not(:disabled), select:not(:disabled), input, summary, [tabindex='0']"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture(scope="module")
+def opened(browser: Any, report: Path) -> Shown:
+    """One tab for all tests, because running the charts' library takes a while."""
+    return show(browser, report)
+
+
+@pytest.fixture
+def desktop(opened: Shown) -> Iterator[Shown]:
+    """The tab as it was when it was opened; a test that switches a button off switches it on again."""
+    yield opened
+    if opened.eval("[innerWidth, document.getElementById('task').value]") != [WIDTH, "-1"]:
+        opened.tab.set_viewport_size({"width": WIDTH, "height": 900})
+        opened.pick("task", "all tasks")
+    opened.pick("changed-setting", "all settings")
+    opened.pick("changed-kind", "any change")
+
+
+def test_a_page_draws_its_charts_complains_of_nothing_and_asks_only_for_itself(desktop: Shown, report: Path) -> None:
+    assert desktop.said == []
+    assert [url for url in desktop.asked if not url.startswith("data:")] == [report.as_uri()]
+    assert desktop.traces() == 3  # two methods and what was published
+    assert desktop.eval("document.getElementById('heat-chart').data[0].z") == [[0.5, 0.75], [0.5, 0.75]]
+    assert desktop.eval("['ttft', 'decode'].map(w => document.getElementById(`${w}-chart`).data[0].x.length)") == [4, 4]
+    assert desktop.eval("document.getElementById('chart').querySelectorAll('.point').length") == 5
+
+
+def test_one_task_shows_milliseconds_with_the_dense_line_and_the_floor(desktop: Shown) -> None:
+    desktop.pick("task", "docvqa_micro")
+    chart = desktop.eval(
+        "(({data, layout}) => [data[0].x[0], data[1].x[0], layout.shapes[0].x0])(document.getElementById('ttft-chart'))"
+    )
+    assert chart == pytest.approx([200, 30, 200])
+    assert "right → wrong" in desktop.tab.inner_text("#ol-body")
+    assert "0.970" in desktop.tab.inner_text("#ol-body tbody tr:first-child")
+
+
+def test_a_method_can_be_switched_off_and_on_again_and_says_which(desktop: Shown) -> None:
+    button = desktop.tab.get_by_role("button", name="fastv", exact=True)
+    for pressed, traces in (("false", 1), ("true", 3)):  # what was published of a method goes with it
+        button.click()
+        assert button.get_attribute("aria-pressed") == pressed
+        desktop.until("n => document.querySelectorAll('#chart .scatterlayer > .trace').length === n", traces)
+        assert button.evaluate("e => e === document.activeElement")
+
+
+def test_intervals_and_published_values_are_drawn_only_when_switched_on(desktop: Shown) -> None:
+    errors = "document.querySelectorAll('#chart .yerror').length"
+    before = desktop.eval(errors)
+    desktop.tab.get_by_role("button", name="95 % intervals").click()
+    desktop.until(f"{errors} > 0")
+    desktop.tab.get_by_role("button", name="published values").click()
+    desktop.until("document.querySelectorAll('#chart .scatterlayer > .trace').length === 2")
+    assert before == 0
+    assert "a paper, table 3" in desktop.tab.inner_text("#published")
+    for name in ("95 % intervals", "published values"):
+        desktop.tab.get_by_role("button", name=name).click()
+
+
+def test_a_table_sorts_by_its_heads(desktop: Shown) -> None:
+    column = "[...document.querySelectorAll('#results-body tbody tr')].map(row => Number(row.children[1].textContent))"
+    head = desktop.tab.locator("#results-body").get_by_role("button", name="keep", exact=True)
+    head.click()
+    assert desktop.eval(column) == [0.4, 0.4, 0.1, 0.1]
+    head.click()
+    assert desktop.eval(column) == [0.1, 0.1, 0.4, 0.4]
+    assert head.evaluate("e => e.parentElement.getAttribute('aria-sort')") == "ascending"
+
+
+def test_the_audit_tells_layers_that_kept_unlike_and_the_page_what_is_missing(desktop: Shown) -> None:
+    audit = desktop.tab.inner_text("#audit-body")
+    assert "40 in each of 2" in audit
+    assert "█▃ 20 to 60" in audit
+    missing_text = desktop.tab.inner_text("#unmeasured-body")
+    assert "out of memory" in missing_text
+    assert "no mean over scoring" in missing_text
+    assert "--vlm-tasks docvqa" in missing_text
+
+
+def pixel(shown: Shown, x: int, y: int) -> list[int]:
+    """Red, green, blue of the first card's picture at cell (x, y) of 4 x 4."""
+    script = """([x, y]) => { const c = document.querySelector('#changed-body canvas');
+      return [...c.getContext('2d').getImageData((x + .5) * c.width / 4, (y + .5) * c.height / 4, 1, 1).data].slice(0, 3); }"""
+    found: list[int] = shown.eval(script, [x, y])
+    return found
+
+
+def test_the_viewer_opens_on_changed_answers_and_dims_the_tokens_that_were_dropped(desktop: Shown) -> None:
+    card = desktop.tab.locator("#changed-body article").first
+    card.get_by_role("button", name="Kept tokens").wait_for()
+    assert "↓ worse" in card.inner_text()
+    assert "accepted: yes" in card.inner_text()
+    assert "right → wrong" in card.inner_text()
+    assert "2 of 16 visual tokens kept, layers 0 to 3" in card.inner_text()
+    assert pixel(desktop, 0, 0) == pixel(desktop, 1, 1) == [230, 240, 250]
+    assert max(pixel(desktop, 1, 0)) < 150
+    card.get_by_role("button", name="Kept tokens").click()
+    assert pixel(desktop, 1, 0) == [230, 240, 250]
+
+
+def test_the_viewer_moves_through_layers_frames_and_samples(desktop: Shown) -> None:
+    desktop.pick("changed-setting", "pyramid_kv, keep 0.1")
+    desktop.pick("task", "video_micro")
+    card = desktop.tab.locator("#changed-body article").first
+    card.get_by_label("Layers", exact=True).wait_for()
+    assert "0 of 8 visual tokens kept, layers 1 to 3" in card.inner_text()
+    card.get_by_label("Layers", exact=True).press("ArrowLeft")
+    assert "3 of 8 visual tokens kept, layer 0" in card.inner_text()
+    assert card.get_by_label("Layers", exact=True).get_attribute("aria-valuetext") == "layer 0"
+    card.get_by_label("Layers", exact=True).press("ArrowRight")
+    card.locator("figure select").select_option(label="2 of 2")
+    assert "1 of 8 visual tokens kept" in card.inner_text()
+    assert pixel(desktop, 3, 3) == [90, 240, 250]
+    desktop.pick("changed-setting", "all settings")
+    assert "1 to 6 of 12" in desktop.tab.inner_text("#changed-body")
+    desktop.tab.get_by_role("button", name="Next", exact=True).click()
+    assert "7 to 12 of 12" in desktop.tab.inner_text("#changed-body")
+    desktop.pick("changed-kind", "answer unchanged")
+    assert "↓ worse" not in desktop.tab.inner_text("#changed-body")
+    assert desktop.tab.locator("#changed-body article").count() == 6
+
+
+@pytest.mark.parametrize("task", ["all tasks", "docvqa_micro"])
+@pytest.mark.parametrize("width", [390, 1440])
+def test_nothing_scrolls_sideways_but_what_says_so(desktop: Shown, width: int, task: str) -> None:
+    desktop.tab.set_viewport_size({"width": width, "height": 900})
+    if task != "all tasks":
+        desktop.pick("task", task)
+    desktop.until("document.getElementById('chart').scrollWidth <= innerWidth")
+    assert desktop.eval("document.documentElement.scrollWidth") == width
+    assert desktop.eval("[...document.querySelectorAll('.chart')].every(e => e.scrollWidth <= e.clientWidth)")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "ground", "card"), [("dark", "rgb(20, 23, 26)", "#1c2024"), ("light", "rgb(251, 251, 250)", "#ffffff")]
+)
+def test_all_text_can_be_told_from_its_ground_when_the_reader_changes_the_colours(
+    desktop: Shown, scheme: str, ground: str, card: str
+) -> None:
+    if desktop.eval("scheme => !matchMedia(`(prefers-color-scheme: ${scheme})`).matches", scheme):
+        desktop.redraw(partial(desktop.tab.emulate_media, color_scheme=scheme))
+    assert desktop.eval("getComputedStyle(document.body).backgroundColor") == ground
+    assert desktop.eval("document.getElementById('chart').layout.paper_bgcolor") == card
+    found = desktop.eval(CONTRAST)
+    assert len(found) > 200
+    assert [one for one in found if one[0] < 4.5] == []
+
+
+def test_everything_that_can_be_used_is_reached_by_keyboard_and_shows_it(desktop: Shown) -> None:
+    wanted = desktop.eval(f"[...document.querySelectorAll(`{FOCUSABLE}`)].filter(e => e.checkVisibility()).length")
+    reached = set()
+    desktop.eval("document.querySelectorAll('*').forEach((e, i) => { e.place = i; })")
+    desktop.eval("document.querySelector('.skip').focus()")
+    for _ in range(wanted - 1):
+        desktop.tab.keyboard.press("Tab")
+        place, width = desktop.eval(
+            "(e => [e.place, e === document.body ? 0 : parseFloat(getComputedStyle(e).outlineWidth)])(document.activeElement)"
+        )
+        assert width >= 2, f"no outline on element {place}"
+        reached.add(place)
+    assert len(reached) == wanted - 1
+
+
+def test_hostile_names_and_answers_stay_text_in_charts_tables_and_viewer(browser: Any, tmp_path: Path) -> None:
+    which = Cell(HOSTILE, HOSTILE, HOSTILE, "0.10", HOSTILE)
+    changed = quality(which, [0.0, 1.0], [False, True])
+    found = [
+        quality(Cell(HOSTILE, "dense", "paper", "1.00", HOSTILE), [1.0, 1.0]),
+        changed,
+        missing(replace(which, keep="0.20"), reason=HOSTILE),
+    ]
+    facts = samples.Facts({(HOSTILE, "s0"): {"prompt": HOSTILE, "references": [HOSTILE]}})
+    text = page.render(document.build(HEADER, found, END), samples.changed(found, facts), HOSTILE)
+    path = tmp_path / "report.html"
+    path.write_text(text, encoding="utf-8")
+    shown = show(browser, path)
+    assert shown.said == []
+    assert shown.eval("document.querySelectorAll('img, b, main script, svg a').length") == 0
+    assert shown.traces() == 1
+    for host in ("#results-body", "#changed-body", "#chart", "#heat-chart"):
+        words = shown.eval("id => document.querySelector(id).textContent", host)
+        assert "<b>⟨U+202E⟩⟨U+0000⟩😀%{y}" in words, host
+        assert "\u202e" not in words
+    shown.tab.context.close()
+
+
+def test_ten_thousand_cells_answer_within_two_seconds_and_stay_below_10_mb(browser: Any, tmp_path: Path) -> None:
+    found = outcomes()
+    made = document.build(HEADER, found, END)
+    lead = next(one for one in made["cells"] if one["method"] == "fastv")
+    made["cells"] = [
+        {
+            **lead,
+            "model": f"m{m}",
+            "method": f"method_{s}",
+            "keep": k / 100,
+            "task": f"t{t}",
+            "ratio": (m + s + k + t) / 70,
+        }
+        for m in range(5)
+        for s in range(20)
+        for k in range(10, 20)
+        for t in range(10)
+    ]
+    text = page.render(made, samples.changed(found, samples.Facts()))
+    path = tmp_path / "report.html"
+    path.write_text(text, encoding="utf-8")
+    ready: list[float] = []
+    while len(ready) < TRIES and (not ready or ready[-1] > 1000 * READY_S):
+        shown = show(browser, path)
+        ready.append(shown.eval("performance.getEntriesByName('ready')[0].startTime"))
+        shown.tab.context.close()
+    assert len(made["cells"]) == 10_000
+    assert len(text.encode()) < 10_000_000
+    assert min(ready) < 1000 * READY_S

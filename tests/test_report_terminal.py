@@ -1,0 +1,43 @@
+"""The closing table in the terminal."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from effivlm.report import document
+from effivlm.report.terminal import table
+from tests.outcomes import END, HEADER, cell, missing, quality, small_run
+
+
+def test_the_table_fits_100_columns_and_shows_missing_values_as_a_dash() -> None:
+    long = replace(quality(cell("pyramid_drop_with_a_long_name", "0.015", preset="effivlm"), [0.3] * 9), scale=2800.0)
+    text = table(document.build(HEADER, [*small_run(), long, missing(cell("h2o", "0.10"), reason="x" * 300)], END))
+    assert max(map(len, text.splitlines())) <= 100
+    row, _ = [line for line in text.splitlines() if line.startswith("pyramid_drop")]
+    assert re.search(r" -\s+-\s+-\s+0\.015/0\.015$", row)
+
+
+def test_the_table_counts_reasons_and_lets_no_control_character_through() -> None:
+    failures = [missing(cell(f"m{place}", "0.10"), reason="boom \x1b[31m\nsecond line") for place in range(3)]
+    text = table(document.build(HEADER, [*small_run(), *failures], END))
+    assert "10 measured, 1 skipped, 4 failed, 0 broken samples" in text
+    assert "  failed 3 x: boom ?[31m" in text
+    assert "\x1b" not in text
+
+
+def test_the_table_says_what_was_refused_and_what_dense_reaches_against_itself() -> None:
+    found = document.build(HEADER, small_run(), END)
+    assert "noise floor" not in table(found)
+    for one, same in zip([one for one in found["cells"] if one["method"] == "dense"], (0.9, 0.975), strict=True):
+        one["noise"] = {"same": same}
+    found["summary"]["refused"] = [{"table": "og", "reason": "two kinds of score", "select": "-k exact"}]
+    assert 'noise floor of "as dense": 0.900 to 0.975 (dense against dense, 2 of its cells)' in table(found)
+    assert "  refused OG: two kinds of score; select -k exact" in table(found)
+
+
+def test_the_table_of_one_model_and_several_tasks_ends_with_op() -> None:
+    text = table(document.build(HEADER, small_run(), END))
+    assert re.search(r"fastv +0\.4 +0\.857 \[0\.\d+, 1\.\d+\] +2 +0\.750 +2\.00 +1\.33", text)
+    one = [outcome for outcome in small_run() if outcome.cell.task == "docvqa_micro"]
+    assert "OP over" not in table(document.build(HEADER, one, END))

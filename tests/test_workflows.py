@@ -1,0 +1,123 @@
+"""The CI workflows: valid, pinned, and every command, option, name and file in them exists."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from effivlm import __main__ as cli
+from effivlm import registry
+from effivlm.models._sources import checkpoints
+
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / ".github" / "workflows"
+NAMES = ("cpu", "nightly-gpu")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ARTIFACTS = {"outcomes.jsonl", "report.json", "report.html", "tables", "verdict.json", "verdict.html"}
+
+
+def workflow(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((FOLDER / f"{name}.yml").read_text(encoding="utf-8"))
+    return found
+
+
+def steps(name: str) -> list[dict[str, Any]]:
+    (job,) = workflow(name)["jobs"].values()
+    found: list[dict[str, Any]] = job["steps"]
+    return found
+
+
+def commands(name: str) -> list[list[str]]:
+    """Every command of every step as words, with values in the place of the workflow's variables."""
+    known, parts = workflow(name)["env"], [part for text in runs(name) for part in text.split("&&")]
+    return [shlex.split(re.sub(r"\$(\w+)", lambda found: str(known.get(found[1], found[1])), part)) for part in parts]
+
+
+def runs(name: str) -> list[str]:
+    return [step["run"] for step in steps(name) if "run" in step]
+
+
+def test_these_are_all_workflows() -> None:
+    assert {path.stem for path in FOLDER.iterdir()} == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_runs_every_night_and_by_hand_and_never_beside_itself(name: str) -> None:
+    found = workflow(name)
+    triggers = found[True]  # YAML 1.1 reads the word "on" as true
+    assert re.fullmatch(r"\d+ \d+ \* \* \*", triggers["schedule"][0]["cron"])
+    assert triggers["workflow_dispatch"]["inputs"]["update_baseline"]["type"] == "boolean"
+    assert found["concurrency"]["group"].startswith(name)
+    assert found["permissions"] == {"contents": "read"}
+    (job,) = found["jobs"].values()
+    assert ("self-hosted" in job["runs-on"]) == (name == "nightly-gpu")
+    assert job["timeout-minutes"] > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_action_is_pinned_to_a_commit_with_its_version_beside_it(name: str) -> None:
+    lines = re.findall(r"uses: (.*)", (FOLDER / f"{name}.yml").read_text(encoding="utf-8"))
+    assert len(lines) == 3
+    assert all(re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line) for line in lines)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_installs_by_the_commands_of_the_readme(name: str) -> None:
+    (install,) = (step["run"] for step in steps(name) if step.get("name") == "Install")
+    assert install in README
+    assert (ROOT / "constraints.txt").exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_exists_and_every_name_is_known(name: str, pytestconfig: pytest.Config) -> None:
+    ours = {"pytest": 0, "effivlm": 0}
+    for words in commands(name):
+        if words[:3] == ["python", "-m", "effivlm"]:
+            ours["effivlm"] += 1
+            assert callable(cli._parser().parse_args(words[3:]).run)
+        elif words[0] == "pytest":
+            ours["pytest"] += 1
+            options = set(re.findall(r"--vlm-[a-z-]+", " ".join(words)))
+            assert len(options) > 5
+            for option in options:
+                assert hasattr(pytestconfig.option, option[2:].replace("-", "_")), option
+            assert (ROOT / words[1]).is_dir()
+        else:
+            assert words[0] in ("pip", "python", "echo"), words
+    assert ours == {"pytest": 1, "effivlm": 2}
+    known = workflow(name)["env"]
+    assert set(known["MODELS"].split(",")) <= set(checkpoints())
+    assert set(known["TASKS"].split(",")) <= set(registry.names("tasks"))
+
+
+def test_the_cpu_suite_is_every_micro_model_on_every_micro_task() -> None:
+    known = workflow("cpu")["env"]
+    assert set(known["MODELS"].split(",")) == {model for model in checkpoints() if model.startswith("micro_")}
+    assert known["TASKS"].split(",") == [task for task in registry.names("tasks") if task.endswith("_micro")]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_artifacts_are_uploaded_also_where_the_gate_failed(name: str) -> None:
+    *_, tables, upload = steps(name)
+    assert "--tables" in tables["run"]
+    assert tables["if"] == upload["if"] == "${{ !cancelled() }}"
+    run, baseline = workflow(name)["env"]["RUN"], workflow(name)["env"]["BASELINE"]
+    paths = {path.rstrip("/") for path in upload["with"]["path"].split()}
+    assert paths == {f"{run}/{one}" for one in ARTIFACTS} | {baseline}
+    assert Path(baseline).parent == Path("reports/baselines")
+
+
+def test_the_readme_of_the_baselines_names_the_command_that_makes_them() -> None:
+    text = (ROOT / "reports" / "baselines" / "README.md").read_text(encoding="utf-8")
+    known = workflow("cpu")["env"]
+    joined = " ".join(text.replace("\\\n", " ").split())
+    assert f"--vlm-models {known['MODELS']}" in joined
+    assert f"--vlm-tasks {known['TASKS']}" in joined
+    assert f"--vlm-update-baseline {known['BASELINE']}" in joined
+    assert "-k quality" in joined
+    assert "--vlm-limit 50" in joined
