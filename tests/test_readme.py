@@ -62,7 +62,7 @@ def test_the_figures_are_those_of_the_report_file() -> None:
 
 
 def test_every_option_of_the_readme_exists() -> None:
-    plugin = (ROOT / "effivlm" / "plugin.py").read_text(encoding="utf-8")
+    plugin = "".join((ROOT / "effivlm" / name).read_text(encoding="utf-8") for name in ("plugin.py", "_gate.py"))
     options = set(re.findall(r"--vlm-([a-z-]+)", README))
     assert len(options) > 8
     for option in options:

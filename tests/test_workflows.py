@@ -120,4 +120,8 @@ def test_the_readme_of_the_baselines_names_the_command_that_makes_them() -> None
     assert f"--vlm-tasks {known['TASKS']}" in joined
     assert f"--vlm-update-baseline {known['BASELINE']}" in joined
     assert "-k quality" in joined
-    assert "--vlm-limit 50" in joined
+    sizes = re.findall(
+        r"--vlm-budgets \S+ --vlm-limit \d+", (ROOT / ".github" / "workflows" / "cpu.yml").read_text(encoding="utf-8")
+    )
+    assert len(sizes) == 1
+    assert joined.count(sizes[0]) == 2

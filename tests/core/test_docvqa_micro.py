@@ -48,8 +48,8 @@ def test_the_shipped_model_reads_held_out_pages_and_eviction_hurts_it() -> None:
     # binomial: at a true score of 0.95 fewer than 19 of 24 right happens once in 5,000 times
     assert scores["dense"] >= 19 / 24
     assert scores["random_kv"] < scores["snapkv"] <= scores["dense"] + 0.1
-    alone = run_group(cells, model, Settings(limit=24, share=False))
-    assert [[a.text for a in one.answers] for one in shared] == [[a.text for a in one.answers] for one in alone]
+    alone = run_group(cells, model, Settings(limit=6, share=False))
+    assert [[a.text for a in one.answers[:6]] for one in shared] == [[a.text for a in one.answers] for one in alone]
     visual = {answer.visual_tokens for answer in shared[0].answers}
     assert visual == {744}
     model.close()
