@@ -25,7 +25,7 @@ from effivlm.report.terminal import table
 from effivlm.report.verdict import verdict
 from effivlm.report.write import OUTCOMES, write
 
-NECESSARY = ("torch", "transformers", "pytest", "numpy", "pillow", "rapidfuzz")
+NECESSARY = ("torch", "transformers", "pytest", "numpy", "scipy", "plotly", "pillow", "rapidfuzz")
 USEFUL = ("pytest-benchmark", "pytest-xdist", "tokenizers", "safetensors", "datasets")
 MICRO = "effivlm_micro"
 EXIT_CODES = {"passed": 0, "failed": 1, "refused": 2}
