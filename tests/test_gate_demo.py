@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from effivlm.records import Cost
 from effivlm.report import verdict
 from tests.outcomes import cell, quality, small_run, store
 
@@ -33,6 +35,17 @@ def test_all_six_faults_are_caught_and_the_run_stays_as_it_was(
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["outcomes.jsonl"]
     assert path.read_bytes() == before
+
+
+def test_timings_of_a_noisy_machine_are_steadied_and_the_table_says_so() -> None:
+    noisy = next(one for one in small_run() if one.part == "decode")
+    noisy = replace(noisy, costs={gate_demo.DECODE: Cost((8.0, 8.4, 7.2, 8.8, 8.1))})
+    calm, words = gate_demo.steadied(noisy)
+    rounds = calm.costs[gate_demo.DECODE].rounds
+    assert calm.costs[gate_demo.DECODE].median == noisy.costs[gate_demo.DECODE].median
+    assert 0.015 * 8.1 < max(rounds) - min(rounds) <= 0.0201 * 8.1
+    assert "scatter over 20 %" in words
+    assert gate_demo.steadied(calm) == (calm, "")
 
 
 def test_a_gate_that_misses_a_fault_makes_the_demonstration_fail(
