@@ -14,6 +14,7 @@ from effivlm_micro.evaluate import FILE, HERE, MARKS, measure, table, written
 from effivlm_micro.heldout import MAKERS
 
 from effivlm.models._sources import resolve
+from effivlm.models._torchvision import ensure_torchvision
 from effivlm.records import Settings
 from effivlm.run import open_model
 
@@ -68,6 +69,7 @@ def test_a_folder_is_small_and_holds_no_pickle_and_no_code(name: str) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_transformers_own_loaders_take_the_folder_offline(name: str) -> None:
+    ensure_torchvision()
     from transformers import AutoModelForImageTextToText
 
     net = AutoModelForImageTextToText.from_pretrained(HERE / name, local_files_only=True)
