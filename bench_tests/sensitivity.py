@@ -126,7 +126,9 @@ def by_task(grid: Grid, keep: float) -> list[str]:
     def shown(method: str, task: str) -> str:
         values = [grid.kept(model, method, keep, task) for model in grid.models]
         known = [value for value in values if value is not None]
-        return f"{sum(known) / len(known):.2f}" + (f" ({len(known)})" if len(known) < len(values) else "") if known else ""
+        return (
+            f"{sum(known) / len(known):.2f}" + (f" ({len(known)})" if len(known) < len(values) else "") if known else ""
+        )
 
     rows = [[f"`{task}`", *(shown(method, task) for method in grid.methods)] for task in grid.tasks]
     return table([f"kept at {100 * keep:g} %", *(f"`{method}`" for method in grid.methods)], rows)

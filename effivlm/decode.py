@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from effivlm.hooks import ForkedCache, KeptLayer
+from effivlm.caches import ForkedCache, KeptLayer
 
 TIE = 1e-3  # rounding moves logits by about 1e-5
 POSITIONS = 1024  # rows x tokens of one pass of `agreements`: bounds the memory of their logits

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from effivlm.hooks import KeptLayer
+from effivlm.caches import KeptLayer
 
 Result = TypeVar("Result")
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from effivlm.caches import KeptLayer, PromptCache
 from effivlm.decode import Start
-from effivlm.hooks import KeptLayer, PromptCache
 from effivlm.tree import Tree
 
 ROUNDED = (

@@ -6,7 +6,7 @@ the tuple of the parts above it, so that methods share exactly what they have in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,10 +14,23 @@ import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 
+from effivlm.caches import KeptLayer, PromptCache
 from effivlm.decode import Start
-from effivlm.hooks import KeptLayer, PromptCache, Watcher, pruning, watching
+from effivlm.hooks import Entering, Stay, Watcher, pruning, watching
 from effivlm.meters import kv_bytes
-from effivlm.methods._base import CachePart, ImagePart, LayerPart, LayerView, Method, Part, VisualPart
+from effivlm.methods._attention import column_sums
+from effivlm.methods._base import (
+    CachePart,
+    ImagePart,
+    ImageView,
+    LayerPart,
+    LayerView,
+    Method,
+    Part,
+    Selection,
+    Stage,
+    VisualPart,
+)
 from effivlm.models._adapter import Adapter, Prompt
 from effivlm.records import Sample
 
@@ -29,14 +42,14 @@ Path = tuple[Part | None, ...]
 class Prefilled:
     """What one prefill left: the first token's logits [vocab], the cache, and what each layer showed.
 
-    `stays` are the prompt's positions that later layers see, None where none were dropped on the way.
+    `stays` are the prompt's positions that each layer sees, None where none were dropped on the way.
     """
 
     prompt: Prompt
     logits: Tensor
     cache: PromptCache
     views: tuple[LayerView, ...]
-    stays: Tensor | None
+    stays: tuple[Tensor | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +83,11 @@ class Tree:
         self.model = model
         self.sample = sample
         self.observers: dict[Path, list[CachePart]] = {}
+        self.looked_at: set[Part | None] = set()
         for method in methods:
             *prefill, cache = self._path(method)
+            if isinstance(prefill[1], VisualPart) and prefill[1].looks:
+                self.looked_at.add(prefill[0])
             self.observers.setdefault(tuple(prefill), [])
             if isinstance(cache, CachePart):
                 self.observers[tuple(prefill)].append(cache)
@@ -98,7 +114,10 @@ class Tree:
         if method.of == "prompt entries":
             kept, of = round(sum(layer.kept for layer in cache)), whole
         else:
-            kept, of = round(cache[-1].kept) - (done.prompt.length - int(done.prompt.visual.sum())), visual
+            text = done.prompt.length - int(done.prompt.visual.sum())
+            mean = isinstance(prefill[2], LayerPart) and prefill[2].layer_mean
+            counted = cache if mean else cache[-1:]
+            kept, of = round(sum(layer.kept for layer in counted) / len(counted)) - text, visual
         per_entry = sum(layer.nbytes for layer in cache) / sum(layer.kept for layer in cache)
         return Leaf(
             cache=cache,
@@ -129,8 +148,8 @@ class Tree:
         else:
             there = torch.arange(len(whole), device=whole.device)
         masks = []
-        for key, kept in zip(done.cache.keys, leaf.cache, strict=True):
-            left = there if done.stays is None or key.shape[2] == len(there) else there[done.stays.to(there.device)]
+        for stays, kept in zip(done.stays, leaf.cache, strict=True):
+            left = there if stays is None else there[stays.to(there.device)]
             if kept.indices is not None:
                 rows = zip(kept.indices, kept.lengths or [kept.indices.shape[1]] * len(kept.indices), strict=True)
                 left = left[torch.cat([row[:length] for row, length in rows]).to(left.device)]
@@ -184,7 +203,7 @@ class Tree:
         return self._once(("prompt", image, visual), lambda: self._pruned_prompt(image, visual))  # type: ignore[no-any-return]
 
     def _encoded(self, image: Part | None) -> Any:
-        return self._once(("encoded", image), lambda: self.model.encode(self._inputs(image)))
+        return self._once(("encoded", image), lambda: self.model.encode(self._inputs(image), image in self.looked_at))
 
     def _whole_prompt(self, image: Part | None) -> Prompt:
         return self.model.prompt(self._inputs(image), self._encoded(image))
@@ -198,7 +217,9 @@ class Tree:
         def choose() -> tuple[Tensor, Tensor]:
             prompt, encoded = self.prompt((image, None)), self._encoded(image)
             stays, features = prompt.image < 0, []
-            selections = part.select(encoded.features, encoded.places, self.sample.id)
+            towers = encoded.towers or [None] * len(encoded.features)
+            views = [ImageView(*seen) for seen in zip(encoded.features, encoded.places, towers, strict=True)]
+            selections = part.select(views, self.sample.id)
             for number, (feature, selection) in enumerate(zip(encoded.features, selections, strict=True)):
                 stays[(prompt.image == number).nonzero()[selection.kept, 0]] = True
                 features.append(feature[selection.kept] if selection.features is None else selection.features)
@@ -208,31 +229,36 @@ class Tree:
 
     def _prefill(self, path: Path) -> Prefilled:
         image, visual, layer = path
-        prompt = self.prompt((image, visual))
-        wanted = max((part.rows(prompt.length) for part in self.observers.get(path, [])), default=0)
+        prompt, observers = self.prompt((image, visual)), self.observers.get(path, [])
+        rows = max((part.rows(prompt.visual) for part in observers), default=0)
+        columns = any(part.columns for part in observers)
         attentions: list[nn.Module] = [block.self_attn for block in self.model.layers]  # type: ignore[misc]
         queries: dict[int, Tensor] = {}
+        sums: dict[int, Tensor] = {}
 
         def looking(number: int) -> Watcher:
             def look(query: Tensor, key: Tensor, value: Tensor) -> None:
-                queries[number] = query[0, :, query.shape[2] - wanted :].clone()
+                queries[number] = query[0, :, max(0, query.shape[2] - rows) :].clone()
+                if columns:
+                    sums[number] = column_sums(query[0], key[0])
 
             return look
 
-        watchers = {module: looking(number) for number, module in enumerate(attentions)} if wanted else {}
-        cache = PromptCache()
+        watchers = {module: looking(number) for number, module in enumerate(attentions)} if rows or columns else {}
+        cache, kept = PromptCache(), dict[int, Tensor]()
         if isinstance(layer, LayerPart):
             logits, kept = self._prune(prompt, cache, layer, watchers, attentions)
         else:
             with watching(watchers):
                 logits = self.model.prefill(prompt, cache)
-            kept = None
+        stays = tuple(_stays(kept, number) for number in range(len(attentions)))
         views = []
         for number, (key, value) in enumerate(zip(cache.keys, cache.values, strict=True)):
-            marks = prompt.visual if kept is None or key.shape[2] == prompt.length else prompt.visual[kept]
+            there = stays[number]
+            marks = prompt.visual if there is None else prompt.visual[there]
             seen = queries.get(number, key.new_zeros(len(key[0]), 0, key.shape[-1]))
-            views.append(LayerView(seen, key[0], value[0], marks.to(key.device), number))
-        return Prefilled(prompt, logits, cache, tuple(views), kept)
+            views.append(LayerView(seen, key[0], value[0], marks.to(key.device), number, sums.get(number)))
+        return Prefilled(prompt, logits, cache, tuple(views), stays)
 
     def _prune(
         self,
@@ -241,32 +267,62 @@ class Tree:
         part: LayerPart,
         watchers: dict[nn.Module, Watcher],
         modules: list[nn.Module],
-    ) -> tuple[Tensor, Tensor]:
-        """Prefill with visual tokens dropped on entry to `part.layer`; also the positions that stay."""
-        number = part.layer - 1
-        if part.layer >= len(modules):
-            raise ValueError(f"layer {part.layer} does not exist: the decoder has layers 0 to {len(modules) - 1}")
-        shown: list[LayerView] = []
-        rows = part.rows(prompt.length)
-        also = watchers.get(modules[number])
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """Prefill with visual tokens dropped on entry to the stages of `part`; also the positions that stay from each on."""
+        depth, whole = len(modules), prompt.visual
+        stages = part.stages(depth)
+        budgets = part.budgets(int(whole.sum()), depth)
+        rows = part.rows(whole)
+        before: dict[int, LayerView] = {}
+        there: list[Tensor] = [torch.arange(len(whole), device=whole.device)]
 
-        def look(query: Tensor, key: Tensor, value: Tensor) -> None:
-            shown.append(
-                LayerView(query[0, :, query.shape[2] - rows :], key[0], value[0], prompt.visual.to(key.device), number)
-            )
-            if also:
-                also(query, key, value)
+        def looking(number: int) -> Watcher:
+            def look(query: Tensor, key: Tensor, value: Tensor) -> None:
+                shown = query[0, :, max(0, query.shape[2] - rows) :]
+                before[number] = LayerView(shown, key[0], value[0], whole[there[-1]].to(key.device), number)
+                if also := watchers.get(modules[number]):
+                    also(query, key, value)
 
-        def choose() -> Tensor:
-            budget = part.keep.of(int(prompt.visual.sum()))
-            chosen = part.select(shown.pop(), budget, self.sample.id)
-            stays = ~prompt.visual
-            stays[chosen.to(stays.device)] = True
-            return stays.nonzero()[:, 0]
+            return look
 
-        with watching({**watchers, modules[number]: look}), pruning(self.model.layers, part.layer, choose) as kept:
+        def choosing(place: int) -> Callable[[Entering], Stay]:
+            def choose(entering: Entering) -> Stay:
+                visual = whole[there[-1]]
+                shown, at = before.pop(entering.layer - 1), entering.layer
+                embeds = prompt.embeds[0, there[-1]]
+
+                def ahead() -> LayerView:
+                    query, key, value = entering.ahead()
+                    return LayerView(query[0], key[0], value[0], visual.to(key.device), at)
+
+                stage = Stage(place, at, shown, entering.hidden, embeds, visual, ahead)
+                stay = _stay(visual, part.select(stage, budgets[place], self.sample.id))
+                there.append(there[-1][stay.kept])
+                return stay
+
+            return choose
+
+        watched = {**watchers, **{modules[at - 1]: looking(at - 1) for at in stages}}
+        choices = {at: choosing(place) for place, at in enumerate(stages)}
+        with watching(watched), pruning(self.model.layers, choices) as kept:
             logits = self.model.prefill(prompt, cache)
-        return logits, kept[0]
+        return logits, kept
+
+
+def _stay(visual: Tensor, chosen: Selection) -> Stay:
+    """Text and the chosen visual entries; merged ones among them get new hidden states."""
+    mask = ~visual
+    mask[chosen.kept.to(mask.device)] = True
+    kept = mask.nonzero()[:, 0]
+    if chosen.features is None:
+        return Stay(kept)
+    return Stay(kept, visual[kept].nonzero()[:, 0], chosen.features)
+
+
+def _stays(kept: Mapping[int, Tensor], layer: int) -> Tensor | None:
+    """The positions that a layer sees, from those that stay from each stage on; None where it sees all."""
+    passed = [stage for stage in kept if stage <= layer]
+    return kept[max(passed)] if passed else None
 
 
 def path_of(method: Method) -> Path:

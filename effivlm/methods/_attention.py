@@ -29,8 +29,8 @@ def row_attention(queries: Tensor, keys: Tensor) -> Tensor:
     return logits.softmax(-1)
 
 
-def column_means(queries: Tensor, keys: Tensor) -> Tensor:
-    """Mean attention that every key gets from all W given rows [H_q, N], block by block of rows."""
+def column_sums(queries: Tensor, keys: Tensor) -> Tensor:
+    """Attention that every key gets, summed over the W given rows [H_q, N] in float32, block by block of rows."""
     heads, rows, _ = queries.shape
     length = keys.shape[1]
     total: Tensor = torch.zeros(heads, length, device=keys.device)
@@ -38,7 +38,12 @@ def column_means(queries: Tensor, keys: Tensor) -> Tensor:
         end = min(start + BLOCK, rows)
         seen = length - rows + end
         total[:, :seen] += row_attention(queries[:, start:end], keys[:, :seen]).sum(1)
-    return total / rows
+    return total
+
+
+def column_means(queries: Tensor, keys: Tensor) -> Tensor:
+    """Mean attention that every key gets from all W given rows [H_q, N]."""
+    return column_sums(queries, keys) / queries.shape[1]
 
 
 def per_kv_head(scores: Tensor, kv_heads: int) -> Tensor:

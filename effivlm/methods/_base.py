@@ -18,7 +18,9 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from effivlm.hooks import KeptLayer
+from effivlm.caches import KeptLayer
+from effivlm.hooks import Tower
+from effivlm.methods._budget import apportion
 from effivlm.records import Budget
 
 
@@ -77,28 +79,50 @@ class Selection:
     features: Tensor | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ImageView:
+    """One encoded image: projected features [n, d], and places (block, row, column) [n, 3] of every token.
+
+    A block is a tile or frame; -1 marks newlines, which show no part of the image. `tower` is there for parts that ask.
+    """
+
+    features: Tensor
+    places: Tensor
+    tower: Tower | None = None
+
+    @property
+    def real(self) -> Tensor:
+        """Numbers of the tokens that show a part of the image."""
+        return (self.places[:, 0] >= 0).nonzero()[:, 0]
+
+
 @dataclass(frozen=True, kw_only=True)
 class VisualPart(Part):
-    """Vision seam: visual tokens are dropped or merged before the decoder sees them."""
+    """Vision seam: visual tokens are dropped or merged before the decoder sees them.
+
+    `looks` says whether it needs what the vision tower's attention showed.
+    """
 
     seam: ClassVar[str] = "vision"
+    looks: ClassVar[bool] = False
 
     @abstractmethod
-    def select(self, features: Sequence[Tensor], places: Sequence[Tensor], sample_id: str) -> list[Selection]:
-        """Choose tokens of every image of a sample.
+    def select(self, views: Sequence[ImageView], sample_id: str) -> list[Selection]:
+        """Choose tokens of every image of a sample; `sample_id` seeds whatever is drawn."""
 
-        Args:
-            features: per image the projected features [n, d].
-            places: per image (block, row, column) [n, 3] of every token; a block is a tile or frame, -1 marks newlines.
-            sample_id: seeds whatever is drawn.
-        """
+    def shares(self, views: Sequence[ImageView]) -> list[int]:
+        """Tokens that stay of each image: K of the sample in proportion to all its tokens, markers never among them."""
+        sizes, room = [len(view.features) for view in views], [len(view.real) for view in views]
+        budget = min(self.keep.of(sum(sizes)), sum(room))
+        return apportion(sizes, budget, low=int(budget >= len(sizes)), high=room)
 
 
 @dataclass(frozen=True, slots=True)
 class LayerView:
     """What one attention layer showed during prefill of one prompt.
 
-    queries [H_q, W, D]: the last W rows, after rotary embedding; keys, values [H_kv, N, D]; visual [N] marks visual entries.
+    queries [H_q, W, D]: the last W rows, after rotary embedding; keys, values [H_kv, N, D]; visual [N] marks visual entries;
+    received [H_q, N]: attention that every key got, summed over all N rows, for parts that ask for it.
     """
 
     queries: Tensor
@@ -106,43 +130,79 @@ class LayerView:
     values: Tensor
     visual: Tensor
     layer: int
+    received: Tensor | None = None
 
     @property
     def length(self) -> int:
         return self.keys.shape[1]
 
 
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where a layer part prunes: before decoder layer `layer`, which is its stage `number` (0, 1 ...).
+
+    before: what the layer before showed, of the entries still there; hidden [N, d]: what enters; embeds [N, d]: what entered
+    the first layer in their places; visual [N]; ahead(): what this layer's attention is about to see, with all query rows.
+    """
+
+    number: int
+    layer: int
+    before: LayerView
+    hidden: Tensor
+    embeds: Tensor
+    visual: Tensor
+    ahead: Callable[[], LayerView]
+
+
 @dataclass(frozen=True, kw_only=True)
 class LayerPart(Part):
-    """Layer seam: visual tokens leave the decoder on entry to layer `layer`, chosen by what the layer before it showed."""
+    """Layer seam: visual tokens leave the decoder on entry to some of its layers."""
 
     seam: ClassVar[str] = "layer"
-    layer: int = 2
 
-    def __post_init__(self) -> None:
-        if self.layer < 1:
-            raise ValueError(
-                f"layer {self.layer} cannot prune: the layer before it is observed, so it must be 1 or more"
-            )
+    @property
+    def layer_mean(self) -> bool:
+        """Whether `keep` counts the mean over all decoder layers; else what the last layers see."""
+        return False
 
     @abstractmethod
-    def rows(self, length: int) -> int:
-        """How many of the last query rows are needed, of a prompt of `length`."""
+    def stages(self, depth: int) -> tuple[int, ...]:
+        """Layers before which tokens leave, ascending, of a decoder of `depth` layers; none is 0.
+
+        Raises:
+            ValueError: the decoder has no such layers.
+        """
+
+    def budgets(self, visual: int, depth: int) -> tuple[int, ...]:
+        """How many of `visual` tokens stay after each stage; not increasing.
+
+        Raises:
+            Unsupported: the budget cannot be reached.
+        """
+        return (self.keep.of(visual),) * len(self.stages(depth))
 
     @abstractmethod
-    def select(self, view: LayerView, budget: int, sample_id: str) -> Tensor:
-        """Positions of the visual entries that stay, ascending [budget]."""
+    def rows(self, visual: Tensor) -> int:
+        """How many of the last query rows of the layer before are needed; `visual` [N] marks the prompt's visual entries."""
+
+    @abstractmethod
+    def select(self, stage: Stage, budget: int, sample_id: str) -> Selection:
+        """Positions of the visual entries that stay, ascending [budget], and their new hidden states where merged."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CachePart(Part):
-    """Cache seam: after a dense prefill, entries of the key-value cache are dropped (or merged)."""
+    """Cache seam: after a dense prefill, entries of the key-value cache are dropped (or merged).
+
+    `columns` says whether views need `received`.
+    """
 
     seam: ClassVar[str] = "cache"
     of: ClassVar[str] = "prompt entries"
+    columns: ClassVar[bool] = False
 
-    def rows(self, length: int) -> int:
-        """How many of the last query rows are needed, of a prompt of `length`."""
+    def rows(self, visual: Tensor) -> int:
+        """How many of the last query rows are needed; `visual` [N] marks the prompt's visual entries."""
         return 0
 
     def budgets(self, views: Sequence[LayerView]) -> list[int]:
@@ -153,15 +213,21 @@ class CachePart(Part):
     def select(self, view: LayerView, budget: int, sample_id: str) -> Tensor:
         """Entries that stay, ascending [H_kv, budget]."""
 
+    def layer(self, view: LayerView, budget: int, sample_id: str) -> KeptLayer:
+        """One compressed layer."""
+        return gathered(view, self.select(view, budget, sample_id))
+
     def compress(self, views: Sequence[LayerView], sample_id: str) -> list[KeptLayer]:
         """The compressed cache of a prompt, layer by layer."""
-        kept = []
-        for view, budget in zip(views, self.budgets(views), strict=True):
-            chosen = self.select(view, budget, sample_id)
-            keys = view.keys.gather(1, chosen[..., None].expand(-1, -1, view.keys.shape[-1]))
-            values = view.values.gather(1, chosen[..., None].expand(-1, -1, view.values.shape[-1]))
-            kept.append(KeptLayer(keys, values, indices=chosen))
-        return kept
+        budgets = self.budgets(views)
+        return [self.layer(view, budget, sample_id) for view, budget in zip(views, budgets, strict=True)]
+
+
+def gathered(view: LayerView, chosen: Tensor) -> KeptLayer:
+    """The entries `chosen` [H_kv, K] of a layer."""
+    keys = view.keys.gather(1, chosen[..., None].expand(-1, -1, view.keys.shape[-1]))
+    values = view.values.gather(1, chosen[..., None].expand(-1, -1, view.values.shape[-1]))
+    return KeptLayer(keys, values, indices=chosen)
 
 
 def generator(seed: int, *names: object) -> torch.Generator:

@@ -11,7 +11,7 @@ import torch
 from PIL.Image import Image, Resampling
 from torch import Tensor
 
-from effivlm.methods._base import ImagePart, Method, Part, Selection, VisualPart
+from effivlm.methods._base import ImagePart, ImageView, Method, Part, Selection, VisualPart
 from effivlm.methods._budget import apportion
 from effivlm.records import Unsupported
 
@@ -66,12 +66,8 @@ def _scaled(images: Sequence[Image], scale: float) -> list[Image]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Pooled(VisualPart):
-    def select(self, features: Sequence[Tensor], places: Sequence[Tensor], sample_id: str) -> list[Selection]:
-        sizes = [len(feature) for feature in features]
-        room = [int((place[:, 0] >= 0).sum()) for place in places]
-        budget = min(self.keep.of(sum(sizes)), sum(room))
-        shares = apportion(sizes, budget, low=int(budget >= len(sizes)), high=room)
-        return [_pool(feature, place, share) for feature, place, share in zip(features, places, shares, strict=True)]
+    def select(self, views: Sequence[ImageView], sample_id: str) -> list[Selection]:
+        return [_pool(view.features, view.places, share) for view, share in zip(views, self.shares(views), strict=True)]
 
 
 def _pool(features: Tensor, places: Tensor, budget: int) -> Selection:

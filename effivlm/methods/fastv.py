@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from effivlm.methods._attention import column_means, row_attention
-from effivlm.methods._base import LayerPart, LayerView, best
+from effivlm.methods._base import LayerPart, Selection, Stage, best
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,17 +32,26 @@ class FastV(LayerPart):
     query_rows: str = "last"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.query_rows not in ("last", "all"):
             raise ValueError(f"query_rows {self.query_rows!r} is neither 'last' nor 'all'")
+        if self.layer < 1:
+            raise ValueError(
+                f"layer {self.layer} cannot prune: the layer before it is observed, so it must be 1 or more"
+            )
 
-    def rows(self, length: int) -> int:
-        return 1 if self.query_rows == "last" else length
+    def stages(self, depth: int) -> tuple[int, ...]:
+        if self.layer >= depth:
+            raise ValueError(f"layer {self.layer} does not exist: the decoder has layers 0 to {depth - 1}")
+        return (self.layer,)
 
-    def select(self, view: LayerView, budget: int, sample_id: str) -> Tensor:
+    def rows(self, visual: Tensor) -> int:
+        return 1 if self.query_rows == "last" else len(visual)
+
+    def select(self, stage: Stage, budget: int, sample_id: str) -> Selection:
+        view = stage.before
         if self.query_rows == "last":
             attention = row_attention(view.queries[:, -1:], view.keys)[:, 0]
         else:
             attention = column_means(view.queries, view.keys)
-        visual = view.visual.nonzero()[:, 0]
-        return visual[best(attention.mean(0)[visual], budget)]
+        visual = stage.visual.nonzero()[:, 0]
+        return Selection(visual[best(attention.mean(0)[visual], budget)])

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
-from effivlm.methods._base import Selection, VisualPart, generator
-from effivlm.methods._budget import apportion
+from effivlm.methods._base import ImageView, Selection, VisualPart, generator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,14 +22,9 @@ class RandomVisual(VisualPart):
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}}
 
-    def select(self, features: Sequence[Tensor], places: Sequence[Tensor], sample_id: str) -> list[Selection]:
-        sizes = [len(feature) for feature in features]
-        candidates = [(place[:, 0] >= 0).nonzero()[:, 0] for place in places]
-        room = [len(candidate) for candidate in candidates]
-        budget = min(self.keep.of(sum(sizes)), sum(room))
-        shares = apportion(sizes, budget, low=int(budget >= len(sizes)), high=room)
+    def select(self, views: Sequence[ImageView], sample_id: str) -> list[Selection]:
         chosen = []
-        for image, (candidate, share) in enumerate(zip(candidates, shares, strict=True)):
-            order = torch.randperm(len(candidate), generator=generator(self.seed, sample_id, "visual", image))
-            chosen.append(Selection(candidate[order[:share].sort().values.to(candidate.device)]))
+        for image, (view, share) in enumerate(zip(views, self.shares(views), strict=True)):
+            order = torch.randperm(len(view.real), generator=generator(self.seed, sample_id, "visual", image))
+            chosen.append(Selection(view.real[order[:share].sort().values.to(view.real.device)]))
         return chosen

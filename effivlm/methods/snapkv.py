@@ -43,8 +43,8 @@ class SnapKv(CachePart):
         if self.window < 1:
             raise ValueError(f"window {self.window} must be 1 or more: its rows are what scores come from")
 
-    def rows(self, length: int) -> int:
-        return self._window(self.keep.of(length), length)
+    def rows(self, visual: Tensor) -> int:
+        return self._window(self.keep.of(len(visual)), len(visual))
 
     def select(self, view: LayerView, budget: int, sample_id: str) -> Tensor:
         length, heads = view.length, view.keys.shape[0]

@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from effivlm.hooks import ForkedCache, PromptCache, seams
+from effivlm.caches import ForkedCache, PromptCache
+from effivlm.hooks import Tower, seams
 from effivlm.models._sources import ModelSource, verify
 from effivlm.models._torchvision import ensure_torchvision
 from effivlm.records import Sample
@@ -28,11 +29,12 @@ class Visual:
     """Encoded images of one sample, in prompt order.
 
     features [n_i, d] per image; places [n_i, 3] per image: (block, row, column) of each token, where a block is a tile or a
-    frame and -1 marks tokens that show no part of the image (newline markers).
+    frame and -1 marks tokens that show no part of the image (newline markers); towers per image, for who looks at the tower.
     """
 
     features: tuple[Tensor, ...]
     places: tuple[Tensor, ...]
+    towers: tuple[Tower, ...] | None = None
 
     @property
     def counts(self) -> list[int]:
@@ -180,8 +182,11 @@ class Adapter(ABC):
         return sorted({token for token in tokens if token is not None})
 
     @abstractmethod
-    def encode(self, inputs: Mapping[str, Any]) -> Visual:
-        """Run the vision tower and the projector; features come in the order of their placeholders."""
+    def encode(self, inputs: Mapping[str, Any], looking: bool = False) -> Visual:
+        """Run the vision tower and the projector; features come in the order of their placeholders.
+
+        With `looking`, also what the layer of the tower that feeds the projector showed.
+        """
 
     def positions(self, inputs: Mapping[str, Any]) -> tuple[Tensor, int]:
         """Position ids of the whole prompt and the position of the first generated token."""

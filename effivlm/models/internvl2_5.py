@@ -21,7 +21,7 @@ class InternVL(Adapter):
         "internvl2_5_8b": "OpenGVLab/InternVL2_5-8B-MPO-hf",
     }
 
-    def encode(self, inputs: Mapping[str, Any]) -> Visual:
+    def encode(self, inputs: Mapping[str, Any], looking: bool = False) -> Visual:
         if "pixel_values" not in inputs:
             return Visual((), ())
         tiles = self.model.get_image_features(inputs["pixel_values"], return_dict=True).pooler_output

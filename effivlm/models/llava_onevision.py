@@ -23,7 +23,7 @@ class LlavaOnevision(Adapter):
         "llava_onevision_7b": "llava-hf/llava-onevision-qwen2-7b-ov-hf",
     }
 
-    def encode(self, inputs: Mapping[str, Any]) -> Visual:
+    def encode(self, inputs: Mapping[str, Any], looking: bool = False) -> Visual:
         ids, config = inputs["input_ids"][0], self.model.config
         parts: list[tuple[int, Tensor, Tensor]] = []
         if "pixel_values" in inputs:

@@ -22,7 +22,7 @@ class Qwen2Vl(Adapter):
         "qwen2_vl_7b": "Qwen/Qwen2-VL-7B-Instruct",
     }
 
-    def encode(self, inputs: Mapping[str, Any]) -> Visual:
+    def encode(self, inputs: Mapping[str, Any], looking: bool = False) -> Visual:
         config, kinds = self.model.config, inputs["input_ids"][0]
         images = videos = ()
         if "pixel_values" in inputs:

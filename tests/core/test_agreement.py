@@ -12,8 +12,8 @@ from toy_task import Toy, cells
 
 from effivlm import answers, decode, noise
 from effivlm.answers import _against
+from effivlm.caches import ForkedCache
 from effivlm.decode import Start, agreements, forced, greedy
-from effivlm.hooks import ForkedCache
 from effivlm.methods.dense import Dense
 from effivlm.methods.random_kv import RandomKv
 from effivlm.methods.snapkv import SnapKv

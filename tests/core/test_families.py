@@ -6,8 +6,9 @@ import pytest
 import torch
 from forms import FORMS, sample
 
+from effivlm.caches import ForkedCache, KeptLayer, PromptCache
 from effivlm.decode import Paced, Start, greedy
-from effivlm.hooks import ForkedCache, KeptLayer, PromptCache, pruning
+from effivlm.hooks import Entering, Stay, pruning
 from effivlm.methods.dense import Dense
 from effivlm.methods.fastv import FastV
 from effivlm.methods.snapkv import SnapKv
@@ -65,12 +66,12 @@ def test_the_model_is_untouched_after_use_and_after_an_error(model: Adapter) -> 
     with model.seams():
         Tree(model, sample("one"), [Dense()]).leaf(Dense())
 
-    def choose() -> torch.Tensor:
+    def choose(entering: Entering) -> Stay:
         raise ZeroDivisionError
 
     with model.seams():
         prompt = model.prompt(inputs, model.encode(inputs))
-        with pytest.raises(ZeroDivisionError), pruning(model.layers, 2, choose):
+        with pytest.raises(ZeroDivisionError), pruning(model.layers, {2: choose}):
             model.prefill(prompt, PromptCache())
     config = model.model.config
     assert {config._attn_implementation, config.text_config._attn_implementation} == {"sdpa"}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from effivlm import registry
 from effivlm.methods._attention import column_means, per_kv_head, pooled, row_attention
-from effivlm.methods._base import CachePart, LayerView, VisualPart, best, generator
+from effivlm.methods._base import CachePart, ImageView, LayerView, Stage, VisualPart, best, generator
 from effivlm.methods._budget import apportion
 from effivlm.methods.downsample import Downsample
 from effivlm.methods.fastv import FastV
@@ -44,6 +44,12 @@ def view(seed: int, length: int, heads: int = 4, kv_heads: int = 2, rows: int | 
     visual = torch.rand(length, generator=rng) < 0.6
     visual[0] = True
     return LayerView(queries, draw(kv_heads, length, dim), draw(kv_heads, length, dim), visual, layer=1)
+
+
+def staged(shown: LayerView) -> Stage:
+    """A stage behind a layer that showed this; hidden states and embeddings are not looked at."""
+    nothing = torch.zeros(shown.length, 4)
+    return Stage(0, shown.layer + 1, shown, nothing, nothing, shown.visual, lambda: shown)
 
 
 def attention64(shown: LayerView) -> torch.Tensor:
@@ -99,7 +105,7 @@ def brute_pool(scores: list[float], kernel: int, kind: str) -> list[float]:
 def test_snapkv_keeps_what_a_brute_force_keeps(seed, length, keep, window, kernel, pool, heads) -> None:
     method = SnapKv(keep=keep, window=window, kernel=kernel, pool=pool)
     budget = keep.of(length)
-    rows = method.rows(length)
+    rows = method.rows(torch.ones(length, dtype=torch.bool))
     shown = view(seed, length, *heads, rows=rows)
     ours = method.select(shown, budget, "s")
     attention = attention64(shown)
@@ -137,13 +143,13 @@ def test_streaming_llm_worked_example(preset: str, expected: list[int]) -> None:
 @given(st.integers(0, 10**6), st.integers(4, 60), KEEPS, st.sampled_from(["last", "all"]))
 def test_fastv_keeps_what_a_brute_force_keeps(seed, length, keep, query_rows) -> None:
     method = FastV(keep=keep, query_rows=query_rows)
-    shown = view(seed, length, rows=method.rows(length))
+    shown = view(seed, length, rows=method.rows(torch.ones(length, dtype=torch.bool)))
     visual = shown.visual.nonzero()[:, 0].tolist()
     budget = keep.of(len(visual))
     attention = attention64(shown)
     rows = attention[:, -1] if query_rows == "last" else attention.mean(1)
     scores = rows.mean(0)[visual].tolist()
-    kept = method.select(shown, budget, "s").tolist()
+    kept = method.select(staged(shown), budget, "s").kept.tolist()
     expected = [visual[index] for index in top(scores, budget)]
     if kept != expected:
         swapped = [scores[visual.index(token)] for token in set(kept) ^ set(expected)]
@@ -158,7 +164,10 @@ def test_fastv_keeps_what_a_brute_force_keeps(seed, length, keep, query_rows) ->
 )
 def test_cache_methods_keep_exactly_the_budget_in_order(kind, values, seed, length, keep, heads) -> None:
     method = kind(keep=keep, **values)
-    views = [view(seed + layer, length, *heads, rows=method.rows(length) or 1) for layer in range(3)]
+    views = [
+        view(seed + layer, length, *heads, rows=method.rows(torch.ones(length, dtype=torch.bool)) or 1)
+        for layer in range(3)
+    ]
     cache = method.compress(views, "s")
     total = sum(layer.kept for layer in cache)
     assert total == 3 * keep.of(length)
@@ -188,7 +197,7 @@ def test_visual_methods_keep_exactly_the_budget_in_order(kind, values, seed, sha
     places, features = grids(shapes), []
     for number, place in enumerate(places):
         features.append(torch.randn(len(place), 5, generator=torch.Generator().manual_seed(seed + number)))
-    chosen = part.select(features, places, "s")
+    chosen = part.select([ImageView(*pair) for pair in zip(features, places, strict=True)], "s")
     total = sum(len(place) for place in places)
     real = sum(int((place[:, 0] >= 0).sum()) for place in places)
     assert sum(len(selection.kept) for selection in chosen) == min(keep.of(total), real)
@@ -213,7 +222,7 @@ def test_pooled_features_are_means_of_cells_that_cover_the_image_once(keep: str)
     (place,) = grids([(1, 24, 24, False)])
     (part,) = Downsample(keep=Budget.parse(keep), mode="feature").parts
     one_hot = torch.eye(len(place))
-    (selection,) = part.select([one_hot], [place], "s")
+    (selection,) = part.select([ImageView(one_hot, place)], "s")
     weights = selection.features
     torch.testing.assert_close(weights.sum(1), torch.ones(len(weights)))
     assert bool(((weights > 0).sum(0) == 1).all()), "every token goes into one cell"
@@ -236,7 +245,9 @@ def test_random_visual_draws_every_token_equally_often() -> None:
     (place,) = grids([(1, 5, 8, True)])
     counts = torch.zeros(len(place))
     for seed in range(600):
-        (selection,) = RandomVisual(keep=Budget.parse("0.25"), seed=seed).select([torch.zeros(41, 2)], [place], "s")
+        (selection,) = RandomVisual(keep=Budget.parse("0.25"), seed=seed).select(
+            [ImageView(torch.zeros(41, 2), place)], "s"
+        )
         counts[selection.kept] += 1
     assert counts[-1] == 0
     expected = 600 * 10 / 40

@@ -8,8 +8,10 @@ from forms import sample
 from oracle import everything, logits
 
 from effivlm import registry
+from effivlm.caches import ForkedCache, KeptLayer, PromptCache
 from effivlm.decode import Start, forced
-from effivlm.hooks import ForkedCache, KeptLayer, PromptCache, pruning
+from effivlm.hooks import Stay, pruning
+from effivlm.methods._base import ImageView
 from effivlm.methods.fastv import FastV
 from effivlm.methods.random_visual import RandomVisual
 from effivlm.models._adapter import Adapter
@@ -116,7 +118,7 @@ def test_random_visual_equals_a_prompt_built_without_the_dropped_tokens(model: A
         inputs = model.prepare(sample("two"))
         visual = model.encode(inputs)
         prompt = model.prompt(inputs, visual)
-        chosen = method.select(visual.features, visual.places, "two-0")
+        chosen = method.select([ImageView(*pair) for pair in zip(visual.features, visual.places, strict=True)], "two-0")
         ours = forced(model.step, Start(leaf.cache, 0, leaf.position), TOKENS, model.device)
     stay = ~prompt.visual
     for number, selection in enumerate(chosen):
@@ -159,16 +161,22 @@ def test_the_pruning_hooks_themselves_change_nothing_when_everything_stays(model
     with model.seams():
         prompt, cache = prefilled(model, "two")
         hooked = PromptCache()
-        with pruning(model.layers, 2, lambda: torch.arange(prompt.length)):
+        with pruning(model.layers, {2: lambda entering: Stay(torch.arange(len(entering.hidden)))}):
             model.prefill(prompt, hooked)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(hooked.keys, cache.keys, strict=True))
     assert all(not layer._forward_pre_hooks for layer in model.layers)
 
 
 def test_pruning_that_never_happens_is_an_error(model: Adapter) -> None:
-    with pytest.raises(RuntimeError, match="never reached"), pruning(model.layers, 1, lambda: torch.arange(1)):
+    with (
+        pytest.raises(RuntimeError, match="never reached"),
+        pruning(model.layers, {1: lambda entering: Stay(torch.arange(1))}),
+    ):
         pass
-    with pytest.raises(ValueError, match="layers 0 to 3"), pruning(model.layers, 9, lambda: torch.arange(1)):
+    with (
+        pytest.raises(ValueError, match="layers 0 to 3"),
+        pruning(model.layers, {9: lambda entering: Stay(torch.arange(1))}),
+    ):
         pass
 
 

@@ -18,8 +18,8 @@ from test_oracle import removed
 from toy_task import Toy, cells
 
 from effivlm import run, shown
-from effivlm.hooks import KeptLayer
-from effivlm.methods._base import CachePart, LayerView, Method
+from effivlm.caches import KeptLayer
+from effivlm.methods._base import CachePart, ImageView, LayerView, Method
 from effivlm.methods.dense import Dense
 from effivlm.methods.downsample import Downsample
 from effivlm.methods.fastv import FastV
@@ -90,7 +90,7 @@ def test_tokens_pruned_before_the_decoder_are_gone_in_all_layers(model: Adapter,
     tree, leaf, record = grown(model, form, method)
     assert record is not None
     assert list(record["layers"]) == ["0-3"]
-    kept = iter(method.select([place.float() for place in tree.places()], tree.places(), sample(form).id))
+    kept = iter(method.select([ImageView(place.float(), place) for place in tree.places()], sample(form).id))
     ideal: list[bool] = []
     for place in tree.places():
         row = torch.zeros(len(place), dtype=torch.bool)

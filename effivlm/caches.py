@@ -1,0 +1,179 @@
+"""Caches: what one prefill leaves, one compressed layer, and many compressed caches decoded in one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+
+class PromptCache:
+    """What one prefill leaves: keys and values [1, H_kv, N_l, D] of every layer; lengths may differ after layer-k pruning."""
+
+    def __init__(self) -> None:
+        self.keys: list[Tensor] = []
+        self.values: list[Tensor] = []
+
+    def update(self, key: Tensor, value: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        if layer != len(self.keys):
+            raise RuntimeError(f"layer {layer} was cached out of order: {len(self.keys)} layers are there")
+        self.keys.append(key)
+        self.values.append(value)
+        return key, value
+
+    def get_seq_length(self, layer: int = 0) -> int:
+        return self.keys[layer].shape[-2] if len(self.keys) > layer else 0
+
+
+@dataclass(frozen=True, slots=True)
+class KeptLayer:
+    """One layer of one compressed cache: keys and values [H_kv, K, D]; `lengths` per head where they differ (rest is padding).
+
+    `indices` [H_kv, K] are the places of its entries in the layer it came from; None where all stayed, or nobody noted them.
+    """
+
+    keys: Tensor
+    values: Tensor
+    lengths: tuple[int, ...] | None = None
+    indices: Tensor | None = None
+
+    @property
+    def kept(self) -> float:
+        """Entries kept, mean over KV heads, counted on the tensors."""
+        return sum(self.lengths) / len(self.lengths) if self.lengths else float(self.keys.shape[-2])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the kept keys and values, padding not counted."""
+        per_entry = self.keys.element_size() * self.keys.shape[-1] + self.values.element_size() * self.values.shape[-1]
+        return round(self.kept * self.keys.shape[0] * per_entry)
+
+
+@dataclass(slots=True)
+class _Segment:
+    """Rows of a decoding batch whose caches have one length in this layer, so that they need no padding between them."""
+
+    rows: Tensor
+    keys: Tensor
+    values: Tensor
+    length: int
+    valid: Tensor | None
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, filled: int, scaling: float | None) -> Tensor:
+        """Take the new entries and attend over all of this segment's rows: [R, H_q, Q, D]."""
+        queries, heads, start = query.shape[2], query.shape[1], self.length + filled
+        self.keys[:, :, start : start + queries] = key
+        self.values[:, :, start : start + queries] = value
+        keys, values = self.keys[:, :, : start + queries], self.values[:, :, : start + queries]
+        mask = self.mask(queries, start)
+        if mask is not None and mask.dim() == 4:
+            mask = mask.repeat_interleave(heads // mask.shape[1], dim=1)
+        return scaled_dot_product_attention(
+            query, keys, values, attn_mask=mask, scale=scaling, enable_gqa=heads != keys.shape[1]
+        )
+
+    def mask(self, queries: int, filled: int) -> Tensor | None:
+        """None for plain decoding; else [R, H_kv, queries, filled + queries], True where attention may look."""
+        if queries == 1 and self.valid is None:
+            return None
+        new = torch.ones(queries, filled + queries, dtype=torch.bool, device=self.keys.device).tril(filled)
+        if self.valid is None:
+            return new
+        rows, heads, length = self.valid.shape
+        mask = new.expand(rows, heads, -1, -1).clone()
+        mask[..., :length] &= self.valid[:, :, None]
+        return mask
+
+
+class ForkedLayer:
+    """One layer of a decoding batch. It takes the new keys and values and answers attention for all its rows."""
+
+    def __init__(self, layers: Sequence[KeptLayer], room: int) -> None:
+        self.segments = [_segment(rows, [layers[row] for row in rows], room) for rows in _alike(layers)]
+        self.filled = 0
+        self._new: tuple[Tensor, Tensor] | None = None
+
+    def offer(self, key: Tensor, value: Tensor) -> None:
+        self._new = (key, value)
+
+    def attend(self, query: Tensor, scaling: float | None) -> Tensor:
+        """Attention of query [B, H_q, Q, D] over each row's own cache and the new entries; returns [B, Q, H_q, D]."""
+        assert self._new is not None
+        (new_key, new_value), self._new = self._new, None
+        if len(self.segments) == 1:  # rows stand in batch order then, so nothing has to be gathered
+            output = self.segments[0].attend(query, new_key, new_value, self.filled, scaling)
+        else:
+            output = new_value.new_empty(*query.shape[:3], new_value.shape[-1])
+            for part in self.segments:
+                at = part.rows
+                output[at] = part.attend(query[at], new_key[at], new_value[at], self.filled, scaling)
+        self.filled += query.shape[2]
+        return output.transpose(1, 2).contiguous()
+
+    def select(self, rows: Tensor) -> None:
+        """Keep only `rows` of the batch (ascending), in that order."""
+        place = {int(row): index for index, row in enumerate(rows)}
+        kept = []
+        for part in self.segments:
+            stay = [index for index, row in enumerate(part.rows.tolist()) if row in place]
+            if stay:
+                at = torch.tensor(stay, device=part.rows.device)
+                renamed = torch.tensor([place[int(part.rows[index])] for index in stay], device=part.rows.device)
+                valid = None if part.valid is None else part.valid[at]
+                kept.append(_Segment(renamed, part.keys[at], part.values[at], part.length, valid))
+        self.segments = kept
+
+
+class ForkedCache:
+    """Many compressed caches of one prompt, decoded as one batch; passed to the text model as `past_key_values`.
+
+    Args:
+        caches: one list of `KeptLayer` per row, one entry per decoder layer.
+        room: how many new tokens each row may still get.
+    """
+
+    def __init__(self, caches: Sequence[Sequence[KeptLayer]], room: int) -> None:
+        self.layers = [ForkedLayer(layer, room) for layer in zip(*caches, strict=True)]
+
+    def update(self, key: Tensor, value: Tensor, layer: int, *_: Any, **__: Any) -> tuple[ForkedLayer, Tensor]:
+        self.layers[layer].offer(key, value)
+        return self.layers[layer], value
+
+    def get_seq_length(self, layer: int = 0) -> int:
+        return self.layers[layer].segments[0].length + self.layers[layer].filled
+
+    def select(self, rows: Tensor) -> None:
+        for layer in self.layers:
+            layer.select(rows)
+
+    def rewind(self) -> None:
+        """Forget the new entries, so that the same steps can be taken again."""
+        for layer in self.layers:
+            layer.filled = 0
+
+
+def _alike(layers: Sequence[KeptLayer]) -> list[list[int]]:
+    """Row numbers grouped by physical length and by whether heads differ."""
+    groups: dict[tuple[int, bool], list[int]] = {}
+    for row, layer in enumerate(layers):
+        groups.setdefault((layer.keys.shape[-2], layer.lengths is not None), []).append(row)
+    return list(groups.values())
+
+
+def _segment(rows: list[int], layers: Sequence[KeptLayer], room: int) -> _Segment:
+    first = layers[0]
+    heads, length, dim = first.keys.shape
+    keys = first.keys.new_zeros(len(rows), heads, length + room, dim)
+    values = first.values.new_zeros(len(rows), heads, length + room, first.values.shape[-1])
+    for index, layer in enumerate(layers):
+        keys[index, :, :length] = layer.keys
+        values[index, :, :length] = layer.values
+    valid = None
+    if first.lengths is not None:
+        counts = torch.tensor([layer.lengths for layer in layers], device=keys.device)
+        valid = torch.arange(length, device=keys.device) < counts[..., None]
+    return _Segment(torch.tensor(rows, device=keys.device), keys, values, length, valid)
