@@ -14,15 +14,28 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from effivlm.caches import ForkedLayer
 
 ATTENTION = "effivlm"
+FLASH = (torch.float16, torch.bfloat16)
 Watcher = Callable[[Tensor, Tensor, Tensor], None]
 """Looks at query [B, H_q, N, D], key and value [B, H_kv, N, D] of one attention call, after rotary embedding."""
 
-_WATCHERS: ContextVar[Mapping[nn.Module, Watcher] | None] = ContextVar("effivlm_watchers", default=None)
+
+@dataclass(frozen=True, slots=True)
+class LseWatcher:
+    """Looks at the same after the call, and at the log-sum-exp [B, H_q, N] of its rows in float32 where the kernel gives one.
+
+    The call is causal over a whole prompt.
+    """
+
+    look: Callable[[Tensor, Tensor, Tensor, Tensor | None], None]
+
+
+_WATCHERS: ContextVar[Mapping[nn.Module, Watcher | LseWatcher] | None] = ContextVar("effivlm_watchers", default=None)
 
 
 @contextmanager
@@ -52,7 +65,7 @@ def seams(model: Any) -> Iterator[None]:
 
 
 @contextmanager
-def watching(watchers: Mapping[nn.Module, Watcher]) -> Iterator[None]:
+def watching(watchers: Mapping[nn.Module, Watcher | LseWatcher]) -> Iterator[None]:
     """Let each watcher see the attention calls of its module; only inside `seams`.
 
     Raises:
@@ -60,12 +73,12 @@ def watching(watchers: Mapping[nn.Module, Watcher]) -> Iterator[None]:
     """
     seen: set[nn.Module] = set()
 
-    def noting(module: nn.Module, watcher: Watcher) -> Watcher:
-        def note(query: Tensor, key: Tensor, value: Tensor) -> None:
+    def noting(module: nn.Module, watcher: Watcher | LseWatcher) -> Watcher | LseWatcher:
+        def note(*shown: Any) -> None:
             seen.add(module)
-            watcher(query, key, value)
+            (watcher.look if isinstance(watcher, LseWatcher) else watcher)(*shown)
 
-        return note
+        return LseWatcher(note) if isinstance(watcher, LseWatcher) else note
 
     token = _WATCHERS.set({module: noting(module, watcher) for module, watcher in watchers.items()})
     try:
@@ -92,10 +105,27 @@ def _attention(
     if isinstance(key, ForkedLayer):
         return key.attend(query, scaling), None
     watchers = _WATCHERS.get()
-    if watchers and (watcher := watchers.get(module)):
-        watcher(query, key, value)
-    output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    watcher = watchers.get(module) if watchers else None
+    if not isinstance(watcher, LseWatcher):
+        if watcher:
+            watcher(query, key, value)
+        output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+        return output, None
+    if query.is_cuda and query.dtype in FLASH and query.shape[2] > 1 and query.shape[3] % 8 == 0:
+        output, lse = _with_lse(query, key, value, scaling)
+    else:
+        output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+        lse = None
+    watcher.look(query, key, value, lse)
     return output, None
+
+
+def _with_lse(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> tuple[Tensor, Tensor]:
+    """Causal attention [B, N, H_q, D] by the flash kernel, which sdpa takes too, and its rows' log-sum-exp [B, H_q, N]."""
+    output, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(
+        query, key, value, 0.0, True, False, scale=scaling
+    )
+    return output.transpose(1, 2).contiguous(), lse
 
 
 @dataclass(frozen=True, slots=True)
