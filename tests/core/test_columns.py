@@ -1,0 +1,77 @@
+"""Column sums: the same on every path, and never a square matrix."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from effivlm.methods import _attention
+from effivlm.methods._columns import received
+
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernels run on CUDA")
+
+
+def drawn(heads: int, kv_heads: int, length: int, dim: int, device: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    rng = torch.Generator().manual_seed(length)
+    queries, keys = (torch.randn(count, length, dim, generator=rng) * 2 for count in (heads, kv_heads))
+    return queries.to(device, dtype), keys.to(device, dtype)
+
+
+def written_out(queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Column sums [H_q, N] and log-sum-exp of the rows [H_q, N], one head at a time in float64."""
+    groups, length = len(queries) // len(keys), queries.shape[1]
+    later = torch.ones(length, length, dtype=torch.bool, device=keys.device).triu(1)
+    sums, rows = [], []
+    for head, query in enumerate(queries.double()):
+        logits = (query @ keys[head // groups].double().T / query.shape[-1] ** 0.5).masked_fill(later, float("-inf"))
+        sums.append(logits.softmax(-1).sum(0))
+        rows.append(logits.logsumexp(-1))
+    return torch.stack(sums), torch.stack(rows)
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "length", "dim"), [(4, 2, 130, 16), (3, 3, 1, 8), (8, 1, 77, 24)])
+def test_a_prompts_column_sums_are_those_of_the_written_out_attention(heads, kv_heads, length, dim) -> None:
+    queries, keys = drawn(heads, kv_heads, length, dim, "cpu", torch.float32)
+    expected, _ = written_out(queries, keys)
+    ours = received(queries, keys)
+    torch.testing.assert_close(ours.double(), expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(ours.sum(1), torch.full((heads,), float(length)), rtol=1e-5, atol=0)
+
+
+def test_memory_grows_with_the_length_and_not_with_its_square(monkeypatch: pytest.MonkeyPatch) -> None:
+    largest: list[int] = []
+    stock = _attention.row_attention
+
+    def watched(queries: Tensor, keys: Tensor) -> Tensor:
+        found = stock(queries, keys)
+        largest.append(found.numel())
+        return found
+
+    monkeypatch.setattr(_attention, "row_attention", watched)
+    peaks = {}
+    for length in (512, 2048):
+        largest.clear()
+        received(*drawn(2, 1, length, 8, "cpu", torch.float32))
+        peaks[length] = max(largest)
+    assert peaks == {length: 2 * _attention.BLOCK * length for length in peaks}
+
+
+@GPU
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "length", "dim", "dtype"),
+    [
+        (4, 2, 150, 16, torch.float32),
+        (8, 4, 1027, 32, torch.float32),
+        (28, 4, 2901, 128, torch.bfloat16),
+        (40, 8, 1999, 128, torch.bfloat16),
+        (12, 2, 777, 64, torch.float16),
+    ],
+)
+def test_the_kernels_equal_the_written_out_attention(heads, kv_heads, length, dim, dtype) -> None:
+    from effivlm.methods import _columns_triton as kernels
+
+    queries, keys = drawn(heads, kv_heads, length, dim, "cuda", dtype)
+    expected, rows = written_out(queries, keys)
+    torch.testing.assert_close(kernels.row_lse(queries, keys).double(), rows, rtol=0, atol=2e-5)
+    torch.testing.assert_close(received(queries, keys).double(), expected, rtol=1e-5, atol=0)
