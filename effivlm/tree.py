@@ -6,50 +6,32 @@ the tuple of the parts above it, so that methods share exactly what they have in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from PIL.Image import Image
-from torch import Tensor, nn
+from torch import Tensor
 
-from effivlm.caches import KeptLayer, PromptCache
+from effivlm.caches import KeptLayer
 from effivlm.decode import Start
-from effivlm.hooks import Entering, Stay, Watcher, pruning, watching
 from effivlm.meters import kv_bytes
-from effivlm.methods._attention import column_sums
 from effivlm.methods._base import (
     CachePart,
     ImagePart,
     ImageView,
     LayerPart,
-    LayerView,
     Method,
     Part,
-    Selection,
-    Stage,
     VisualPart,
 )
 from effivlm.models._adapter import Adapter, Prompt
+from effivlm.prefill import Prefilled, prefilled
 from effivlm.records import Sample
 
 SEAMS = ("image", "vision", "layer", "cache")
 Path = tuple[Part | None, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Prefilled:
-    """What one prefill left: the first token's logits [vocab], the cache, and what each layer showed.
-
-    `stays` are the prompt's positions that each layer sees, None where none were dropped on the way.
-    """
-
-    prompt: Prompt
-    logits: Tensor
-    cache: PromptCache
-    views: tuple[LayerView, ...]
-    stays: tuple[Tensor | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,100 +211,8 @@ class Tree:
 
     def _prefill(self, path: Path) -> Prefilled:
         image, visual, layer = path
-        prompt, observers = self.prompt((image, visual)), self.observers.get(path, [])
-        rows = max((part.rows(prompt.visual) for part in observers), default=0)
-        columns = any(part.columns for part in observers)
-        attentions: list[nn.Module] = [block.self_attn for block in self.model.layers]  # type: ignore[misc]
-        queries: dict[int, Tensor] = {}
-        sums: dict[int, Tensor] = {}
-
-        def looking(number: int) -> Watcher:
-            def look(query: Tensor, key: Tensor, value: Tensor) -> None:
-                queries[number] = query[0, :, max(0, query.shape[2] - rows) :].clone()
-                if columns:
-                    sums[number] = column_sums(query[0], key[0])
-
-            return look
-
-        watchers = {module: looking(number) for number, module in enumerate(attentions)} if rows or columns else {}
-        cache, kept = PromptCache(), dict[int, Tensor]()
-        if isinstance(layer, LayerPart):
-            logits, kept = self._prune(prompt, cache, layer, watchers, attentions)
-        else:
-            with watching(watchers):
-                logits = self.model.prefill(prompt, cache)
-        stays = tuple(_stays(kept, number) for number in range(len(attentions)))
-        views = []
-        for number, (key, value) in enumerate(zip(cache.keys, cache.values, strict=True)):
-            there = stays[number]
-            marks = prompt.visual if there is None else prompt.visual[there]
-            seen = queries.get(number, key.new_zeros(len(key[0]), 0, key.shape[-1]))
-            views.append(LayerView(seen, key[0], value[0], marks.to(key.device), number, sums.get(number)))
-        return Prefilled(prompt, logits, cache, tuple(views), stays)
-
-    def _prune(
-        self,
-        prompt: Prompt,
-        cache: PromptCache,
-        part: LayerPart,
-        watchers: dict[nn.Module, Watcher],
-        modules: list[nn.Module],
-    ) -> tuple[Tensor, dict[int, Tensor]]:
-        """Prefill with visual tokens dropped on entry to the stages of `part`; also the positions that stay from each on."""
-        depth, whole = len(modules), prompt.visual
-        stages = part.stages(depth)
-        budgets = part.budgets(int(whole.sum()), depth)
-        rows = part.rows(whole)
-        before: dict[int, LayerView] = {}
-        there: list[Tensor] = [torch.arange(len(whole), device=whole.device)]
-
-        def looking(number: int) -> Watcher:
-            def look(query: Tensor, key: Tensor, value: Tensor) -> None:
-                shown = query[0, :, max(0, query.shape[2] - rows) :]
-                before[number] = LayerView(shown, key[0], value[0], whole[there[-1]].to(key.device), number)
-                if also := watchers.get(modules[number]):
-                    also(query, key, value)
-
-            return look
-
-        def choosing(place: int) -> Callable[[Entering], Stay]:
-            def choose(entering: Entering) -> Stay:
-                visual = whole[there[-1]]
-                shown, at = before.pop(entering.layer - 1), entering.layer
-                embeds = prompt.embeds[0, there[-1]]
-
-                def ahead() -> LayerView:
-                    query, key, value = entering.ahead()
-                    return LayerView(query[0], key[0], value[0], visual.to(key.device), at)
-
-                stage = Stage(place, at, shown, entering.hidden, embeds, visual, ahead)
-                stay = _stay(visual, part.select(stage, budgets[place], self.sample.id))
-                there.append(there[-1][stay.kept])
-                return stay
-
-            return choose
-
-        watched = {**watchers, **{modules[at - 1]: looking(at - 1) for at in stages}}
-        choices = {at: choosing(place) for place, at in enumerate(stages)}
-        with watching(watched), pruning(self.model.layers, choices) as kept:
-            logits = self.model.prefill(prompt, cache)
-        return logits, kept
-
-
-def _stay(visual: Tensor, chosen: Selection) -> Stay:
-    """Text and the chosen visual entries; merged ones among them get new hidden states."""
-    mask = ~visual
-    mask[chosen.kept.to(mask.device)] = True
-    kept = mask.nonzero()[:, 0]
-    if chosen.features is None:
-        return Stay(kept)
-    return Stay(kept, visual[kept].nonzero()[:, 0], chosen.features)
-
-
-def _stays(kept: Mapping[int, Tensor], layer: int) -> Tensor | None:
-    """The positions that a layer sees, from those that stay from each stage on; None where it sees all."""
-    passed = [stage for stage in kept if stage <= layer]
-    return kept[max(passed)] if passed else None
+        part = layer if isinstance(layer, LayerPart) else None
+        return prefilled(self.model, self.prompt((image, visual)), part, self.observers.get(path, []), self.sample.id)
 
 
 def path_of(method: Method) -> Path:

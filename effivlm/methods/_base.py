@@ -141,8 +141,9 @@ class LayerView:
 class Stage:
     """Where a layer part prunes: before decoder layer `layer`, which is its stage `number` (0, 1 ...).
 
-    before: what the layer before showed, of the entries still there; hidden [N, d]: what enters; embeds [N, d]: what entered
-    the first layer in their places; visual [N]; ahead(): what this layer's attention is about to see, with all query rows.
+    before: what the layer before showed, of the N entries still there; hidden [N, d]: what enters; ahead(): what this layer's
+    attention is about to see, with all query rows. Of the whole prompt of P entries: embeds [P, d], what entered the first
+    layer; marks [P], which are visual; there [N], the places of those still there (None: all).
     """
 
     number: int
@@ -150,8 +151,14 @@ class Stage:
     before: LayerView
     hidden: Tensor
     embeds: Tensor
-    visual: Tensor
+    marks: Tensor
     ahead: Callable[[], LayerView]
+    there: Tensor | None = None
+
+    @property
+    def visual(self) -> Tensor:
+        """Which of the entries still there are visual [N]."""
+        return self.marks if self.there is None else self.marks[self.there]
 
 
 @dataclass(frozen=True, kw_only=True)

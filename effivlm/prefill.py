@@ -1,0 +1,141 @@
+"""One prefill of one prompt: what its layers showed, and which entries left on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from torch import Tensor, nn
+
+from effivlm.caches import PromptCache
+from effivlm.hooks import Entering, Stay, Watcher, pruning, watching
+from effivlm.methods._attention import column_sums
+from effivlm.methods._base import CachePart, LayerPart, LayerView, Selection, Stage
+from effivlm.models._adapter import Adapter, Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Prefilled:
+    """What one prefill left: the first token's logits [vocab], the cache, and what each layer showed.
+
+    `stays` are the prompt's positions that each layer sees, None where none were dropped on the way.
+    """
+
+    prompt: Prompt
+    logits: Tensor
+    cache: PromptCache
+    views: tuple[LayerView, ...]
+    stays: tuple[Tensor | None, ...]
+
+
+def prefilled(
+    model: Adapter, prompt: Prompt, layer: LayerPart | None, observers: Sequence[CachePart], sample_id: str
+) -> Prefilled:
+    """Run the decoder over `prompt`, with tokens dropped on the way by `layer`, and note what `observers` need to see.
+
+    Raises:
+        Unsupported: the budget of `layer` cannot be reached.
+    """
+    rows = max((part.rows(prompt.visual) for part in observers), default=0)
+    columns = any(part.columns for part in observers)
+    queries: dict[int, Tensor] = {}
+    sums: dict[int, Tensor] = {}
+
+    def look(number: int, query: Tensor, key: Tensor, value: Tensor) -> None:
+        queries[number] = _last(query, rows).clone()
+        if columns:
+            sums[number] = column_sums(query[0], key[0])
+
+    attentions: list[nn.Module] = [block.self_attn for block in model.layers]  # type: ignore[misc]
+    watchers: list[list[Watcher]] = [
+        [partial(look, number)] if rows or columns else [] for number in range(len(attentions))
+    ]
+    cache, kept = PromptCache(), dict[int, Tensor]()
+    if layer is None:
+        with watching(_joined(attentions, watchers)):
+            logits = model.prefill(prompt, cache)
+    else:
+        choices = _Choices(layer, prompt, len(attentions), sample_id)
+        for at in choices.stages:
+            watchers[at - 1].append(partial(choices.look, at - 1))
+        chosen = {at: partial(choices.choose, place) for place, at in enumerate(choices.stages)}
+        with watching(_joined(attentions, watchers)), pruning(model.layers, chosen) as kept:
+            logits = model.prefill(prompt, cache)
+    stays = tuple(_stays(kept, number) for number in range(len(attentions)))
+    views = []
+    for number, (key, value) in enumerate(zip(cache.keys, cache.values, strict=True)):
+        there = stays[number]
+        marks = prompt.visual if there is None else prompt.visual[there.to(prompt.visual.device)]
+        seen = queries.get(number, key.new_zeros(len(key[0]), 0, key.shape[-1]))
+        views.append(LayerView(seen, key[0], value[0], marks.to(key.device), number, sums.get(number)))
+    return Prefilled(prompt, logits, cache, tuple(views), stays)
+
+
+@dataclass
+class _Choices:
+    """The choices of a layer part during one prefill; `there` are the prompt's positions that are left, stage by stage."""
+
+    part: LayerPart
+    prompt: Prompt
+    depth: int
+    sample_id: str
+    there: Tensor | None = None
+    before: dict[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.marks = self.prompt.visual
+        self.stages = self.part.stages(self.depth)
+        self.budgets = self.part.budgets(int(self.marks.sum()), self.depth)
+        self.rows = self.part.rows(self.marks)
+
+    def look(self, number: int, query: Tensor, key: Tensor, value: Tensor) -> None:
+        self.before[number] = (_last(query, self.rows), key[0], value[0])
+
+    def choose(self, place: int, entering: Entering) -> Stay:
+        """What stays at stage `place`. Layers may lie on several devices; all is brought to where the hidden states are."""
+        home, at = entering.hidden.device, entering.layer
+        marks, there = self.marks.to(home), None if self.there is None else self.there.to(home)
+        visual = marks if there is None else marks[there]
+
+        def ahead() -> LayerView:
+            query, key, value = entering.ahead()
+            return LayerView(query[0].to(home), key[0].to(home), value[0].to(home), visual, at)
+
+        query, key, value = (part.to(home) for part in self.before.pop(at - 1))
+        shown = LayerView(query, key, value, visual, at - 1)
+        stage = Stage(place, at, shown, entering.hidden, self.prompt.embeds[0].to(home), marks, ahead, there)
+        stay = _stay(visual, self.part.select(stage, self.budgets[place], self.sample_id))
+        self.there = stay.kept if there is None else there[stay.kept]
+        return stay
+
+
+def _last(query: Tensor, rows: int) -> Tensor:
+    """The last `rows` rows [H_q, rows, D] of query [1, H_q, N, D], all where there are fewer."""
+    return query[0, :, max(0, query.shape[2] - rows) :]
+
+
+def _joined(modules: Sequence[nn.Module], watchers: Sequence[Sequence[Watcher]]) -> dict[nn.Module, Watcher]:
+    """One watcher for each module that has any."""
+
+    def both(those: Sequence[Watcher], query: Tensor, key: Tensor, value: Tensor) -> None:
+        for one in those:
+            one(query, key, value)
+
+    return {module: partial(both, those) for module, those in zip(modules, watchers, strict=True) if those}
+
+
+def _stay(visual: Tensor, chosen: Selection) -> Stay:
+    """Text and the chosen visual entries; merged ones among them get new hidden states."""
+    mask = ~visual
+    mask[chosen.kept.to(mask.device)] = True
+    kept = mask.nonzero()[:, 0]
+    if chosen.features is None:
+        return Stay(kept)
+    return Stay(kept, visual[kept].nonzero()[:, 0], chosen.features)
+
+
+def _stays(kept: Mapping[int, Tensor], layer: int) -> Tensor | None:
+    """The positions that a layer sees, from those that stay from each stage on; None where it sees all."""
+    passed = [stage for stage in kept if stage <= layer]
+    return kept[max(passed)] if passed else None
