@@ -46,6 +46,24 @@ def column_means(queries: Tensor, keys: Tensor) -> Tensor:
     return column_sums(queries, keys) / queries.shape[1]
 
 
+def nonzero_share(queries: Tensor, keys: Tensor, threshold: float) -> Tensor:
+    """Share of the attention entries of the last W rows that reach `threshold` times their row's largest: [H_q].
+
+    Only entries that the causal order lets a row see are counted.
+    """
+    rows, length = queries.shape[1], keys.shape[1]
+    found, seen = torch.zeros(len(queries), device=keys.device), 0
+    for start in range(0, rows, BLOCK):
+        end = min(start + BLOCK, rows)
+        visible = length - rows + end
+        attention = row_attention(queries[:, start:end], keys[:, :visible])
+        allowed = torch.ones(attention.shape[1:], dtype=torch.bool, device=keys.device).tril(visible - (end - start))
+        dense = (attention >= threshold * attention.amax(-1, keepdim=True)) & allowed
+        found += dense.sum((1, 2))
+        seen += int(allowed.sum())
+    return found / seen
+
+
 def per_kv_head(scores: Tensor, kv_heads: int) -> Tensor:
     """Mean of query-head scores [H_q, ...] over the query heads that share a KV head: [H_kv, ...]."""
     means: Tensor = scores.unflatten(0, (kv_heads, -1)).mean(1)

@@ -9,30 +9,36 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from effivlm.methods._base import CachePart, LayerView, generator
+from effivlm.methods._base import LayerView, generator
+from effivlm.methods._layers import LayeredCache
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomKv(CachePart):
+class RandomKv(LayeredCache):
     """Keep K random entries of the prompt in every layer and KV head, each drawn on its own.
 
-    Baseline of kvpress (arXiv 2510.00636). `window_share` of K always goes to the last positions (EffiVLM-Bench,
-    arXiv 2506.00479, keeps a tenth).
+    Baseline of kvpress (arXiv 2510.00636). The last `window` entries or `window_share` of K always stay (EffiVLM-Bench,
+    arXiv 2506.00479, keeps a tenth). `head_shared` draws once for all heads of a layer. With `layer_budgets` it is the control
+    for how a method splits its total over layers.
 
     Differs from the paper: draws are seeded by sample, layer and head.
     """
 
     of: ClassVar[str] = "prompt entries"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}, "effivlm": {"window_share": 0.1}}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {},
+        "effivlm": {"window": 1, "window_share": 0.1},
+    }
 
-    window_share: float = 0.0
+    head_shared: bool = False
 
     def select(self, view: LayerView, budget: int, sample_id: str) -> Tensor:
-        window = max(1, int(self.window_share * budget)) if self.window_share else 0
+        window = self.protected(budget, view.length)
         early = view.length - window
         recent = torch.arange(early, view.length)
+        heads = [0] * len(view.keys) if self.head_shared else range(len(view.keys))
         rows = [
             torch.cat([torch.randperm(early, generator=rng)[: budget - window], recent]).sort().values
-            for rng in (generator(self.seed, sample_id, view.layer, head) for head in range(view.keys.shape[0]))
+            for rng in (generator(self.seed, sample_id, view.layer, head) for head in heads)
         ]
         return torch.stack(rows).to(view.keys.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from effivlm.methods._base import CachePart, LayerView
+from effivlm.methods._layers import check, exact
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +32,14 @@ class StreamingLlm(CachePart):
     sinks: int = 4
     recent_share: float = 0.0
 
+    def __post_init__(self) -> None:
+        check("sinks", self.sinks, 0)
+        check("recent_share", self.recent_share, 0, 1)
+
     def select(self, view: LayerView, budget: int, sample_id: str) -> Tensor:
-        sinks = budget - max(1, int(self.recent_share * budget)) if self.recent_share else min(self.sinks, budget - 1)
+        if self.recent_share:
+            sinks = budget - max(1, math.floor(exact(self.recent_share) * budget))
+        else:
+            sinks = min(self.sinks, budget - 1)
         kept = torch.cat([torch.arange(sinks), torch.arange(view.length - (budget - sinks), view.length)])
         return kept.to(view.keys.device).expand(view.keys.shape[0], -1)

@@ -1,0 +1,77 @@
+"""Folding evicted cache entries into the kept ones. Everything in float32, tile by tile of evicted entries."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from effivlm.caches import KeptLayer
+from effivlm.methods._attention import BLOCK
+from effivlm.methods._base import LayerView
+
+MERGES = ("none", "averaged", "pivotal", "weighted")
+SCOPES = ("all", "same_modality")
+
+
+def merged(view: LayerView, chosen: Tensor, merge: str, scope: str) -> KeptLayer:
+    """The entries `chosen` [H_kv, K] of a layer, each with what of the rest is most like it folded in.
+
+    An evicted entry goes to the kept one whose key has the highest cosine with its own, its value to the same place. A kept
+    x that gets n of them becomes the mean of x and them: as they are ("averaged"), each first averaged with x ("pivotal"), or
+    each times its cosine ("weighted", still divided by n + 1). With `scope` "same_modality" text goes to text and visual to
+    visual entries; what finds no partner is dropped. Kept entries that get nothing stay as they are, bit for bit.
+    """
+    heads, length, _ = view.keys.shape
+    gone = _complement(chosen, length)
+    keys, values = view.keys.float(), view.values.float()
+    kept_keys, kept_values = _rows(keys, chosen), _rows(values, chosen)
+    sorts = (view.visual[gone], view.visual[chosen]) if scope == "same_modality" else None
+    place, cosine = _nearest(_rows(keys, gone), kept_keys, sorts)
+    found = cosine > -torch.inf
+    counts = torch.zeros(heads, chosen.shape[1], device=keys.device).scatter_add(1, place, found.float())
+
+    def fold(kept: Tensor, evicted: Tensor, dtype: torch.dtype, original: Tensor) -> Tensor:
+        if merge == "pivotal":
+            evicted = (evicted + _rows(kept, place)) / 2
+        elif merge == "weighted":
+            evicted = evicted * cosine.masked_fill(~found, 0)[..., None]
+        total = kept.scatter_add(1, place[..., None].expand_as(evicted), evicted * found[..., None])
+        return torch.where(counts[..., None] > 0, (total / (counts[..., None] + 1)).to(dtype), original)
+
+    return KeptLayer(
+        fold(kept_keys, _rows(keys, gone), view.keys.dtype, _rows(view.keys, chosen)),
+        fold(kept_values, _rows(values, gone), view.values.dtype, _rows(view.values, chosen)),
+        indices=chosen,
+    )
+
+
+def _complement(chosen: Tensor, length: int) -> Tensor:
+    """Entries not in `chosen` [H, K], ascending [H, N - K]."""
+    there = torch.zeros(len(chosen), length, dtype=torch.bool, device=chosen.device).scatter(1, chosen, True)
+    return (~there).nonzero()[:, 1].reshape(len(chosen), -1)
+
+
+def _rows(entries: Tensor, at: Tensor) -> Tensor:
+    """Entries [H, N, D] at places [H, K]: [H, K, D]."""
+    return entries.gather(1, at[..., None].expand(-1, -1, entries.shape[-1]))
+
+
+def _nearest(evicted: Tensor, kept: Tensor, sorts: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+    """For every evicted key [H, E, D] the place of the most similar kept one [H, K, D] and their cosine, both [H, E].
+
+    With `sorts` ([H, E] and [H, K]) only kept ones of the same sort count; the cosine is -inf where there is none.
+    """
+    targets, places, cosines = normalize(kept, dim=-1).transpose(1, 2), [], []
+    for start in range(0, evicted.shape[1], BLOCK):
+        tile = slice(start, start + BLOCK)
+        similar = normalize(evicted[:, tile], dim=-1) @ targets
+        if sorts is not None:
+            similar = similar.masked_fill(sorts[0][:, tile, None] != sorts[1][:, None], -torch.inf)
+        cosine, place = similar.max(-1)
+        places.append(place)
+        cosines.append(cosine)
+    if not places:
+        nothing = evicted.new_zeros(evicted.shape[:2])
+        return nothing.long(), nothing
+    return torch.cat(places, 1), torch.cat(cosines, 1)

@@ -1,0 +1,75 @@
+"""Ada-KV: heads that look at many entries get more of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from effivlm.caches import KeptLayer
+from effivlm.methods._base import LayerView, best, gathered
+from effivlm.methods._budget import apportion
+from effivlm.methods._layers import check, check_choice, exact
+from effivlm.methods.snapkv import SnapKv
+
+FLOORS = ("convex", "lower_bound")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaKv(SnapKv):
+    """SnapKV's choice with a layer's budget shared out among its KV heads by their scores (arXiv 2407.11550).
+
+    Ranking the entries of all heads together gives every head a count; `alpha` of the way back to equal counts is the safeguard.
+    With `floor` "lower_bound" every head has that share of an equal count for certain and the rest is ranked together.
+
+    Differs from the paper:
+    - heads get whole numbers by largest remainder, so that they sum to heads * K; the released code rounds each;
+    - as in `snapkv`: one index set per KV head, and K is a share of the prompt;
+    - heads of different length are padded to the longest in memory; bytes are counted without the padding.
+    """
+
+    of: ClassVar[str] = "prompt entries"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}}
+
+    window: int = 32
+    alpha: float = 0.2
+    floor: str = "convex"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check("alpha", self.alpha, 0, 1)
+        check_choice("floor", self.floor, FLOORS)
+        if self.head_shared:
+            raise ValueError("head_shared True is not allowed: heads differ in how many entries they keep")
+        if self.merge != "none":
+            raise ValueError(f"merge {self.merge!r} is not allowed: heads of different length are not merged")
+
+    def layer(self, view: LayerView, budget: int, sample_id: str) -> KeptLayer:
+        window = self.protected(budget, view.length)
+        early = view.length - window
+        scores = self.ranked(view, early)
+        counts = self.shares(scores, budget - window)
+        recent = torch.arange(early, view.length, device=scores.device)
+        kept = [torch.cat([best(row, count), recent]) for row, count in zip(scores, counts, strict=True)]
+        lengths, longest = tuple(len(part) for part in kept), max(len(part) for part in kept)
+        chosen = torch.stack([torch.cat([part, part.new_zeros(longest - len(part))]) for part in kept])
+        whole = gathered(view, chosen)
+        return KeptLayer(whole.keys, whole.values, lengths if len(set(lengths)) > 1 else None, chosen)
+
+    def shares(self, scores: Tensor, equal: int) -> list[int]:
+        """How many entries each head keeps by its scores [H, n], `equal` on average."""
+        heads, early = scores.shape
+        total, alpha = heads * equal, exact(self.alpha)
+        if not total:
+            return [0] * heads
+        if self.floor == "lower_bound":
+            certain = best(scores, int(alpha * equal))
+            scores = scores.scatter(1, certain, torch.inf)
+        owners = best(scores.flatten(), total) // early
+        counts: list[int] = owners.bincount(minlength=heads).tolist()
+        if self.floor == "lower_bound":
+            return counts
+        return apportion([(1 - alpha) * count + alpha * equal for count in counts], total, high=early)

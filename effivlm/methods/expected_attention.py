@@ -1,0 +1,78 @@
+"""Expected attention: what queries yet to come would look at, if they are drawn like those of the prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from effivlm.methods._attention import per_kv_head
+from effivlm.methods._base import LayerView
+from effivlm.methods._layers import check
+from effivlm.methods._scored import ScoredCache
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpectedAttention(ScoredCache):
+    """Rank entries by the attention that a normal distribution of queries gives them on average (arXiv 2510.00636).
+
+    With mean m and covariance S of a query head's rows, an entry's weight is the softmax of m.k / sqrt(D) + k.S.k / 2D over all
+    entries but the first `sinks`, which always stay; weights are averaged over the query heads of a KV head and, after adding
+    `epsilon`, multiplied by the length of the entry's value.
+
+    Differs from the paper:
+    - mean and covariance are those of the prompt's last `horizon` rows after rotary embedding, where the paper turns the
+      statistics of all rows before it to the mean rotation of the next 512 positions: no rotary table is computed again here;
+    - the first `sinks` rows are left out of the statistics, as in the authors' code, only where others remain.
+    """
+
+    of: ClassVar[str] = "prompt entries"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}}
+
+    horizon: int = 512
+    sinks: int = 4
+    covariance: bool = True
+    value_norm: bool = True
+    epsilon: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check("horizon", self.horizon, 1)
+        check("sinks", self.sinks, 0)
+        check("epsilon", self.epsilon, 0)
+
+    def rows(self, visual: Tensor) -> int:
+        return max(super().rows(visual), self._counted(len(visual)))
+
+    def scores(self, view: LayerView, early: int) -> Tensor:
+        sinks = min(self.sinks, early)
+        keys, values = view.keys[:, sinks:].float(), view.values[:, sinks:early].float()
+        weights = self._logits(view, keys).softmax(-1)[..., : early - sinks]
+        scores = per_kv_head(weights, len(keys))
+        if self.value_norm:
+            scores = (scores + self.epsilon) * values.norm(dim=-1)
+        return torch.cat([scores.new_zeros(len(scores), sinks), scores], dim=-1)
+
+    def ranked(self, view: LayerView, early: int) -> Tensor:
+        scores = super().ranked(view, early).clone()
+        scores[:, : self.sinks] = torch.inf
+        return scores
+
+    def _counted(self, length: int) -> int:
+        """Rows whose queries stand for those to come."""
+        return min(self.horizon, max(1, length - self.sinks))
+
+    def _logits(self, view: LayerView, keys: Tensor) -> Tensor:
+        """Expected logits [H_q, n] of keys [H_kv, n, D], up to what all of them share."""
+        queries = view.queries[:, -self._counted(view.length) :].float()
+        _, count, dim = queries.shape
+        mean = queries.mean(1)
+        logits: Tensor = mean.unflatten(0, (len(keys), -1)) @ keys.transpose(1, 2) / dim**0.5
+        if self.covariance:
+            centred = queries - mean[:, None]
+            spread = (centred.transpose(1, 2) @ centred / count).unflatten(0, (len(keys), -1))
+            logits = logits + ((keys[:, None] @ spread) * keys[:, None]).sum(-1) / (2 * dim)
+        return logits.flatten(0, 1)

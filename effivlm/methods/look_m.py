@@ -1,0 +1,55 @@
+"""LOOK-M: text first, and what is evicted is merged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from effivlm.methods._base import LayerView
+from effivlm.methods._layers import check_choice
+from effivlm.methods.h2o import H2o
+
+PRIORS = ("add_max", "minus_1e4", "none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookM(H2o):
+    """H2O's choice with text ranked before images, and evicted entries merged into the most similar kept ones (2406.18139).
+
+    The arXiv paper's prior adds a head's largest score to every text entry ("add_max"); `merge` is its "pivotal", "averaged" or
+    "weighted" rule over all kept entries, or with `merge_scope` "same_modality" within text and within images.
+
+    Differs from the paper:
+    - the budget is exact: text beyond it goes too, where the released code keeps all text;
+    - K is half recent and half important, as the released ratios 0.1 and 0.1 are; a KV head has the mean of its query heads;
+    - averaged and weighted merge every evicted entry with its own partner; the released code mixes up the rows;
+    - nothing is evicted or merged while decoding;
+    - preset effivlm (arXiv 2506.00479) takes 10000 off images instead, with a tenth of K recent, at least one.
+    """
+
+    of: ClassVar[str] = "prompt entries"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {},
+        "effivlm": {"window": 1, "window_share": 0.1, "prior": "minus_1e4"},
+    }
+
+    window_share: float = 0.5
+    merge: str = "pivotal"
+    prior: str = "add_max"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("prior", self.prior, PRIORS)
+
+    def scores(self, view: LayerView, early: int) -> Tensor:
+        sums = super().scores(view, early)
+        if self.prior == "none" or not early:
+            return sums
+        visual = view.visual[:early]
+        if self.prior == "add_max":
+            return torch.where(visual, sums, sums + sums.amax(-1, keepdim=True))
+        return torch.where(visual, sums - 1e4, sums)
