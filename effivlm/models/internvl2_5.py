@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, ClassVar
 
+import torch
+from torch import Tensor
+
+from effivlm.hooks import Tower
 from effivlm.models._adapter import Adapter, Visual, grid
+from effivlm.models._tower import brought, capturing, feeding
 
 
 class InternVL(Adapter):
@@ -24,9 +29,21 @@ class InternVL(Adapter):
     def encode(self, inputs: Mapping[str, Any], looking: bool = False) -> Visual:
         if "pixel_values" not in inputs:
             return Visual((), ())
-        tiles = self.model.get_image_features(inputs["pixel_values"], return_dict=True).pooler_output
+        source = feeding(self.model.model.vision_tower, self.model.config.vision_feature_layer)
+        with capturing(source, looking, class_token=True) as shown:
+            tiles = self.model.get_image_features(inputs["pixel_values"], return_dict=True).pooler_output
         here = (inputs["input_ids"][0] == self.model.config.image_token_id).tolist()
         runs = [sum(1 for _ in run) for is_visual, run in groupby(here) if is_visual]
         features = tiles.flatten(0, 1).split(runs)
         side = math.isqrt(tiles.shape[1])
-        return Visual(features, tuple(grid(len(part) // tiles.shape[1], side, side, part.device) for part in features))
+        places = tuple(grid(len(part) // tiles.shape[1], side, side, part.device) for part in features)
+        return Visual(features, places, self._towers(shown, side, features) if looking else None)
+
+    def _towers(self, shown: Sequence[Tensor], side: int, features: Sequence[Tensor]) -> tuple[Tower, ...]:
+        """Means over the square of patches that the pixel shuffle puts into one token."""
+        patches = torch.stack(list(shown))
+        cell = math.isqrt(patches.shape[1]) // side
+        means = patches.unflatten(1, (side, cell, side, cell)).mean((2, 4)).flatten(0, 2)
+        parts = means.split([len(part) for part in features])
+        heads = self.model.config.vision_config.num_attention_heads
+        return tuple(brought(*pair, heads) for pair in zip(parts, features, strict=True))

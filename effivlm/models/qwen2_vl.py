@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
+from effivlm.hooks import Tower
 from effivlm.models._adapter import Adapter, Visual, grid
+from effivlm.models._tower import brought, capturing, feeding
 from effivlm.records import Sample
+
+_Seen = tuple[Tensor, Tensor, Tower | None]
 
 
 class Qwen2Vl(Adapter):
@@ -23,26 +28,34 @@ class Qwen2Vl(Adapter):
     }
 
     def encode(self, inputs: Mapping[str, Any], looking: bool = False) -> Visual:
-        config, kinds = self.model.config, inputs["input_ids"][0]
-        images = videos = ()
+        config, model = self.model.config, self.model
+        sources: dict[int, Iterator[_Seen]] = {}
         if "pixel_values" in inputs:
-            images = self.model.get_image_features(
-                inputs["pixel_values"], inputs["image_grid_thw"], return_dict=True
-            ).pooler_output
+            pixels, shapes = inputs["pixel_values"], inputs["image_grid_thw"]
+            sources[config.image_token_id] = self._seen(model.get_image_features, pixels, shapes, looking)
         if "pixel_values_videos" in inputs:
-            videos = self.model.get_video_features(
-                inputs["pixel_values_videos"], inputs["video_grid_thw"], return_dict=True
-            ).pooler_output
-        order = _order(kinds, config.image_token_id, config.video_token_id)
-        grids = [inputs.get(name, ()) for name in ("image_grid_thw", "video_grid_thw")]
-        encoded: list[list[Any]] = [
-            list(zip(part, shape, strict=True)) for part, shape in zip((images, videos), grids, strict=True)
-        ]
-        sources = {config.image_token_id: iter(encoded[0]), config.video_token_id: iter(encoded[1])}
-        merge = config.vision_config.spatial_merge_size
+            pixels, shapes = inputs["pixel_values_videos"], inputs["video_grid_thw"]
+            sources[config.video_token_id] = self._seen(model.get_video_features, pixels, shapes, looking)
+        order = _order(inputs["input_ids"][0], config.image_token_id, config.video_token_id)
         found = [next(sources[token]) for token in order]
-        places = (grid(int(t), int(h) // merge, int(w) // merge, self.device) for _, (t, h, w) in found)
-        return Visual(tuple(feature for feature, _ in found), tuple(places))
+        towers = tuple(tower for *_, tower in found if tower is not None)
+        return Visual(tuple(seen[0] for seen in found), tuple(seen[1] for seen in found), towers or None)
+
+    def _seen(self, run: Callable[..., Any], pixels: Tensor, shapes: Tensor, looking: bool) -> Iterator[_Seen]:
+        """Features, places and tower of each image or video, in the order of their pixels."""
+        merge = self.model.config.vision_config.spatial_merge_size
+        with capturing(feeding(self.model.model.visual, -1), looking) as shown:
+            features = run(pixels, shapes, return_dict=True).pooler_output
+        places = [grid(int(t), int(h) // merge, int(w) // merge, self.device) for t, h, w in shapes]
+        towers = self._towers(shown, features) if looking else [None] * len(features)
+        return iter(zip(features, places, towers, strict=True))
+
+    def _towers(self, shown: Sequence[Tensor], features: Sequence[Tensor]) -> Sequence[Tower | None]:
+        """Means over the patches that the merger puts into one token: the processor lets them follow each other."""
+        config = self.model.config.vision_config
+        means = torch.cat(list(shown)).unflatten(0, (-1, config.spatial_merge_size**2)).mean(1)
+        parts = means.split([len(feature) for feature in features])
+        return [brought(*pair, config.num_heads) for pair in zip(parts, features, strict=True)]
 
     def video_arguments(self, sample: Sample) -> dict[str, Any]:
         # the reference implementation (qwen-vl-utils) caps the pixels of a frame, and so do the published numbers
