@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from effivlm.caches import ForkedCache, PromptCache
 from effivlm.hooks import Tower, seams
-from effivlm.models._sources import ModelSource, verify
+from effivlm.models._shapes import build
+from effivlm.models._sources import RANDOM, ModelSource, verify
 from effivlm.models._torchvision import ensure_torchvision
 from effivlm.records import Sample
 
@@ -96,8 +97,10 @@ class Adapter(ABC):
         Raises:
             ValueError: the checkpoint is damaged or incomplete; names the folder and what is wrong.
         """
-        verify(source)
         ensure_torchvision()
+        if source.source.startswith(RANDOM):
+            return cls(*build(source.source.removeprefix(RANDOM), device, dtype), source, weights="random")
+        verify(source)
         import transformers
         from safetensors import SafetensorError
 

@@ -10,12 +10,15 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from effivlm.records import fingerprint
 from effivlm.registry import declared, names, unknown
 
 PACKAGE = "package:"
+RANDOM = "random:"
 SUMS = "SHA256SUMS"
+SHAPES = Path(__file__).parent / "shapes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,8 @@ class ModelSource:
     @property
     def identity(self) -> str:
         """A fingerprint of the checkpoint: configuration, file names and sizes, and safetensors headers (not all weights)."""
+        if self.source.startswith(RANDOM):
+            return fingerprint({"random": shape(self.source.removeprefix(RANDOM))})
         folder = Path(self.source)
         if not folder.is_dir():
             return fingerprint({"hub": self.source})
@@ -70,6 +75,24 @@ def verify(source: ModelSource) -> None:
             raise ValueError(f"model {source.name!r}: {file} is damaged or was changed: it does not match {SUMS}")
 
 
+def shapes() -> list[str]:
+    """Names of the real shapes that ship as configurations."""
+    return sorted(path.stem for path in SHAPES.glob("*.json"))
+
+
+@cache
+def shape(name: str) -> dict[str, Any]:
+    """One shape's facts: family, parameters, bytes of cache a token in bfloat16, configuration, processor.
+
+    Raises:
+        ValueError: there is no such shape; names all.
+    """
+    if name not in shapes():
+        raise ValueError(f"{unknown('shape', name, shapes())} (for {RANDOM}SHAPE)")
+    found: dict[str, Any] = json.loads((SHAPES / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
 def checkpoints() -> dict[str, tuple[str, str]]:
     """All named checkpoints: name -> (source, family)."""
     found: dict[str, tuple[str, str]] = {}
@@ -84,13 +107,17 @@ def checkpoints() -> dict[str, tuple[str, str]]:
 def resolve(value: str) -> ModelSource:
     """Turn a `--vlm-models` value into a checkpoint.
 
-    A named checkpoint; `name=FOLDER_OR_HUB_ID`; or a folder or hub id (its last part becomes the name).
+    A named checkpoint; `name=FOLDER_OR_HUB_ID`; a folder or hub id (its last part becomes the name); or `random:SHAPE`, real
+    sizes with random weights.
 
     Raises:
         ValueError: unknown name, missing folder, a folder without a usable config.json or safetensors file, an architecture
             that no family file loads, a hub id that is neither cached nor reachable.
     """
     known = checkpoints()
+    if value.startswith(RANDOM):
+        name = value.removeprefix(RANDOM)
+        return ModelSource(f"random_{name}", value, str(shape(name)["family"]))
     name, equals, source = value.partition("=")
     if not equals and value in known:
         return _found(value, *known[value])
