@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from effivlm.methods._attention import column_means, row_attention
-from effivlm.methods._base import LayerPart, Selection, Stage, best
+from effivlm.methods._base import Selection, Stage, best
+from effivlm.methods._stages import StagedPart
 
 
 @dataclass(frozen=True, kw_only=True)
-class FastV(LayerPart):
+class FastV(StagedPart):
     """On entry to decoder layer `layer`, keep the K visual tokens that the layer before it attended most (arXiv 2403.06764).
 
     The score is the mean over heads of the attention from the last prompt position; `query_rows="all"` averages over all
-    positions, as EffiVLM-Bench (arXiv 2506.00479) does. Text is never pruned.
+    positions, as EffiVLM-Bench (arXiv 2506.00479) does. Text is never pruned. Preset average makes keep the mean over all
+    layers, the first ones included, so that fewer tokens stay in the others; `budget_scope` "post" counts only those.
 
     Differs from the paper:
     - K is rounded half up over all images of the sample;
@@ -26,12 +28,19 @@ class FastV(LayerPart):
     """
 
     of: ClassVar[str] = "visual tokens"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}, "effivlm": {"query_rows": "all"}}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {},
+        "effivlm": {"query_rows": "all"},
+        "average": {"budget_scope": "average"},
+    }
+    scopes: ClassVar[tuple[str, ...]] = ("post", "average")
 
     layer: int = 2
     query_rows: str = "last"
+    budget_scope: str = "post"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.query_rows not in ("last", "all"):
             raise ValueError(f"query_rows {self.query_rows!r} is neither 'last' nor 'all'")
         if self.layer < 1:
@@ -43,6 +52,9 @@ class FastV(LayerPart):
         if self.layer >= depth:
             raise ValueError(f"layer {self.layer} does not exist: the decoder has layers 0 to {depth - 1}")
         return (self.layer,)
+
+    def shares(self, level: float) -> Sequence[float]:
+        return [level]
 
     def rows(self, visual: Tensor) -> int:
         return 1 if self.query_rows == "last" else len(visual)

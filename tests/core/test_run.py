@@ -78,8 +78,8 @@ def test_a_group_runs_the_tower_and_the_dense_prefill_once_per_sample(
 def test_every_cell_keeps_what_was_asked_within_a_token_per_layer(model: Adapter) -> None:
     for one in run_group(cells(), model, Settings(limit=9)):
         if one.status == "unsupported":
-            assert one.cell.method == "downsample"
-            assert "visual tokens; the budget allows" in one.reason
+            whole_images = one.cell.method == "downsample"
+            assert ("visual tokens; the budget allows" if whole_images else "see all of them") in one.reason
             continue
         assert one.status == "ok"
         counted = one.achieved
@@ -100,7 +100,7 @@ def test_every_cell_keeps_what_was_asked_within_a_token_per_layer(model: Adapter
 
 def test_dense_runs_first_even_when_nobody_asked_for_it(model: Adapter) -> None:
     outcomes = run_group(cells(methods=["fastv"], keeps=("0.05",)), model, Settings(limit=9))
-    assert [one.cell.method for one in outcomes] == ["dense", "fastv", "fastv"]
+    assert [one.cell.method for one in outcomes] == ["dense", "fastv", "fastv", "fastv"]
     assert all(answer.same_as_dense for answer in outcomes[0].answers)
     assert any(answer.same_as_dense is False for one in outcomes[1:] for answer in one.answers)
 
@@ -217,7 +217,9 @@ def test_a_checkpoint_loads_in_bfloat16_and_runs(model: Adapter) -> None:
     outcomes = run_group(cells(keeps=("0.30",)), loaded, Settings(limit=3, dtype="bfloat16"))
     assert loaded.dtype == torch.bfloat16
     assert {one.status for one in outcomes} <= {"ok", "unsupported"}
-    assert outcomes[0].achieved.kv_bytes == outcomes[0].achieved.kv_bytes_dense  # type: ignore[union-attr]
+    (dense,) = (one.achieved for one in outcomes if one.cell.method == "dense")
+    assert dense is not None
+    assert dense.kv_bytes == dense.kv_bytes_dense
 
 
 @pytest.mark.parametrize(
