@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effivlm import registry
+from effivlm.hooks import Tower
 from effivlm.methods._attention import column_means, column_sums, per_kv_head, pooled, row_attention
 from effivlm.methods._base import CachePart, ImageView, LayerView, Stage, VisualPart, best, generator
 from effivlm.methods._budget import apportion
@@ -207,7 +208,8 @@ def test_visual_methods_keep_exactly_the_budget_in_order(kind, values, seed, sha
     places, features = grids(shapes), []
     for number, place in enumerate(places):
         features.append(torch.randn(len(place), 5, generator=torch.Generator().manual_seed(seed + number)))
-    chosen = part.select([ImageView(*pair) for pair in zip(features, places, strict=True)], "s")
+    views = [ImageView(feature, place, tower(seed, place)) for feature, place in zip(features, places, strict=True)]
+    chosen = part.select(views, "s")
     total = sum(len(place) for place in places)
     real = sum(int((place[:, 0] >= 0).sum()) for place in places)
     assert sum(len(selection.kept) for selection in chosen) == min(keep.of(total), real)
@@ -216,6 +218,13 @@ def test_visual_methods_keep_exactly_the_budget_in_order(kind, values, seed, sha
         assert kept == sorted(set(kept))
         assert all(place[token, 0] >= 0 for token in kept), "a newline marker shows nothing"
         assert selection.features is None or len(selection.features) == len(kept)
+
+
+def tower(seed: int, places: torch.Tensor) -> Tower:
+    """What a tower of two heads might have shown; markers hold zeros."""
+    rng, real = torch.Generator().manual_seed(seed), places[:, :1] >= 0
+    received, single = (torch.rand(len(places), 2, generator=rng) * real).T
+    return Tower(received, single, torch.randn(len(places), 2, 4, generator=rng) * real[..., None])
 
 
 def grids(shapes: list[tuple[int, int, int, bool]]) -> list[torch.Tensor]:

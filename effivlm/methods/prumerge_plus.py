@@ -1,0 +1,62 @@
+"""PruMerge+: outliers of attention, and tokens sampled evenly over the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from effivlm.methods._base import best
+from effivlm.methods._per_image import others
+from effivlm.methods._prumerge import Merging
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruMergePlus(Merging):
+    """PruMerge+ (arXiv 2403.15388): keep outliers of attention and evenly spaced other tokens; merge neighbours into them.
+
+    Outliers lie above the third quartile by 1.5 interquartile ranges; where there are more than K, the highest stay.
+    Merging and the extra token are those of `prumerge_plain`.
+
+    Differs from the paper:
+    - K is given, where the paper takes about four times as many tokens as there are outliers;
+    - samples are the middles of equal parts of what is no outlier, where the paper steps from the first token in steps
+      that follow from the number of outliers;
+    - quartiles are those of all tokens of an image, after tiles and newlines were sorted out;
+    - all that `prumerge_plain` lists of scores, keys, merging and order;
+    - preset effivlm (arXiv 2506.00479) steps from the first token in steps of V / K and stops at K, so that the end of
+      the picture may go unsampled, and has no extra token; the mean of its counts over tiles is not reproduced.
+    """
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {},
+        "effivlm": {"extra": False, "spatial": "front_stride"},
+    }
+
+    spatial: str = "midquantile"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.spatial not in ("midquantile", "front_stride"):
+            raise ValueError(f"spatial {self.spatial!r} is neither 'midquantile' nor 'front_stride'")
+
+    def chosen(self, scores: Tensor, count: int) -> Tensor:
+        first = best(scores, min(count, outliers(scores)))
+        left, length = count - len(first), len(scores)
+        if not left:
+            return first
+        rest = others(first, length)
+        if self.spatial == "midquantile":
+            spread = rest[(2 * torch.arange(left, device=rest.device) + 1) * len(rest) // (2 * left)]
+        else:
+            spread = rest[rest % (length // count) == 0][:left]
+        return torch.cat([first, spread]).sort().values
+
+
+def outliers(scores: Tensor) -> int:
+    """How many scores [n] lie above the third quartile by more than 1.5 interquartile ranges."""
+    low, high = scores.quantile(0.25), scores.quantile(0.75)
+    return int((scores > high + 1.5 * (high - low)).sum())

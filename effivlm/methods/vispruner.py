@@ -1,0 +1,66 @@
+"""VisPruner: tokens that the vision tower attends, and a varied remainder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from effivlm.methods._base import Selection, best
+from effivlm.methods._per_image import PerImage, Seen
+from effivlm.methods._similar import closest, unit
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisPruner(PerImage):
+    """Keep the tokens most attended in the vision tower, and of the others a set without likenesses (arXiv 2412.01818).
+
+    A share `important` of K is kept by attention. The others, by falling attention, are dealt in turn to two halves, and the
+    `step` tokens of the first half most similar to one of the second are dropped; until K are left.
+
+    Differs from the paper:
+    - where the tower has no class token, the score is the attention a token gets from all tokens of its tile or frame;
+    - scores are those of the layer that feeds the projector, not of the second last, and similarity is that of projected
+      features, which the decoder gets, not of the tower's own (newlines never stay);
+    - an odd number of tokens is dealt with one more in the first half (the paper's code fails);
+    - where dropping `step` a round would take more than `rounds` rounds, each drops more, at most its first half (no
+      picture of the paper is that large).
+    """
+
+    looks: ClassVar[bool] = True
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}}
+
+    important: float = 0.5
+    step: int = 8
+    rounds: int = 64
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.important <= 1:
+            raise ValueError(f"important {self.important} is not a share of the kept tokens: it must lie in [0, 1]")
+        for name in ("step", "rounds"):
+            if (value := getattr(self, name)) < 1:
+                raise ValueError(f"{name} {value} must be 1 or more")
+
+    def choose(self, seen: Seen, budget: int) -> Selection:
+        scores = seen.shown.received
+        first = best(scores, math.floor(Fraction(str(self.important)) * budget))
+        order = scores.sort(descending=True, stable=True).indices[len(first) :]
+        spread = self._varied(seen.features, order, budget - len(first))
+        return Selection(torch.cat([first, spread]).sort().values)
+
+    def _varied(self, features: Tensor, order: Tensor, count: int) -> Tensor:
+        """`count` of the tokens numbered `order` by falling attention; what resembles another is dropped round by round."""
+        if not count:
+            return order[:0]
+        step = max(self.step, math.ceil((len(order) - count) / self.rounds))
+        tokens = unit(features)
+        while len(order) > count:
+            one, other = order[::2], order[1::2]
+            falling = closest(tokens[one], tokens[other])[0].sort(descending=True, stable=True).indices
+            order = torch.cat([one[falling[min(step, len(order) - count) :]], other])
+        return order
