@@ -1,0 +1,248 @@
+"""How the total of a cache method is split over layers, and how much of a layer's end always stays."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_methods import asked, attention64, view
+
+from effivlm.methods._attention import nonzero_share
+from effivlm.methods._base import CachePart, LayerView
+from effivlm.methods._budget import apportion
+from effivlm.methods._layers import mixed, pyramid, question_rows
+from effivlm.methods.adakv import AdaKv
+from effivlm.methods.expected_attention import ExpectedAttention
+from effivlm.methods.h2o import H2o
+from effivlm.methods.look_m import LookM
+from effivlm.methods.pyramidkv import PyramidKv
+from effivlm.methods.random_kv import RandomKv
+from effivlm.methods.snapkv import SnapKv
+from effivlm.methods.streaming_llm import StreamingLlm
+from effivlm.methods.tova import Tova
+from effivlm.methods.vl_cache import VlCache
+from effivlm.records import Budget
+
+KEEPS = st.fractions(min_value=Fraction(1, 100), max_value=Fraction(99, 100), max_denominator=100).map(Budget)
+KINDS = [SnapKv, PyramidKv, H2o, LookM, VlCache, AdaKv, Tova, ExpectedAttention, RandomKv]
+
+
+def views(method: CachePart, lengths: list[int], seed: int = 0) -> list[LayerView]:
+    """Layers of these lengths, the later ones with ever sharper attention."""
+    found = []
+    for layer, length in enumerate(lengths):
+        shown = view(seed + layer, length)
+        found.append(asked(replace(shown, queries=shown.queries * (0.2 + layer)), method))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("layers", "mean", "high", "expected"),
+    [(4, 10, 1000, [20, 13, 7, 0]), (3, 20, 1000, [39, 20, 1]), (4, 60, 90, [90, 70, 50, 30]), (1, 7, 9, [7])],
+)
+def test_pyramid_worked_examples(layers: int, mean: int, high: int, expected: list[int]) -> None:
+    line = pyramid(layers, Fraction(mean), Fraction(20), high)
+    assert sum(line) == layers * mean
+    assert apportion(line, layers * mean, high=high) == expected
+
+
+@pytest.mark.parametrize(
+    ("keep", "length", "layers", "expected"),
+    [("0.2", 90, 4, [28, 21, 15, 8]), ("0.2", 140, 3, [47, 28, 9]), (Fraction(68, 98), 98, 4, [98, 78, 58, 38])],
+)
+def test_pyramidkv_adds_its_window_to_the_worked_examples(keep, length, layers, expected) -> None:
+    method = PyramidKv(keep=Budget.parse(keep))
+    assert method.budgets(views(method, [length] * layers)) == expected
+
+
+def test_a_pyramid_without_slope_keeps_what_snapkv_keeps() -> None:
+    flat, plain = (kind(keep=Budget.parse("0.3"), window=8) for kind in (PyramidKv, SnapKv))
+    flat = replace(flat, beta=1.0)
+    shown = views(flat, [61, 61, 61])
+    ours, theirs = flat.compress(shown, "s"), plain.compress(shown, "s")
+    assert all(torch.equal(left.keys, right.keys) for left, right in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rule", ["pyramid", "density"])
+@settings(deadline=None, max_examples=12)
+@given(
+    seed=st.integers(0, 10**6),
+    lengths=st.one_of(
+        st.tuples(st.integers(2, 80), st.integers(1, 5)).map(lambda pair: [pair[0]] * pair[1]),
+        st.lists(st.integers(2, 80), min_size=1, max_size=5),
+    ),
+    keep=KEEPS,
+    mix=st.sampled_from([0.0, 0.3, 0.8, 1.0]),
+    window=st.sampled_from([{}, {"window": 3}, {"window": 1, "window_share": 0.29}, {"window_share": 1.0}]),
+    same=st.booleans(),
+)
+def test_layers_sum_to_the_total_exactly_whatever_the_rule(kind, rule, seed, lengths, keep, mix, window, same) -> None:
+    fields: dict[str, Any] = {"layer_budgets": rule, "uniform_share": mix, **window}
+    if not issubclass(kind, SnapKv):
+        fields["same_window"] = same
+    method = kind(keep=keep, **fields)
+    shown = views(method, lengths, seed)
+    budgets = method.budgets(shown)
+    assert sum(budgets) == sum(keep.of(length) for length in lengths)
+    assert all(1 <= budget <= length for budget, length in zip(budgets, lengths, strict=True))
+    if mix == 1:
+        assert budgets == [keep.of(length) for length in lengths]
+    for layer, budget in zip(method.compress(shown, "s"), budgets, strict=True):
+        assert layer.kept == budget
+        assert layer.indices is not None
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10**6), st.integers(2, 60), st.integers(1, 20), st.sampled_from([0.001, 0.01, 0.3, 1.0]))
+def test_density_is_the_share_of_entries_near_their_rows_largest(seed, length, rows, threshold) -> None:
+    rows = min(rows, length)
+    shown = view(seed, length, rows=rows)
+    attention, found = attention64(shown), []
+    for head in attention:
+        dense = sum(int((row >= threshold * row.max()).sum()) for row in head)
+        found.append(dense / sum(length - rows + row + 1 for row in range(rows)))
+    ours = nonzero_share(shown.queries, shown.keys, threshold)
+    torch.testing.assert_close(ours.double(), torch.tensor(found).double(), rtol=0, atol=1.01 / rows / length)
+    assert (nonzero_share(shown.queries, shown.keys, 0.0) == 1).all(), "with no threshold all count, later ones never"
+
+
+def test_density_worked_example_leaves_out_what_is_under_a_hundredth_of_the_largest() -> None:
+    row = torch.tensor([0.5, 0.3, 0.196, 0.004])
+    queries, keys = (row.log() * 2)[None, None], torch.eye(4)[None]
+    assert nonzero_share(queries, keys, 0.01).tolist() == [0.75]
+    assert nonzero_share(queries, keys, 1.0).tolist() == [0.25]
+
+
+def test_density_does_not_depend_on_the_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = view(3, 50)
+    whole = nonzero_share(shown.queries, shown.keys, 0.01)
+    monkeypatch.setattr("effivlm.methods._attention.BLOCK", 7)
+    torch.testing.assert_close(nonzero_share(shown.queries, shown.keys, 0.01), whole)
+
+
+def test_hybrid_worked_example_splits_four_fifths_evenly() -> None:
+    assert mixed([Fraction(3, 10), Fraction(1, 10)], Fraction(0)) == [Fraction(3, 4), Fraction(1, 4)]
+    assert mixed([Fraction(3, 10), Fraction(1, 10)], Fraction(4, 5)) == [Fraction(11, 20), Fraction(9, 20)]
+    assert VlCache.presets["hybrid"] == {"uniform_share": 0.8}
+
+
+def test_denser_layers_get_more_and_less_so_in_a_mix() -> None:
+    keep = Budget.parse("0.2")
+    pure, hybrid = VlCache(keep=keep), VlCache(keep=keep, uniform_share=0.8)
+    shown = views(pure, [80] * 4)
+    densities = [
+        float(nonzero_share(one.queries[:, -question_rows(one.visual) :], one.keys, 0.01).mean()) for one in shown
+    ]
+    assert densities == sorted(densities, reverse=True)
+    budgets = pure.budgets(shown)
+    assert budgets == sorted(budgets, reverse=True)
+    spread = lambda method: max(method.budgets(shown)) - min(method.budgets(shown))  # noqa: E731
+    assert spread(pure) > spread(hybrid) > 0
+    assert all(budget >= 2 for budget in budgets)
+
+
+def test_equal_layers_get_equal_budgets_by_density() -> None:
+    method = VlCache(keep=Budget.parse("0.2"))
+    shown = views(method, [70])[0]
+    assert method.budgets([shown] * 3) == [14] * 3
+
+
+def test_no_layer_falls_under_the_density_floor() -> None:
+    method = VlCache(keep=Budget.parse("0.2"), density_floor=0.15)
+    assert min(method.budgets(views(method, [80] * 4))) == 12
+    small = VlCache(keep=Budget.parse("0.05"), density_floor=0.15)
+    assert min(small.budgets(views(small, [80] * 4))) == 2, "a floor above the budget gives way"
+
+
+def test_pyramids_fall_from_layer_to_layer() -> None:
+    for kind in KINDS:
+        method = kind(keep=Budget.parse("0.3"), layer_budgets="pyramid")
+        budgets = method.budgets(views(method, [90] * 5))
+        assert all(low <= high for high, low in pairwise(budgets))
+        assert budgets[0] > budgets[-1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "budget", "expected"),
+    [
+        ({"window": 3}, 10, 3),
+        ({"window": 3}, 2, 2),
+        ({"window_share": 0.5}, 7, 3),
+        ({"window_share": 0.29}, 100, 29),
+        ({"window": 1, "window_share": 0.1}, 5, 1),
+        ({"window": 1, "window_share": 0.1}, 30, 3),
+        ({"window_share": 0.1}, 5, 0),
+    ],
+)
+def test_the_end_that_stays_is_a_number_or_a_share_and_never_more_than_the_budget(fields, budget, expected) -> None:
+    assert Tova(**fields).held(budget, 200) == expected
+
+
+@pytest.mark.parametrize(("budget", "window"), [(1, 1), (2, 1), (9, 8), (33, 32), (100, 32)])
+def test_an_observation_window_leaves_room_for_what_it_saw(budget: int, window: int) -> None:
+    assert SnapKv().held(budget, 200) == window
+
+
+def test_a_window_share_is_one_of_the_layer_or_of_the_prompt() -> None:
+    keep = Budget.parse("0.5")
+    own, same = (VlCache(keep=keep, window_share=0.2, same_window=same) for same in (False, True))
+    assert [own.protected(budget, 100) for budget in (20, 80)] == [4, 16]
+    assert [same.protected(budget, 100) for budget in (20, 80)] == [10, 10]
+
+
+def test_the_question_is_what_follows_the_last_image() -> None:
+    marks = torch.zeros(100, dtype=torch.bool)
+    assert question_rows(marks) == 32
+    assert question_rows(marks[:9]) == 9
+    marks[[5, 90]] = True
+    assert question_rows(marks) == 9
+    marks[99] = True
+    assert question_rows(marks) == 32
+
+
+@pytest.mark.parametrize("keep", ["0.1", "0.5"])
+def test_presets_of_the_benchmark_keep_a_tenth_at_the_end(keep: str) -> None:
+    for kind in (SnapKv, PyramidKv, H2o, LookM, VlCache, RandomKv):
+        method = kind(keep=Budget.parse(keep), **kind.presets["effivlm"])
+        assert method.protected(method.keep.of(200), 200) == method.keep.of(200) // 10
+    assert StreamingLlm(keep=Budget.parse(keep), recent_share=0.29).select(view(0, 200), 100, "s")[0, 71] == 171
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: H2o(window=-1), "window -1 must be at least 0"),
+        (lambda: H2o(window_share=1.5), "window_share 1.5 must be between 0 and 1"),
+        (lambda: Tova(layer_budgets="cone"), "layer_budgets 'cone' is not one of uniform, pyramid, density"),
+        (lambda: Tova(uniform_share=-0.1), "uniform_share -0.1 must be between 0 and 1"),
+        (lambda: PyramidKv(beta=0.5), "beta 0.5 must be at least 1"),
+        (lambda: VlCache(density_threshold=2), "density_threshold 2 must be between 0 and 1"),
+        (lambda: VlCache(density_floor=-1), "density_floor -1 must be between 0 and 1"),
+        (lambda: H2o(kernel=2), "kernel 2 must be odd"),
+        (lambda: H2o(pool="sum"), "pool 'sum' is not one of avg, max"),
+        (lambda: LookM(merge="mean"), "merge 'mean' is not one of none, averaged, pivotal, weighted"),
+        (lambda: LookM(merge_scope="text"), "merge_scope 'text' is not one of all, same_modality"),
+        (lambda: LookM(prior="max"), "prior 'max' is not one of add_max, minus_1e4, none"),
+        (lambda: SnapKv(window=0), "window 0 must be 1 or more"),
+        (lambda: SnapKv(same_window=False), "same_window False is not allowed"),
+        (lambda: AdaKv(alpha=1.2), "alpha 1.2 must be between 0 and 1"),
+        (lambda: AdaKv(floor="hard"), "floor 'hard' is not one of convex, lower_bound"),
+        (lambda: AdaKv(head_shared=True), "head_shared True is not allowed"),
+        (lambda: AdaKv(merge="pivotal"), "merge 'pivotal' is not allowed"),
+        (lambda: ExpectedAttention(horizon=0), "horizon 0 must be at least 1"),
+        (lambda: ExpectedAttention(sinks=-1), "sinks -1 must be at least 0"),
+        (lambda: ExpectedAttention(epsilon=-1.0), "epsilon -1 must be at least 0"),
+        (lambda: StreamingLlm(sinks=-1), "sinks -1 must be at least 0"),
+        (lambda: StreamingLlm(recent_share=2), "recent_share 2 must be between 0 and 1"),
+    ],
+)
+def test_impossible_fields_are_refused_with_their_value_and_what_is_allowed(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
