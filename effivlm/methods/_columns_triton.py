@@ -14,18 +14,18 @@ LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _lse_kernel(
-    q_ptr: Any,
-    k_ptr: Any,
-    out_ptr: Any,
-    length: Any,
-    scale: Any,
+def _lse_kernel(  # type: ignore[no-untyped-def]  # the compiler reads annotations, and knows only its own
+    q_ptr,
+    k_ptr,
+    out_ptr,
+    length,
+    scale,
     GROUP: tl.constexpr,
     DIM: tl.constexpr,
     PADDED: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
-) -> None:
+):
     head, block = tl.program_id(1), tl.program_id(0)
     rows, dims, cols = block * ROWS + tl.arange(0, ROWS), tl.arange(0, PADDED), tl.arange(0, COLUMNS)
     q_at = q_ptr + head.to(tl.int64) * length * DIM + rows[:, None] * DIM + dims[None, :]
@@ -46,19 +46,19 @@ def _lse_kernel(
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _sums_kernel(
-    q_ptr: Any,
-    k_ptr: Any,
-    lse_ptr: Any,
-    out_ptr: Any,
-    length: Any,
-    scale: Any,
+def _sums_kernel(  # type: ignore[no-untyped-def]  # as above
+    q_ptr,
+    k_ptr,
+    lse_ptr,
+    out_ptr,
+    length,
+    scale,
     GROUP: tl.constexpr,
     DIM: tl.constexpr,
     PADDED: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
-) -> None:
+):
     head, block = tl.program_id(1), tl.program_id(0)
     keys, dims, steps = block * COLUMNS + tl.arange(0, COLUMNS), tl.arange(0, PADDED), tl.arange(0, ROWS)
     k_at = k_ptr + (head // GROUP).to(tl.int64) * length * DIM + keys[None, :] * DIM + dims[:, None]
