@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from effivlm.rolling import Rolling, RollingSegment
+
 
 class PromptCache:
     """What one prefill leaves: keys and values [1, H_kv, N_l, D] of every layer; lengths may differ after layer-k pruning."""
@@ -34,12 +36,20 @@ class KeptLayer:
     """One layer of one compressed cache: keys and values [H_kv, K, D]; `lengths` per head where they differ (rest is padding).
 
     `indices` [H_kv, K] are the places of its entries in the layer it came from; None where all stayed, or nobody noted them.
+    `rolling` says which entry goes for every new one, in the order of the entries; None: decoding adds to them.
     """
 
     keys: Tensor
     values: Tensor
     lengths: tuple[int, ...] | None = None
     indices: Tensor | None = None
+    rolling: Rolling | None = None
+
+    def __post_init__(self) -> None:
+        if self.rolling is not None and self.lengths is not None:
+            raise ValueError(
+                "a layer whose heads differ in length cannot roll: every head needs a slot for each new entry"
+            )
 
     @property
     def kept(self) -> float:
@@ -76,6 +86,14 @@ class _Segment:
             query, keys, values, attn_mask=mask, scale=scaling, enable_gqa=heads != keys.shape[1]
         )
 
+    def only(self, at: Tensor, rows: Tensor) -> _Segment:
+        """The rows `at` of this segment, which are now `rows` of the batch."""
+        valid = None if self.valid is None else self.valid[at]
+        return _Segment(rows, self.keys[at], self.values[at], self.length, valid)
+
+    def rewind(self) -> None:
+        """New entries are written over, so that nothing has to be put back."""
+
     def mask(self, queries: int, filled: int) -> Tensor | None:
         """None for plain decoding; else [R, H_kv, queries, filled + queries], True where attention may look."""
         if queries == 1 and self.valid is None:
@@ -93,7 +111,9 @@ class ForkedLayer:
     """One layer of a decoding batch. It takes the new keys and values and answers attention for all its rows."""
 
     def __init__(self, layers: Sequence[KeptLayer], room: int) -> None:
-        self.segments = [_segment(rows, [layers[row] for row in rows], room) for rows in _alike(layers)]
+        self.segments: list[_Segment | RollingSegment] = [
+            _segment(rows, [layers[row] for row in rows], room) for rows in _alike(layers)
+        ]
         self.filled = 0
         self._new: tuple[Tensor, Tensor] | None = None
 
@@ -117,14 +137,13 @@ class ForkedLayer:
     def select(self, rows: Tensor) -> None:
         """Keep only `rows` of the batch (ascending), in that order."""
         place = {int(row): index for index, row in enumerate(rows)}
-        kept = []
+        kept: list[_Segment | RollingSegment] = []
         for part in self.segments:
             stay = [index for index, row in enumerate(part.rows.tolist()) if row in place]
             if stay:
                 at = torch.tensor(stay, device=part.rows.device)
                 renamed = torch.tensor([place[int(part.rows[index])] for index in stay], device=part.rows.device)
-                valid = None if part.valid is None else part.valid[at]
-                kept.append(_Segment(renamed, part.keys[at], part.values[at], part.length, valid))
+                kept.append(part.only(at, renamed))
         self.segments = kept
 
 
@@ -154,18 +173,24 @@ class ForkedCache:
         """Forget the new entries, so that the same steps can be taken again."""
         for layer in self.layers:
             layer.filled = 0
+            for part in layer.segments:
+                part.rewind()
 
 
 def _alike(layers: Sequence[KeptLayer]) -> list[list[int]]:
-    """Row numbers grouped by physical length and by whether heads differ."""
-    groups: dict[tuple[int, bool], list[int]] = {}
+    """Row numbers grouped by physical length, by whether heads differ, and by how they roll."""
+    groups: dict[tuple[Any, ...], list[int]] = {}
     for row, layer in enumerate(layers):
-        groups.setdefault((layer.keys.shape[-2], layer.lengths is not None), []).append(row)
+        sort = layer.rolling and layer.rolling.sort
+        groups.setdefault((layer.keys.shape[-2], layer.lengths is not None, sort), []).append(row)
     return list(groups.values())
 
 
-def _segment(rows: list[int], layers: Sequence[KeptLayer], room: int) -> _Segment:
+def _segment(rows: list[int], layers: Sequence[KeptLayer], room: int) -> _Segment | RollingSegment:
     first = layers[0]
+    rolling = [(layer.keys, layer.values, layer.rolling) for layer in layers if layer.rolling is not None]
+    if rolling:
+        return RollingSegment(torch.tensor(rows, device=first.keys.device), rolling)
     heads, length, dim = first.keys.shape
     keys = first.keys.new_zeros(len(rows), heads, length + room, dim)
     values = first.values.new_zeros(len(rows), heads, length + room, first.values.shape[-1])

@@ -31,17 +31,17 @@ def merged(view: LayerView, chosen: Tensor, merge: str, scope: str) -> KeptLayer
     found = cosine > -torch.inf
     counts = torch.zeros(heads, chosen.shape[1], device=keys.device).scatter_add(1, place, found.float())
 
-    def fold(kept: Tensor, evicted: Tensor, dtype: torch.dtype, original: Tensor) -> Tensor:
+    def fold(kept: Tensor, evicted: Tensor) -> Tensor:
         if merge == "pivotal":
             evicted = (evicted + _rows(kept, place)) / 2
         elif merge == "weighted":
             evicted = evicted * cosine.masked_fill(~found, 0)[..., None]
         total = kept.scatter_add(1, place[..., None].expand_as(evicted), evicted * found[..., None])
-        return torch.where(counts[..., None] > 0, (total / (counts[..., None] + 1)).to(dtype), original)
+        return total / (counts[..., None] + 1)
 
     return KeptLayer(
-        fold(kept_keys, _rows(keys, gone), view.keys.dtype, _rows(view.keys, chosen)),
-        fold(kept_values, _rows(values, gone), view.values.dtype, _rows(view.values, chosen)),
+        fold(kept_keys, _rows(keys, gone)).to(view.keys.dtype),
+        fold(kept_values, _rows(values, gone)).to(view.values.dtype),
         indices=chosen,
     )
 

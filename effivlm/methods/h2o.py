@@ -3,37 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from torch import Tensor
 
+from effivlm.caches import KeptLayer
 from effivlm.methods._attention import per_kv_head
 from effivlm.methods._base import LayerView
 from effivlm.methods._scored import ScoredCache
+from effivlm.rolling import Rolling
 
 
 @dataclass(frozen=True, kw_only=True)
 class H2o(ScoredCache):
     """Keep the most recent entries and those that got most attention from all rows of the prompt (arXiv 2306.14048).
 
-    Half of the budget is recent, half heavy; heavy gets the odd one. The sums favour early entries, which more rows see.
+    Half of the budget is recent, half heavy; heavy gets the odd one. The sums favour early entries, which more rows see. With
+    `evict_decode` the cache keeps its size: after every generated token the entry that got least goes, never a recent one.
 
     Differs from the paper:
     - sums are reduced over the query heads of a KV head, so that the cache stays as small as the model's own;
-    - nothing is evicted while decoding: the budget is one of the prompt;
-    - preset effivlm (arXiv 2506.00479) turns halves into a tenth recent, at least one, and nine tenths heavy.
+    - the prompt is seen whole and cut once at its end; K is a share of it;
+    - preset effivlm (arXiv 2506.00479) turns halves into a tenth recent, at least one, and nine tenths heavy, and evicts nothing
+      while decoding.
     """
 
     of: ClassVar[str] = "prompt entries"
     columns: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {},
-        "effivlm": {"window": 1, "window_share": 0.1},
+        "effivlm": {"window": 1, "window_share": 0.1, "evict_decode": False},
     }
 
     window_share: float = 0.5
+    evict_decode: bool = True
 
     def scores(self, view: LayerView, early: int) -> Tensor:
         assert view.received is not None
         return per_kv_head(view.received[:, :early], len(view.keys))
+
+    def layer(self, view: LayerView, budget: int, sample_id: str) -> KeptLayer:
+        kept = super().layer(view, budget, sample_id)
+        if not self.evict_decode:
+            return kept
+        assert view.received is not None
+        assert kept.indices is not None
+        scores = per_kv_head(view.received, len(view.keys)).gather(1, kept.indices)
+        recent = self.protected(budget, view.length)
+        return replace(kept, rolling=Rolling(recent=recent, scores=scores, shared=self.head_shared))

@@ -27,7 +27,7 @@ class LookM(H2o):
     - the budget is exact: text beyond it goes too, where the released code keeps all text;
     - K is half recent and half important, as the released ratios 0.1 and 0.1 are; a KV head has the mean of its query heads;
     - averaged and weighted merge every evicted entry with its own partner; the released code mixes up the rows;
-    - nothing is evicted or merged while decoding;
+    - nothing is merged while decoding, and nothing evicted unless `evict_decode`, which the paper does not mention;
     - preset effivlm (arXiv 2506.00479) takes 10000 off images instead, with a tenth of K recent, at least one.
     """
 
@@ -38,6 +38,7 @@ class LookM(H2o):
     }
 
     window_share: float = 0.5
+    evict_decode: bool = False
     merge: str = "pivotal"
     prior: str = "add_max"
 

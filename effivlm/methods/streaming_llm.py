@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from effivlm.caches import KeptLayer
 from effivlm.methods._base import CachePart, LayerView
 from effivlm.methods._layers import check, exact
+from effivlm.rolling import Rolling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,27 +21,39 @@ class StreamingLlm(CachePart):
     """Keep `sinks` entries at the start, where attention pools, and the K - sinks most recent ones (arXiv 2309.17453).
 
     `recent_share` > 0 turns the budget round, as EffiVLM-Bench (arXiv 2506.00479) does: that share of K is recent, all the
-    rest sinks.
+    rest sinks. With `evict_decode` the cache keeps its size: for every generated token the oldest entry but the sinks goes.
 
     Differs from the paper:
     - keys keep the rotary angles of their position in the prompt instead of their slot in the cache;
-    - nothing is evicted while decoding: the budget is one of the prompt.
+    - the prompt is seen whole and cut once at its end; K is a share of it;
+    - preset effivlm evicts nothing while decoding.
     """
 
     of: ClassVar[str] = "prompt entries"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}, "effivlm": {"recent_share": 0.1}}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {},
+        "effivlm": {"recent_share": 0.1, "evict_decode": False},
+    }
 
     sinks: int = 4
     recent_share: float = 0.0
+    evict_decode: bool = True
 
     def __post_init__(self) -> None:
         check("sinks", self.sinks, 0)
         check("recent_share", self.recent_share, 0, 1)
 
     def select(self, view: LayerView, budget: int, sample_id: str) -> Tensor:
-        if self.recent_share:
-            sinks = budget - max(1, math.floor(exact(self.recent_share) * budget))
-        else:
-            sinks = min(self.sinks, budget - 1)
+        sinks = self._sinks(budget)
         kept = torch.cat([torch.arange(sinks), torch.arange(view.length - (budget - sinks), view.length)])
         return kept.to(view.keys.device).expand(view.keys.shape[0], -1)
+
+    def layer(self, view: LayerView, budget: int, sample_id: str) -> KeptLayer:
+        kept = super().layer(view, budget, sample_id)
+        return replace(kept, rolling=Rolling(sinks=self._sinks(budget))) if self.evict_decode else kept
+
+    def _sinks(self, budget: int) -> int:
+        """Entries at the start that stay; at least one recent entry stays beside them."""
+        if self.recent_share:
+            return budget - max(1, math.floor(exact(self.recent_share) * budget))
+        return min(self.sinks, budget - 1)

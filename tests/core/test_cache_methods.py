@@ -314,8 +314,8 @@ def test_decoding_on_every_compressed_cache_equals_a_masked_full_forward(model: 
     assert len(names) >= 10
     for name in names:
         method: Any = registry.load("methods", name)(keep=Budget.parse("0.3"))
-        if getattr(method, "merge", "none") != "none":
-            method = replace(method, merge="none")
+        plain = {"merge": "none", "evict_decode": False}
+        method = replace(method, **{name: value for name, value in plain.items() if hasattr(method, name)})
         with model.seams():
             tree = Tree(model, sample(form), [method])
             leaf, prompt = tree.leaf(method), tree.prefilled((None, None, None)).prompt
