@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from torch import Tensor, nn
 
 from effivlm.caches import PromptCache
-from effivlm.hooks import Entering, Stay, Watcher, pruning, watching
-from effivlm.methods._attention import column_sums
+from effivlm.hooks import Entering, LseWatcher, Stay, Watcher, pruning, watching
 from effivlm.methods._base import CachePart, LayerPart, LayerView, Selection, Stage
+from effivlm.methods._columns import received
 from effivlm.models._adapter import Adapter, Prompt
+
+Look = Callable[[Tensor, Tensor, Tensor, Tensor | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +44,25 @@ def prefilled(
     queries: dict[int, Tensor] = {}
     sums: dict[int, Tensor] = {}
 
-    def look(number: int, query: Tensor, key: Tensor, value: Tensor) -> None:
+    def look(number: int, query: Tensor, key: Tensor, value: Tensor, lse: Tensor | None) -> None:
         queries[number] = _last(query, rows).clone()
         if columns:
-            sums[number] = column_sums(query[0], key[0])
+            sums[number] = received(query[0], key[0], None if lse is None else lse[0])
 
     attentions: list[nn.Module] = [block.self_attn for block in model.layers]  # type: ignore[misc]
-    watchers: list[list[Watcher]] = [
+    watchers: list[list[Look]] = [
         [partial(look, number)] if rows or columns else [] for number in range(len(attentions))
     ]
     cache, kept = PromptCache(), dict[int, Tensor]()
     if layer is None:
-        with watching(_joined(attentions, watchers)):
+        with watching(_joined(attentions, watchers, columns)):
             logits = model.prefill(prompt, cache)
     else:
         choices = _Choices(layer, prompt, len(attentions), sample_id)
         for at in choices.stages:
             watchers[at - 1].append(partial(choices.look, at - 1))
         chosen = {at: partial(choices.choose, place) for place, at in enumerate(choices.stages)}
-        with watching(_joined(attentions, watchers)), pruning(model.layers, chosen) as kept:
+        with watching(_joined(attentions, watchers, columns)), pruning(model.layers, chosen) as kept:
             logits = model.prefill(prompt, cache)
     stays = tuple(_stays(kept, number) for number in range(len(attentions)))
     views = []
@@ -89,7 +91,7 @@ class _Choices:
         self.budgets = self.part.budgets(int(self.marks.sum()), self.depth)
         self.rows = self.part.rows(self.marks)
 
-    def look(self, number: int, query: Tensor, key: Tensor, value: Tensor) -> None:
+    def look(self, number: int, query: Tensor, key: Tensor, value: Tensor, lse: Tensor | None) -> None:
         self.before[number] = (_last(query, self.rows), key[0], value[0])
 
     def choose(self, place: int, entering: Entering) -> Stay:
@@ -115,14 +117,17 @@ def _last(query: Tensor, rows: int) -> Tensor:
     return query[0, :, max(0, query.shape[2] - rows) :]
 
 
-def _joined(modules: Sequence[nn.Module], watchers: Sequence[Sequence[Watcher]]) -> dict[nn.Module, Watcher]:
-    """One watcher for each module that has any."""
+def _joined(
+    modules: Sequence[nn.Module], watchers: Sequence[Sequence[Look]], columns: bool
+) -> dict[nn.Module, Watcher | LseWatcher]:
+    """One watcher for each module that has any; with `columns` it asks for the log-sum-exp."""
 
-    def both(those: Sequence[Watcher], query: Tensor, key: Tensor, value: Tensor) -> None:
+    def all_of(those: Sequence[Look], query: Tensor, key: Tensor, value: Tensor, lse: Tensor | None = None) -> None:
         for one in those:
-            one(query, key, value)
+            one(query, key, value, lse)
 
-    return {module: partial(both, those) for module, those in zip(modules, watchers, strict=True) if those}
+    joined = {module: partial(all_of, those) for module, those in zip(modules, watchers, strict=True) if those}
+    return {module: LseWatcher(one) if columns else one for module, one in joined.items()}
 
 
 def _stay(visual: Tensor, chosen: Selection) -> Stay:
