@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
 
+from effivlm import steps
 from effivlm.models._sources import ModelSource, resolve
 from effivlm.records import PARTS, Budget, Cell, Settings
-from effivlm.registry import check, declared, names
+from effivlm.registry import check, names
 
 _T = TypeVar("_T")
 
@@ -85,7 +86,7 @@ def build(asked: Asked) -> Plan:
         share=asked.share,
     )
     budgets = _unique(_budget(text).label for text in asked.budgets or DEFAULT_BUDGETS)
-    methods = _unique(_method(text) for text in asked.methods or _all("methods"))
+    methods = _unique(steps.asked(text) for text in asked.methods or _all("methods"))
     tasks = _unique(check("tasks", text) for text in asked.tasks or (DEFAULT_TASK,))
     sources = _sources(asked.models or (DEFAULT_MODEL,))
     cells = [cell for model in sources for task in tasks for cell in _column(model, task, methods, budgets)]
@@ -94,25 +95,12 @@ def build(asked: Asked) -> Plan:
 
 def _column(model: str, task: str, methods: Sequence[tuple[str, str]], budgets: Sequence[str]) -> Iterable[Cell]:
     """The cells of one (model, task): methods without a budget once, and first: the others are compared with them."""
-    free = [pair for pair in methods if not _budgeted(pair[0])]
+    free = [pair for pair in methods if not steps.budgeted(pair[0])]
     for method, preset in free:
         yield Cell(model, method, preset, "1.00", task)
     for method, preset in methods:
         if (method, preset) not in free:
             yield from (Cell(model, method, preset, keep, task) for keep in budgets)
-
-
-def _budgeted(method: str) -> bool:
-    return bool(declared("methods", method).get("budgeted", True))
-
-
-def _method(text: str) -> tuple[str, str]:
-    name, at, preset = text.partition("@")
-    facts = declared("methods", check("methods", name))
-    presets = list(facts.get("presets", {})) or ["paper"]
-    if at and preset not in presets:
-        raise ValueError(f"unknown preset {preset!r} of method {name!r}. Choose from: {', '.join(presets)}")
-    return name, preset or facts.get("default_preset", presets[0])
 
 
 def _sources(values: Iterable[str]) -> dict[str, ModelSource]:

@@ -32,7 +32,7 @@ BENCH = "effivlm-bench"
 ARGUMENT = "cell"
 LISTS = {
     "models": f"checkpoint, NAME=FOLDER_OR_HUB_ID, folder or hub id (default: {_matrix.DEFAULT_MODEL})",
-    "methods": "method, or METHOD@PRESET (default: all)",
+    "methods": "method, METHOD@PRESET, or several in a row such as fastv:0.40+snapkv (default: all)",
     "budgets": f"fraction that stays, in (0, 1] (default: {' '.join(_matrix.DEFAULT_BUDGETS)})",
     "tasks": f"task (default: {_matrix.DEFAULT_TASK})",
 }

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 SCHEMA = 1
 STATUSES = ("ok", "failed", "unsupported", "interrupted")
 PARTS = ("quality", "ttft", "decode")
+SEAMS = ("image", "vision", "layer", "cache")
+"""Where methods reach into the run of a sample, in its order."""
 SCORINGS = ("exact", "rule", "judge", "proxy")
 
 
@@ -83,7 +85,10 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Cell:
-    """One case: a model, a method with its preset, a budget and a task."""
+    """One case: a model, a method with its preset, a budget and a task.
+
+    `method` is one name, or a composition such as `fastv@effivlm:0.40+snapkv`, whose preset is "paper".
+    """
 
     model: str
     method: str
@@ -148,8 +153,23 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptBy:
+    """What one method of a composition kept of what the one before it left, summed over samples."""
+
+    method: str
+    of: str
+    asked_keep: float
+    kept: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
 class Achieved:
-    """What was really kept, measured on tensors and summed over samples; `per_layer` is the mean kept count of each layer."""
+    """What was really kept, measured on tensors and summed over samples; `per_layer` is the mean kept count of each layer.
+
+    `parts` are the methods of a composition, which has the entries of the dense prompt in all layers as its `total`, and as
+    `asked_keep` the budget of its case; empty for a method alone.
+    """
 
     of: str
     asked_keep: float
@@ -160,6 +180,12 @@ class Achieved:
     kv_bytes: int = 0
     kv_bytes_dense: int = 0
     visual_tokens: int = 0
+    parts: tuple[KeptBy, ...] = ()
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Achieved:
+        parts = tuple(KeptBy(**part) for part in data.get("parts", ()))
+        return cls(**{**data, "per_layer": tuple(data["per_layer"]), "parts": parts})
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +259,7 @@ class Outcome:
                 **fields,
                 "cell": Cell.from_json(fields["cell"]),
                 "answers": tuple(_answer(answer) for answer in fields["answers"]),
-                "achieved": achieved and Achieved(**{**achieved, "per_layer": tuple(achieved["per_layer"])}),
+                "achieved": achieved and Achieved.from_json(achieved),
                 "costs": {name: Cost(tuple(cost["rounds"])) for name, cost in fields["costs"].items()},
                 "remarks": tuple(fields["remarks"]),
             }

@@ -81,7 +81,11 @@ def declared(kind: str, name: str) -> Mapping[str, Any]:
     spec = importlib.util.find_spec(entry.module)
     if spec is None or spec.origin is None:
         raise ValueError(f"{kind[:-1]} {name!r} points to {entry.module}, which cannot be found")
-    node = _class(ast.parse(Path(spec.origin).read_text(encoding="utf-8")), entry)
+    return _literals(_class(ast.parse(Path(spec.origin).read_text(encoding="utf-8")), entry))
+
+
+def _literals(node: ast.ClassDef) -> dict[str, Any]:
+    """Class attributes whose value is written out."""
     facts: dict[str, Any] = {}
     for item in node.body:
         target = (
@@ -98,6 +102,39 @@ def declared(kind: str, name: str) -> Mapping[str, Any]:
             except ValueError:
                 continue  # computed, so not declared
     return facts
+
+
+def inherited(kind: str, name: str, attribute: str) -> Any:
+    """A literal class attribute of the class behind `name` or of the nearest base class that declares it; "" where none does.
+
+    Read without running a file; base classes are followed through `from ... import` statements.
+    """
+    entry = entries(kind)[check(kind, name)]
+    return _found(entry.module, entry, attribute)
+
+
+def _found(module: str, entry: Entry | None, attribute: str, name: str = "") -> Any:
+    spec = importlib.util.find_spec(module)
+    if spec is None or not (spec.origin or "").endswith(".py"):
+        return ""
+    tree = ast.parse(Path(spec.origin or "").read_text(encoding="utf-8"))
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    node = _class(tree, entry) if entry else classes.get(name)
+    if node is None:
+        return ""
+    if attribute in (facts := _literals(node)):
+        return facts[attribute]
+    origins = {
+        alias.asname or alias.name: (item.module or "", alias.name)
+        for item in tree.body
+        if isinstance(item, ast.ImportFrom)
+        for alias in item.names
+    }
+    for base in (one.id for one in node.bases if isinstance(one, ast.Name)):
+        where, original = (module, base) if base in classes else origins.get(base, ("", ""))
+        if where and (value := _found(where, None, attribute, original)):
+            return value
+    return ""
 
 
 def load(kind: str, name: str) -> type:

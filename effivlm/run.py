@@ -15,11 +15,13 @@ from typing import Any, cast
 from effivlm import __version__, registry
 from effivlm.answers import Answers, Note
 from effivlm.methods._base import Method
+from effivlm.methods._composed import Composed
 from effivlm.models._adapter import Adapter
 from effivlm.models._sources import ModelSource
 from effivlm.noise import change_of
-from effivlm.records import Achieved, Answer, Cell, Outcome, Settings, fingerprint
+from effivlm.records import Achieved, Answer, Budget, Cell, KeptBy, Outcome, Settings, fingerprint
 from effivlm.shown import SAMPLES, sample_record
+from effivlm.steps import Step, stored
 from effivlm.tasks._base import Task
 from effivlm.tree import Leaf
 
@@ -36,17 +38,22 @@ def open_model(source: ModelSource, settings: Settings) -> Adapter:
 
 
 def method_of(cell: Cell, seed: int = 0) -> Method:
-    """The method of a cell with its preset and budget.
+    """The method of a cell with its preset and budget; of a composition all of its methods, in order.
 
     Raises:
         ValueError: unknown method or preset, naming the choices.
     """
-    kind = cast(type[Method], registry.load("methods", cell.method))
-    if cell.preset not in kind.presets:
+    made = [_made(step, step.budget(cell.budget), seed) for step in stored(cell.method, cell.preset)]
+    return made[0] if len(made) == 1 else Composed(keep=cell.budget, seed=seed, methods=tuple(made))
+
+
+def _made(step: Step, keep: Budget, seed: int) -> Method:
+    kind = cast(type[Method], registry.load("methods", step.method))
+    if step.preset not in kind.presets:
         raise ValueError(
-            f"method {cell.method!r} has no preset {cell.preset!r}; choose from: {', '.join(kind.presets)}"
+            f"method {step.method!r} has no preset {step.preset!r}; choose from: {', '.join(kind.presets)}"
         )
-    return kind(keep=cell.budget, seed=seed, **kind.presets[cell.preset])
+    return kind(keep=keep, seed=seed, **kind.presets[step.preset])
 
 
 def task_of(name: str) -> Task:
@@ -59,12 +66,17 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
         {
             "part": [part, HOLDS[part]],
             "model": [cell.model, source.identity],
-            "method": [cell.method, cell.preset, cell.keep, dict(registry.declared("methods", cell.method))],
+            "method": [cell.method, cell.preset, cell.keep, *_declared(cell)],
             "task": [cell.task, dict(registry.declared("tasks", cell.task))],
             "settings": [settings.limit, settings.seed, settings.device.split(":")[0], settings.dtype],
             "versions": _versions(),
         }
     )
+
+
+def _declared(cell: Cell) -> list[dict[str, Any]]:
+    """The defaults of a cell's method, of a composition those of all its methods."""
+    return [dict(registry.declared("methods", step.method)) for step in stored(cell.method, cell.preset)]
 
 
 @cache
@@ -152,14 +164,14 @@ def _outcome(cell: Cell, name: str, all_answers: Answers) -> Outcome:
         broken=len(errors),
         score=task.aggregate(scores),
         answers=tuple(answers),
-        achieved=achieved(all_answers.methods[cell], all_answers.leaves[cell]),
+        achieved=achieved(cell, all_answers.methods[cell], all_answers.leaves[cell]),
         change=change_of(model.dtype) if any(answer.again is not None for answer in answers) else "",
         remarks=(*remarks, *all_answers.remarks(cell)),
         **facts,
     )
 
 
-def achieved(method: Method, leaves: Sequence[Leaf]) -> Achieved:
+def achieved(cell: Cell, method: Method, leaves: Sequence[Leaf]) -> Achieved:
     """What was kept over samples, from leaves without their caches."""
     kept, total = sum(leaf.kept for leaf in leaves), sum(leaf.of for leaf in leaves)
     layers = [sum(counts) / len(leaves) for counts in zip(*(leaf.measured[0] for leaf in leaves), strict=True)]
@@ -173,4 +185,18 @@ def achieved(method: Method, leaves: Sequence[Leaf]) -> Achieved:
         kv_bytes=sum(leaf.measured[1] for leaf in leaves) // len(leaves),
         kv_bytes_dense=sum(leaf.dense_bytes for leaf in leaves) // len(leaves),
         visual_tokens=sum(leaf.visual_tokens for leaf in leaves) // len(leaves),
+        parts=_parts(cell, method, leaves) if isinstance(method, Composed) else (),
+    )
+
+
+def _parts(cell: Cell, method: Composed, leaves: Sequence[Leaf]) -> tuple[KeptBy, ...]:
+    """What each method of a composition kept."""
+    names = [step.method for step in stored(cell.method, cell.preset)]
+    counts = [
+        [sum(numbers) for numbers in zip(*shares, strict=True)]
+        for shares in zip(*(leaf.shares for leaf in leaves), strict=True)
+    ]
+    return tuple(
+        KeptBy(name, one.of, float(one.keep), kept, total)
+        for name, one, (kept, total) in zip(names, method.methods, counts, strict=True)
     )

@@ -78,7 +78,7 @@ class Timing:
             "ok",
             part=part,
             costs=costs,
-            achieved=achieved(self.method, [leaf.without_cache()]),
+            achieved=achieved(self.cell, self.method, [leaf.without_cache()]),
             remarks=tuple(remarks),
             **facts,
         )

@@ -26,17 +26,20 @@ from effivlm.methods._base import (
     Part,
     VisualPart,
 )
+from effivlm.methods._composed import Composed
 from effivlm.models._adapter import Adapter, Prompt
 from effivlm.prefill import Prefilled, prefilled
-from effivlm.records import Sample
+from effivlm.records import SEAMS, Sample
 
-SEAMS = ("image", "vision", "layer", "cache")
 Path = tuple[Part | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A prompt as one method leaves it. `kept` of `of` is counted on tensors; `length` is the dense prompt's."""
+    """A prompt as one method leaves it. `kept` of `of` is counted on tensors; `length` is the dense prompt's.
+
+    `shares` are (kept, of) of every method of a composition, of a method alone its own.
+    """
 
     cache: Sequence[KeptLayer]
     token: int
@@ -46,6 +49,7 @@ class Leaf:
     kept: int
     of: int
     dense_bytes: int
+    shares: tuple[tuple[int, int], ...] = ()
     measured: tuple[tuple[float, ...], int] = ((), 0)
 
     @property
@@ -84,7 +88,8 @@ class Tree:
 
     def leaf(self, method: Method) -> Leaf:
         """The compressed prompt of one method, ready to decode."""
-        *prefill, part = self._path(method)
+        path = self._path(method)
+        *prefill, part = path
         done = self.prefilled(tuple(prefill))
         if isinstance(part, CachePart):
             cache = part.compress(done.views, self.sample.id)
@@ -92,15 +97,10 @@ class Tree:
             cache = [KeptLayer(key[0], value[0]) for key, value in zip(done.cache.keys, done.cache.values, strict=True)]
         inputs = self._inputs(None)
         length, visual = inputs["input_ids"].shape[1], len(self.model.visual_positions(inputs))
-        whole = len(cache) * length
-        if method.of == "prompt entries":
-            kept, of = round(sum(layer.kept for layer in cache)), whole
-        else:
-            text = done.prompt.length - int(done.prompt.visual.sum())
-            mean = isinstance(prefill[2], LayerPart) and prefill[2].layer_mean
-            counted = cache if mean else cache[-1:]
-            kept, of = round(sum(layer.kept for layer in counted) / len(counted)) - text, visual
-        per_entry = sum(layer.nbytes for layer in cache) / sum(layer.kept for layer in cache)
+        whole, entries = len(cache) * length, sum(layer.kept for layer in cache)
+        each = method.methods if isinstance(method, Composed) else (method,)
+        shares = [self._share(path, one, done, entries) for one in each]
+        kept, of = (round(entries), whole) if isinstance(method, Composed) else shares[0]
         return Leaf(
             cache=cache,
             token=int(done.logits.argmax()),
@@ -109,8 +109,22 @@ class Tree:
             visual_tokens=visual,
             kept=kept,
             of=of,
-            dense_bytes=round(per_entry * whole),
+            dense_bytes=round(sum(layer.nbytes for layer in cache) / entries * whole),
+            shares=tuple(shares),
         )
+
+    def _share(self, path: Path, method: Method, done: Prefilled, entries: float) -> tuple[int, int]:
+        """What one method of `path` kept of what came to its seam: visual tokens, or `entries` of the cache in all layers."""
+        if method.of == "prompt entries":
+            return round(entries), sum(view.length for view in done.views)
+        seam = next((part.seam for part in method.seam_parts()), "image")
+        whole, shown = (len(self.model.visual_positions(self._inputs(image))) for image in (None, path[0]))
+        prompt = int(done.prompt.visual.sum())
+        if seam != "layer":
+            return {"image": (shown, whole), "vision": (prompt, shown)}[seam]
+        counts = [int(view.visual.sum()) for view in done.views]
+        mean = isinstance(path[2], LayerPart) and path[2].layer_mean
+        return round(sum(counts) / len(counts)) if mean else counts[-1], prompt
 
     def places(self) -> tuple[Tensor, ...]:
         """Places [n_i, 3] of the visual tokens of each image, as `Visual` has them."""

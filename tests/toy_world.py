@@ -26,10 +26,12 @@ class Dense:
 
 
 class Fastv:
+    seam = "layer"
     presets: ClassVar[dict[str, dict[str, int]]] = {"paper": {}}
 
 
 class Snapkv:
+    seam = "cache"
     presets: ClassVar[dict[str, dict[str, int]]] = {"paper": {}, "effivlm": {"window": 8}}
 
 

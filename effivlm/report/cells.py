@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from effivlm.metrics.statistics import Floats, ends
@@ -88,4 +88,4 @@ def _describe(parts: Sequence[Outcome], quality: Quality | None, dense: Dense) -
 
 def _kept(achieved: Achieved) -> dict[str, Any]:
     found = {name: getattr(achieved, name) for name in _KEPT}
-    return {**found, "per_layer": list(achieved.per_layer)}
+    return {**found, "per_layer": list(achieved.per_layer), "parts": [asdict(part) for part in achieved.parts]}

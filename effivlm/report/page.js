@@ -31,6 +31,8 @@
     return found.length > 0;
   }
 
+  // a composition has a budget for each of its methods
+  const budgets = r => (lacks(r.parts) ? [r] : r.parts.map(([of, asked_keep, kept, total]) => ({ ...r, of, asked_keep, kept, total, keep: total ? kept / total : 1 })));
   function results() {
     const at = choice();
     published(at);
@@ -46,7 +48,7 @@
       ...speedColumns,
       { head: "TTFT ms", text: r => num(lacks(r.ttft_s) ? null : r.ttft_s * 1000, 1), value: r => r.ttft_s },
       { head: "decode ms/token", text: r => num(r.decode_ms_per_token, 2), value: r => r.decode_ms_per_token },
-      { head: "asked / kept", text: r => (lacks(r.asked_keep) ? "–" : `${keepText(r.asked_keep)} / ${num(r.keep)}`), value: r => r.keep },
+      { head: "asked / kept", text: r => (lacks(r.asked_keep) ? "–" : budgets(r).map(b => `${keepText(b.asked_keep)} / ${num(b.keep)}`).join(", ")), value: r => r.keep },
       { head: "remarks", kind: "remarks", text: remarksOf },
     ], list, "Results by cell");
   }
@@ -126,7 +128,7 @@
     return box;
   }
   function audit() {
-    const at = choice(), list = ordered(cells.filter(cell => inChoice(cell, at) && !lacks(cell.asked_keep) && !isDense(cell.setting)));
+    const at = choice(), list = ordered(cells.filter(cell => inChoice(cell, at) && !lacks(cell.asked_keep) && !isDense(cell.setting))).flatMap(budgets);
     const apart = r => Math.abs(r.keep - r.asked_keep);
     const off = r => apart(r) > Math.min(0.01, 0.1 * r.asked_keep);
     table(by("audit-body"), [

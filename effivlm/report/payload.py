@@ -122,6 +122,7 @@ def _cell(cell: Mapping[str, Any], names: Mapping[str, Places]) -> dict[str, Any
         "task": names["tasks"](cell["task"]),
         **{word: _few_digits(number) for word, number in numbers.items()},
         "of": names["kinds"](achieved["of"]) if achieved else None,
+        "parts": _parts(achieved.get("parts", ()), names["kinds"]) or None,
         "layers": names["layers"](_layers(achieved.get("per_layer") or [])),
         "flips": flips and [flips.get(word, 0) for word in FLIPS],
         "noise": _noise(cell.get("noise"), names["noises"]),
@@ -148,6 +149,11 @@ def _layers(per_layer: Sequence[float]) -> list[Any]:
     """Kept counts by layer; one number where all layers kept alike."""
     rounded = [round(kept, 1) for kept in per_layer]
     return [rounded[0], len(rounded)] if rounded and len(set(rounded)) == 1 else [None, *rounded] if rounded else []
+
+
+def _parts(parts: Sequence[Mapping[str, Any]], kinds: Places) -> list[list[Any]]:
+    """[what of, asked, kept, total] of each method of a composition."""
+    return [[kinds(f"{one['method']}: {one['of']}"), one["asked_keep"], one["kept"], one["total"]] for one in parts]
 
 
 def _noise(noise: Mapping[str, Any] | None, noises: Places) -> int | None:

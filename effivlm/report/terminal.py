@@ -106,8 +106,14 @@ def _cell_row(cell: Mapping[str, Any]) -> tuple[str, ...]:
         _number((cell["loyalty"] or {}).get("same"), 3),
         _number((cell["speedups"]["ttft"] or {}).get("value"), 2),
         _number((cell["speedups"]["decode"] or {}).get("value"), 2),
-        f"{achieved['asked_keep']:.3g}/{achieved['keep']:.3f}" if achieved else _NONE,
+        _asked_and_kept(achieved) if achieved else _NONE,
     )
+
+
+def _asked_and_kept(achieved: Mapping[str, Any]) -> str:
+    """A composition's methods have a budget each, none of which is one of the whole; the page shows them."""
+    kept = f"{achieved['keep']:.3f}"
+    return kept if achieved.get("parts") else f"{achieved['asked_keep']:.3g}/{kept}"
 
 
 def _closing(document: Mapping[str, Any]) -> list[str]:

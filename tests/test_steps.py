@@ -1,0 +1,132 @@
+"""Names of compositions: what the option accepts and refuses, how cases are called, and that -k selects them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from toy_session import ROOT, Toy
+
+from effivlm import _matrix
+from effivlm._matrix import Asked
+from effivlm.records import Cell, dump
+from effivlm.steps import Step, asked, stored
+
+
+@pytest.mark.parametrize(
+    ("text", "method", "read"),
+    [
+        ("fastv+snapkv", "fastv+snapkv", (Step("fastv", "paper"), Step("snapkv", "paper"))),
+        ("fastv:0.4+snapkv", "fastv:0.40+snapkv", (Step("fastv", "paper", "0.40"), Step("snapkv", "paper"))),
+        (
+            "fastv@effivlm:0.125+snapkv@effivlm",
+            "fastv@effivlm:0.125+snapkv@effivlm",
+            (Step("fastv", "effivlm", "0.125"), Step("snapkv", "effivlm")),
+        ),
+        (
+            "random_visual+fastv@paper+snapkv:1",
+            "random_visual+fastv+snapkv:1.00",
+            (Step("random_visual", "paper"), Step("fastv", "paper"), Step("snapkv", "paper", "1.00")),
+        ),
+        (
+            "downsample+snapkv",
+            "downsample@pooled+snapkv",
+            (Step("downsample", "pooled"), Step("snapkv", "paper")),
+        ),
+        (
+            "downsample@paper+random_visual",
+            "downsample+random_visual",
+            (Step("downsample", "paper"), Step("random_visual", "paper")),
+        ),
+    ],
+)
+def test_a_composition_is_stored_in_a_form_that_reads_back(text: str, method: str, read: tuple[Step, ...]) -> None:
+    assert asked(text) == (method, "paper")
+    assert stored(method, "paper") == read
+    one = Cell("m", method, "paper", "0.10", "t")
+    assert one.id == f"m-{method}-keep0.10-t"
+    assert Cell.from_json(json.loads(dump(one.to_json()))) == one
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("fastv+snapkw", "unknown method 'snapkw'. Did you mean 'snapkv'?"),
+        ("fastv+", "unknown method ''"),
+        ("fastv@mine+snapkv", "unknown preset 'mine' of method 'fastv'. Choose from: paper, effivlm"),
+        ("fastv+pyramiddrop", "'fastv+pyramiddrop': two methods work at the layer seam"),
+        ("fastv+snapkv+fastv", "two methods work at the layer seam"),
+        ("snapkv+random_kv", "'snapkv+random_kv': two methods work at the cache seam"),
+        ("downsample@pooled+random_visual", "two methods work at the vision seam"),
+        ("dense+snapkv", "'dense+snapkv': dense cannot be composed: it works at none of image, vision, layer, cache"),
+        ("snapkv+fastv", "compose in the order of the run: image, vision, layer, cache"),
+        ("fastv:1.5+snapkv", "'fastv:1.5': budget 1.5 is not a fraction that stays: it must lie in (0, 1]"),
+        ("fastv:0+snapkv", "'fastv:0': budget 0 is not a fraction that stays"),
+        ("fastv:half+snapkv", "'fastv:half': budget 'half' is not a number"),
+        ("fastv:+snapkv", "'fastv:': budget '' is not a number"),
+        ("fastv:0.4+snapkv:0.1", "every budget is fixed; leave out one : for --vlm-budgets to vary"),
+        ("fastv:0.4", "'fastv:0.4': : fixes a budget in a composition only; use --vlm-budgets"),
+    ],
+)
+def test_what_cannot_be_composed_is_one_sentence_before_a_model_is_looked_for(text: str, message: str) -> None:
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        _matrix.build(Asked(methods=(text,), models=("no_such_model",)))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_compositions_multiply_out_with_the_budgets_beside_single_methods() -> None:
+    methods = ("dense", "snapkv", "fastv:0.4+snapkv", "fastv+snapkv")
+    plan = _matrix.build(Asked(methods=methods, budgets=("0.1", "0.2"), models=("micro_qwen2_vl",)))
+    names = [one.id.removeprefix("micro_qwen2_vl-").removesuffix("-docvqa_micro") for one in plan.cells]
+    several = ("snapkv", "fastv:0.40+snapkv", "fastv+snapkv")
+    assert names == ["dense-keep1.00", *(f"{name}-keep{keep}" for name in several for keep in ("0.10", "0.20"))]
+    assert [plan.cell_of(f"bench_tests/test_quality.py::test_quality[{one.id}]") for one in plan.cells] == [*plan.cells]
+
+
+def test_checking_a_composition_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from effivlm.steps import asked; asked('random_visual+fastv@effivlm:0.4+snapkv');"
+        "print({'torch', 'transformers', 'numpy'} & set(sys.modules))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert result.stdout.strip() == "set()"
+
+
+SELECTED = {
+    "-k fastv:0.40+snapkv": ["fastv:0.40+snapkv"],
+    "-k fastv+snapkv": ["fastv+snapkv"],
+    "-k +snapkv": ["fastv+snapkv", "fastv:0.40+snapkv"],
+    "-k snapkv and not fastv": ["snapkv"],
+    "-k fastv": ["fastv", "fastv+snapkv", "fastv:0.40+snapkv"],
+    "-k toy_a-fastv:0.40+snapkv-keep0.10-docvqa_micro": ["fastv:0.40+snapkv"],
+}
+
+
+@pytest.mark.parametrize(("words", "methods"), SELECTED.items(), ids=SELECTED)
+def test_cases_of_compositions_are_selected_by_their_names(toy: Toy, words: str, methods: list[str]) -> None:
+    option, expression = words.split(" ", 1)
+    methods_asked = "--vlm-methods=dense,fastv,snapkv,fastv+snapkv,fastv:0.4+snapkv"
+    result = toy.run(methods_asked, option, f"quality and keep0.10 and ({expression})")
+    assert result.ret == 0
+    measured = sorted(method for (method, part, _) in toy.outcomes() if method != "dense")
+    assert measured == methods
+    named = [one["id"] for one in toy.report()["cells"] if one["method"] in methods]
+    assert sorted(named) == sorted(f"toy_a-{method}-keep0.10-docvqa_micro" for method in methods)
+
+
+def test_a_composition_is_found_again_by_a_resumed_run(toy: Toy) -> None:
+    result = toy.run("--vlm-methods=fastv:0.4+snapkv")
+    result.assert_outcomes(passed=6)
+    again = toy.run("--vlm-methods=fastv:0.40+snapkv", "--vlm-resume=out")
+    assert again.ret == 0
+    assert len([line for line in toy.log("group") if "fastv" in line]) == 1, "nothing is measured twice"
+
+
+def test_a_wrong_composition_ends_the_session_with_one_sentence(toy: Toy) -> None:
+    result = toy.run("--vlm-methods=snapkv+fastv")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["ERROR: 'snapkv+fastv': compose in the order of the run: image, vision, layer, cache"])
+    assert toy.log("open") == []
