@@ -1,0 +1,214 @@
+"""What each method adds to the time to first token: `python bench_tests/overhead.py` on a GPU, with real shapes.
+
+Writes reports/baselines/overhead.json and a table made from it, overhead.md. Not a test: what it measures depends on the card,
+which stands in the file. Methods take turns within every round, so that a slow moment hits all alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+
+from effivlm import registry
+from effivlm.meters import peak_memory_bytes, timed_s
+from effivlm.models._adapter import Adapter
+from effivlm.models._sources import resolve
+from effivlm.records import Budget, Cell, Sample, Settings, Unsupported
+from effivlm.run import method_of, open_model
+from effivlm.tree import Tree, path_of
+
+ROOT = Path(__file__).parent.parent
+FILE = ROOT / "reports" / "baselines" / "overhead.json"
+QUESTION = "What does the picture show?"
+SHAPE = (17, 22)  # of the picture: a page
+STEPS = 14
+
+
+def flops(model: Adapter, lengths: Sequence[int]) -> float:
+    """Floating-point operations of the decoder's matrices and causal attention, with `lengths[l]` entries in layer l."""
+    config = model.model.config.get_text_config()
+    width = config.num_attention_heads * (
+        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    )
+    total = 0.0
+    for layer, length in zip(model.layers, lengths, strict=True):
+        weights = sum(part.weight.numel() for part in layer.modules() if isinstance(part, nn.Linear))
+        total += 2.0 * weights * length + 2.0 * width * length**2
+    return total
+
+
+def page(model: Adapter, tokens: int) -> Sample:
+    """A picture whose prompt is about as long as asked, found by halving its size."""
+
+    def sample(scale: float) -> Sample:
+        size = tuple(max(28, round(side * scale)) for side in SHAPE)
+        rng = torch.Generator().manual_seed(0)
+        pixels = torch.randint(0, 256, (size[1], size[0], 3), generator=rng, dtype=torch.uint8).numpy()
+        return Sample("page", QUESTION, ("",), (Image.fromarray(pixels),))
+
+    low, high, best = 2.0, 200.0, (float("inf"), sample(2.0))
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        made = sample(middle)
+        count = model.prepare(made)["input_ids"].shape[1]
+        best = min(best, (abs(count - tokens), made), key=lambda one: one[0])
+        low, high = (middle, high) if count < tokens else (low, middle)
+    return best[1]
+
+
+@dataclass
+class Rival:
+    """One method at one budget, and what was measured of it."""
+
+    name: str
+    keep: str
+    method: Any
+    rounds_s: list[float]
+    facts: dict[str, Any]
+
+
+def rivals(model: Adapter, methods: Sequence[str], keeps: Sequence[str]) -> list[Rival]:
+    """Dense first, then every method at every budget."""
+    found = []
+    for name in ["dense", *(one for one in methods if one != "dense")]:
+        facts = registry.declared("methods", name)
+        preset = facts.get("default_preset", "paper")
+        for keep in keeps if facts.get("budgeted", True) else ["1.00"]:
+            cell = Cell(model.source.name, name, preset, Budget.parse(keep).label, "none")
+            found.append(Rival(name, keep, method_of(cell), [], {}))
+    return found
+
+
+def measure(
+    model: Adapter, tokens: int, methods: Sequence[str], keeps: Sequence[str], rounds: int
+) -> list[dict[str, Any]]:
+    """Rows of one model and prompt length."""
+    sample = page(model, tokens)
+    running, rows = [], []
+    with model.seams():
+        tree = Tree(model, sample, [])
+        inputs = model.prepare(sample)
+        for rival in rivals(model, methods, keeps):
+            start = tree.with_inputs(rival.method)
+            try:
+                peak, leaf = peak_memory_bytes(lambda start=start, rival=rival: start.leaf(rival.method), model.device)  # type: ignore[misc]
+            except Unsupported as reason:
+                rows.append({"method": rival.name, "keep": rival.keep, "unsupported": str(reason)})
+                continue
+            leaf = leaf.without_cache()
+            lengths = [view.length for view in start.prefilled(path_of(rival.method)[:3]).views]
+            rival.facts = {
+                "entries": leaf.length,
+                "visual_tokens": leaf.visual_tokens,
+                "kept_share": leaf.kept / leaf.of if leaf.of else 1.0,
+                "peak_memory_bytes": peak,
+                "decoder_flops": flops(model, lengths),
+            }
+            running.append(rival)
+        towers = []
+        for number in range(rounds + 1):  # the first round warms every shape up
+            seconds, _ = timed_s(lambda: model.encode(inputs), model.device)
+            towers += [seconds] if number else []
+            for rival in running:
+                start = tree.with_inputs(rival.method)
+                seconds, _ = timed_s(lambda start=start, rival=rival: start.leaf(rival.method), model.device)  # type: ignore[misc]
+                rival.rounds_s += [seconds] if number else []
+    dense = running[0]
+    base, tower = statistics.median(dense.rounds_s), statistics.median(towers)
+    for rival in running:
+        ttft = statistics.median(rival.rounds_s)
+        bound = tower + (base - tower) * rival.facts["decoder_flops"] / dense.facts["decoder_flops"]
+        memory = rival.facts["peak_memory_bytes"], dense.facts["peak_memory_bytes"]
+        rows.append(
+            {
+                "method": rival.name,
+                "keep": rival.keep,
+                **rival.facts,
+                "ttft_s": ttft,
+                "rounds_s": rival.rounds_s,
+                "tower_s": tower,
+                "over_dense": ttft / base,
+                "over_bound": ttft / bound,
+                "memory_over_dense": memory[0] / memory[1] if all(memory) else None,
+            }
+        )
+    return [{"model": model.source.name, "asked_tokens": tokens, "weights": model.weights, **row} for row in rows]
+
+
+def table(document: dict[str, Any]) -> str:
+    """The measurements as Markdown: one table for each model and prompt length."""
+    run, lines = document["run"], ["# What each method adds to the time to first token", ""]
+    lines += [
+        f"Made by `python bench_tests/overhead.py`: {run['device']}, {run['dtype']}, torch {run['torch']}, {run['date']}, "
+        f"{run['rounds']} rounds in which methods take turns, medians. TTFT runs from the processor's output on the device to "
+        "the first token: vision tower, projector, method, prefill, compression. Over bound: against dense's tower time plus its "
+        "decoder time scaled by the floating-point operations that are left. Memory is the peak of the whole call.",
+    ]
+    groups = dict.fromkeys((row["model"], row["asked_tokens"]) for row in document["rows"])
+    for model, tokens in groups:
+        rows = [row for row in document["rows"] if (row["model"], row["asked_tokens"]) == (model, tokens)]
+        seen = next(row for row in rows if "entries" in row)
+        lines += ["", f"## `{model}`, {seen['weights']} weights, {seen['entries']:,} tokens", ""]
+        lines += ["| method | keep | really kept | TTFT ms | over dense | over bound | memory over dense |"]
+        lines += ["|---|---|---|---|---|---|---|"]
+        lines += [_line(row) for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _line(row: dict[str, Any]) -> str:
+    if "unsupported" in row:
+        return f"| `{row['method']}` | {row['keep']} | unsupported: {row['unsupported']} | | | | |"
+    memory = "" if row["memory_over_dense"] is None else f"{row['memory_over_dense']:.3f}"
+    return (
+        f"| `{row['method']}` | {row['keep']} | {row['kept_share']:.4f} | {1e3 * row['ttft_s']:.1f} | {row['over_dense']:.3f} | "
+        f"{row['over_bound']:.3f} | {memory} |"
+    )
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="+", default=["random:llava_onevision_7b", "random:qwen2_vl_7b"])
+    parser.add_argument("--tokens", nargs="+", type=int, default=[2900, 7300])
+    parser.add_argument("--methods", nargs="+", default=registry.names("methods"))
+    parser.add_argument("--keeps", nargs="+", default=["0.10", "0.40"])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, default=FILE)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure, write the file after every model and length, and the table from it."""
+    asked = arguments()
+    gpu = asked.device.startswith("cuda")
+    run = {
+        "date": time.strftime("%Y-%m-%d"),
+        "device": torch.cuda.get_device_name(asked.device) if gpu else "cpu",
+        "dtype": "bfloat16" if gpu else "float32",
+        "torch": torch.__version__,
+        "rounds": asked.rounds,
+    }
+    rows: list[dict[str, Any]] = []
+    for value in asked.models:
+        model = open_model(resolve(value), Settings(device=asked.device, dtype=run["dtype"]))
+        for tokens in asked.tokens:
+            rows += measure(model, tokens, asked.methods, asked.keeps, asked.rounds)
+            document = {"run": run, "rows": rows}
+            asked.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+            asked.out.with_suffix(".md").write_text(table(document), encoding="utf-8")
+            print(f"{model.source.name}, {tokens} tokens: {len(rows)} rows in {asked.out}", flush=True)
+        model.close()
+
+
+if __name__ == "__main__":
+    main()

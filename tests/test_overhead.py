@@ -1,0 +1,63 @@
+"""The table of what methods cost: its floors, its rows, and what cannot be measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from effivlm_micro.architectures import FAMILIES
+from toy_session import ROOT
+
+from effivlm.models._sources import resolve
+from effivlm.records import Settings
+from effivlm.run import open_model
+
+
+@pytest.fixture(scope="module")
+def overhead() -> Any:
+    import sys
+
+    sys.path.insert(0, str(ROOT / "bench_tests"))
+    import overhead
+
+    return overhead
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    torch.set_num_threads(1)
+    opened = open_model(resolve(next(iter(FAMILIES))), Settings())
+    yield opened
+    opened.close()
+
+
+def test_operations_are_two_for_each_weight_and_entry_and_half_of_a_full_attention(overhead: Any, model: Any) -> None:
+    text = model.model.config.text_config
+    inner = text.hidden_size * text.intermediate_size * 3
+    head = text.hidden_size // text.num_attention_heads
+    outer = 2 * text.hidden_size**2 + 2 * text.hidden_size * text.num_key_value_heads * head
+    lengths = list(range(40, 40 + text.num_hidden_layers))
+    expected = sum(2 * (inner + outer) * n + 4 * text.hidden_size * n * n / 2 for n in lengths)
+    assert overhead.flops(model, lengths) == pytest.approx(expected)
+
+
+def test_a_page_is_about_as_long_as_asked(overhead: Any, model: Any) -> None:
+    sample = overhead.page(model, 300)
+    assert abs(model.prepare(sample)["input_ids"].shape[1] - 300) < 90
+
+
+def test_rows_hold_ratios_to_dense_of_the_same_rounds_and_say_what_is_unsupported(overhead: Any, model: Any) -> None:
+    rows = overhead.measure(model, 300, ["streaming_llm", "random_visual", "pyramiddrop"], ["0.10"], 1)
+    found = {row["method"]: row for row in rows}
+    assert found["dense"]["over_dense"] == found["dense"]["over_bound"] == 1
+    assert "mean over" in found["pyramiddrop"]["unsupported"]
+    pruned, dense = found["random_visual"], found["dense"]
+    assert pruned["over_dense"] == pytest.approx(pruned["rounds_s"][0] / dense["rounds_s"][0])
+    assert pruned["decoder_flops"] < 0.3 * dense["decoder_flops"] == 0.3 * found["streaming_llm"]["decoder_flops"]
+    assert pruned["over_bound"] > pruned["over_dense"]
+    assert pruned["kept_share"] == pytest.approx(0.1, abs=0.01)
+    run = {"device": "cpu", "dtype": "float32", "torch": torch.__version__, "date": "2026-11-25", "rounds": 1}
+    text = overhead.table({"run": run, "rows": rows})
+    assert f"{found['random_visual']['over_dense']:.3f}" in text
+    assert text.count("unsupported:") == 1
