@@ -11,12 +11,12 @@ import pytest
 import torch
 from effivlm_micro import pages
 from effivlm_micro.architectures import FAMILIES, PINPOINTS
-from effivlm_micro.data import Batches, cells, heldout_batches, opened, plan, turns
-from effivlm_micro.heldout import MAKERS, items
+from effivlm_micro.data import IGNORED, Batches, cells, conversation_about, heldout_batches, opened, plan, turns
+from effivlm_micro.heldout import MAKERS, items, named
 from effivlm_micro.muon import Muon
 from effivlm_micro.packing import PACKERS, Shape, skeleton, text_states
 from effivlm_micro.picture import CLASSES, COLOURS, SHAPES, Asked, mark_class, object_mark
-from effivlm_micro.recipe import mixture_of
+from effivlm_micro.recipe import answer_weights, mixture_of
 from effivlm_micro.stage import load_stage, save_stage
 from effivlm_micro.vocabulary import whole_words
 from PIL import Image
@@ -110,6 +110,48 @@ def test_a_question_without_its_options_is_answered_by_the_right_options_text() 
         question, answer = opened(Asked(item.kind, item.question, item.answer))
         assert f"\n{item.answer}. {answer}\n" in item.question
         assert "options" not in question
+
+
+def test_facts_come_first_in_some_conversations_and_never_where_they_are_the_answer() -> None:
+    rng, found = Random(0), {}
+    for task in ("gqa_micro", "mme_image_micro", "mmbench_micro", "imagedc_micro", "chartqa_micro"):
+        made = [named(MAKERS[task])(Random(number), "train") for number in range(60)]
+        asked = [(picture, conversation_about(task, picture, rng)) for picture in made]
+        first = [
+            one[0] == (one_picture.facts.question, one_picture.facts.answer) if one_picture.facts else False
+            for one_picture, one in asked
+        ]
+        found[task] = sum(first) / len(first)
+    assert all(0.12 < found[task] < 0.4 for task in ("gqa_micro", "mme_image_micro", "mmbench_micro"))
+    assert found["chartqa_micro"] == 0
+    # a scene to be listed has its list as the only question, which is not asked twice
+    picture = next(p for p in (named(MAKERS["imagedc_micro"])(Random(n), "train") for n in range(50)) if p.facts)
+    assert len(conversation_about("imagedc_micro", picture, Random(1))) == len(picture.asked) == 1
+
+
+def test_pictures_come_back_as_often_as_asked() -> None:
+    def distinct(reuse: float, count: int) -> float:
+        stream, seen, shown = iter(Batches(0, 0.2, {"gqa_micro": 1.0}, reuse)), set(), 0
+        while shown < count:
+            frames = next(stream).frames
+            shown += len(frames)
+            seen |= {frame.numpy().tobytes() for frame in frames}
+        return len(seen) / shown
+
+    assert distinct(1.0, 64) == 1.0
+    assert distinct(3.0, 700) < 0.66, "the shelf fills first, then two of three come from it"
+    with pytest.raises(ValueError, match=r"reuse 0\.5 must be 1 or more"):
+        Batches(0, 1.0, reuse=0.5)
+
+
+def test_an_answer_counts_as_the_root_of_its_length() -> None:
+    labels = torch.full((2, 12), IGNORED, dtype=torch.int16)
+    labels[0, 1:5], labels[0, 7] = 3, 4
+    labels[1, 0:9] = 5
+    weights = answer_weights(labels)
+    assert weights[0].tolist() == [0, 0.5, 0.5, 0.5, 0.5, 0, 0, 1, 0, 0, 0, 0]
+    torch.testing.assert_close(weights[1], torch.tensor([1 / 3] * 9 + [0.0] * 3))
+    assert answer_weights(torch.full((1, 3), IGNORED)).tolist() == [[0, 0, 0]]
 
 
 def test_batches_have_one_shape_each_and_come_from_every_task() -> None:
