@@ -49,6 +49,6 @@ def farthest(features: Tensor, count: int) -> Tensor:
     nearest.fill_(-1)
     for _ in range(count - 1):  # nothing here waits for the device: the number of a pick stays there
         torch.maximum(nearest, (tokens @ tokens[picked[-1]][0]).clamp_(max=SAME), out=nearest)
-        nearest[picked[-1]] = 2
+        nearest.index_fill_(0, picked[-1], 2)
         picked.append(nearest.argmin(0, keepdim=True))
     return torch.cat(picked)

@@ -22,9 +22,11 @@ class PruMergePlain(Merging):
     Differs from the paper:
     - K is given, where the paper keeps as many tokens as are outliers of the score;
     - where the tower has no class token, the score is the mean over all tokens of a tile or frame;
-    - scores come from the layer that feeds the projector, not from the one behind it, and weights sum to one in each tile;
-    - tokens are merged after the projector, scores and keys brought there as features are (newlines never stay); on
-      Qwen2-VL keys are seen after their rotary embedding, on InternVL with normalised queries and keys after that;
+    - scores come from the layer that feeds the projector, not from the one behind it; they are attention within a tile, so
+      that over a tiled picture they do not sum to one;
+    - tokens are merged after the projector, scores and keys brought there as features are (newlines never stay);
+    - queries and keys are seen after what the tower does to them: rotary embedding on Qwen2-VL, normalisation in
+      InternVL's large tower;
     - weights are not divided by their sum, as in the paper's code (its text averages; `normalise`);
     - kept tokens stand in the order of the picture, the extra one in place of the last dropped token, not at the end;
     - an image whose budget is all its tokens gets no extra one;

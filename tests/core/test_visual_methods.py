@@ -88,9 +88,9 @@ def test_prumerge_worked_examples() -> None:
 
 
 def test_divprune_worked_examples() -> None:
-    angles = torch.tensor([0.0, 10, 90]).deg2rad()
-    corners = torch.stack([angles.cos(), angles.sin()], 1)
-    assert farthest(corners, 3).tolist() == [2, 0, 1]
+    for angles, order in (([0.0, 10, 90], [2, 0, 1]), ([0.0, 1, 3, 90], [3, 0, 2, 1])):
+        turned = torch.tensor(angles).deg2rad()
+        assert farthest(torch.stack([turned.cos(), turned.sin()], 1), len(order)).tolist() == order
     assert farthest(torch.ones(5, 4), 3).tolist() == [0, 1, 2], "no token is picked twice"
     assert farthest(torch.tensor([[3.0, 4]]), 1).tolist() == [0]
 
