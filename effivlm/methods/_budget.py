@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -44,16 +45,17 @@ def _filled(weights: list[Fraction], total: int, lows: list[int], highs: list[in
     def at(level: Fraction) -> list[Fraction]:
         return [min(max(level * w, Fraction(a)), Fraction(b)) for w, a, b in zip(weights, lows, highs, strict=True)]
 
+    if sum(weights, Fraction(0)) == total and all(a <= w <= b for w, a, b in zip(weights, lows, highs, strict=True)):
+        return weights
     levels = sorted(
         {Fraction(bound) / w for w, a, b in zip(weights, lows, highs, strict=True) if w for bound in (a, b)}
     )
-    below = Fraction(0)
-    for level in levels:
-        if sum(at(level)) >= total:
-            start, end = sum(at(below)), sum(at(level))
-            part = Fraction(0) if end == start else Fraction(total - start) / Fraction(end - start)
-            return at(below + part * (level - below))
-        below = level
+    place = bisect_left(levels, total, key=lambda level: sum(at(level), Fraction(0)))
+    below = levels[place - 1] if place else Fraction(0)
+    if place < len(levels):
+        start, end = sum(at(below)), sum(at(levels[place]))
+        part = Fraction(0) if end == start else Fraction(total - start) / Fraction(end - start)
+        return at(below + part * (levels[place] - below))
     full = at(below)  # every weighted share is at its bound; what is left goes to the unweighted ones in order
     left = Fraction(total - sum(full))
     for index, weight in enumerate(weights):

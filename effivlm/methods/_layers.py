@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
+import torch
 from torch import Tensor
 
+from effivlm.caches import KeptLayer
 from effivlm.methods._attention import nonzero_share
 from effivlm.methods._base import CachePart, LayerView
 from effivlm.methods._budget import apportion
@@ -114,15 +116,22 @@ class LayeredCache(CachePart):
             )
             least = [1] * len(views)
         else:
-            ideal = [self._density(view) for view in views]
+            ideal = torch.stack([self._density(view) for view in views]).tolist()
             least = [self._floor(pair[0], pair[1]) for pair in zip(whole, lengths, strict=True)]
         low = [max(0, needed - part) for needed, part in zip(least, held, strict=True)]
         shares = apportion(mixed(ideal, exact(self.uniform_share)), free, low, room)
         return [part + share for part, share in zip(held, shares, strict=True)]
 
-    def _density(self, view: LayerView) -> float:
+    def compress(self, views: Sequence[LayerView], sample_id: str) -> list[KeptLayer]:
+        rows = self.rows(
+            views[0].visual
+        )  # of the whole prompt: layers may see less of it, and others may ask for more rows
+        cut = [replace(view, queries=view.queries[:, max(0, view.queries.shape[1] - rows) :]) for view in views]
+        return super().compress(cut, sample_id)
+
+    def _density(self, view: LayerView) -> Tensor:
         rows = view.queries[:, -question_rows(view.visual) :]
-        return float(nonzero_share(rows, view.keys, self.density_threshold).mean())
+        return nonzero_share(rows, view.keys, self.density_threshold).mean()
 
     def _floor(self, budget: int, length: int) -> int:
         """The fewest entries of a layer: `density_floor` of the prompt, but 2 where the budget is below that."""

@@ -34,11 +34,12 @@ KINDS = [SnapKv, PyramidKv, H2o, LookM, VlCache, AdaKv, Tova, ExpectedAttention,
 
 
 def views(method: CachePart, lengths: list[int], seed: int = 0) -> list[LayerView]:
-    """Layers of these lengths, the later ones with ever sharper attention."""
-    found = []
-    for layer, length in enumerate(lengths):
+    """Layers of these lengths, longest first, the later ones with ever sharper attention; their ends are of one prompt."""
+    found: list[LayerView] = []
+    marks = view(seed, max(lengths)).visual
+    for layer, length in enumerate(sorted(lengths, reverse=True)):
         shown = view(seed + layer, length)
-        found.append(asked(replace(shown, queries=shown.queries * (0.2 + layer)), method))
+        found.append(asked(replace(shown, queries=shown.queries * (0.2 + layer), visual=marks[-length:]), method))
     return found
 
 
@@ -89,6 +90,7 @@ def test_layers_sum_to_the_total_exactly_whatever_the_rule(kind, rule, seed, len
         fields["same_window"] = same
     method = kind(keep=keep, **fields)
     shown = views(method, lengths, seed)
+    lengths = [one.length for one in shown]
     budgets = method.budgets(shown)
     assert sum(budgets) == sum(keep.of(length) for length in lengths)
     assert all(1 <= budget <= length for budget, length in zip(budgets, lengths, strict=True))
@@ -167,6 +169,27 @@ def test_pyramids_fall_from_layer_to_layer() -> None:
         budgets = method.budgets(views(method, [90] * 5))
         assert all(low <= high for high, low in pairwise(budgets))
         assert budgets[0] > budgets[-1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_that_lost_an_image_look_at_the_same_rows_in_any_company(kind: type[Any]) -> None:
+    whole = view(1, 60)
+    marks = torch.zeros(60, dtype=torch.bool)
+    marks[[*range(3, 20), *range(40, 50)]] = True
+    first = replace(whole, visual=marks)
+    there = (~marks | (torch.arange(60) < 8)).nonzero()[:, 0]  # the second image is gone from layer 1 on
+    later = replace(view(2, 60), visual=marks[there])
+    later = replace(later, **{name: getattr(later, name)[:, there] for name in ("queries", "keys", "values")})
+    method = kind(keep=Budget.parse("0.3"), layer_budgets="density")
+    rows = method.rows(marks)
+    asked_for = [asked(first, method), asked(later, replace(method, layer_budgets="uniform"))]
+    narrow = [
+        replace(one, queries=full.queries[:, -rows:]) for one, full in zip(asked_for, (first, later), strict=True)
+    ]
+    wide = [replace(one, queries=full.queries) for one, full in zip(asked_for, (first, later), strict=True)]
+    for ours, theirs in zip(method.compress(narrow, "s"), method.compress(wide, "s"), strict=True):
+        assert torch.equal(ours.indices, theirs.indices)  # type: ignore[arg-type]
+        assert ours.lengths == theirs.lengths
 
 
 @pytest.mark.parametrize(
