@@ -50,7 +50,7 @@ def _filled(weights: list[Fraction], total: int, lows: list[int], highs: list[in
     levels = sorted(
         {Fraction(bound) / w for w, a, b in zip(weights, lows, highs, strict=True) if w for bound in (a, b)}
     )
-    place = bisect_left(levels, total, key=lambda level: sum(at(level), Fraction(0)))
+    place = bisect_left(levels, Fraction(total), key=lambda level: sum(at(level), Fraction(0)))
     below = levels[place - 1] if place else Fraction(0)
     if place < len(levels):
         start, end = sum(at(below)), sum(at(levels[place]))

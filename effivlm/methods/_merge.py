@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from effivlm.caches import KeptLayer
-from effivlm.methods._attention import BLOCK
 from effivlm.methods._base import LayerView
 
+TILE = 2048
 MERGES = ("none", "averaged", "pivotal", "weighted")
 SCOPES = ("all", "same_modality")
 
@@ -63,8 +63,8 @@ def _nearest(evicted: Tensor, kept: Tensor, sorts: tuple[Tensor, Tensor] | None)
     With `sorts` ([H, E] and [H, K]) only kept ones of the same sort count; the cosine is -inf where there is none.
     """
     targets, places, cosines = normalize(kept, dim=-1).transpose(1, 2), [], []
-    for start in range(0, evicted.shape[1], BLOCK):
-        tile = slice(start, start + BLOCK)
+    for start in range(0, evicted.shape[1], TILE):
+        tile = slice(start, start + TILE)
         similar = normalize(evicted[:, tile], dim=-1) @ targets
         if sorts is not None:
             similar = similar.masked_fill(sorts[0][:, tile, None] != sorts[1][:, None], -torch.inf)

@@ -53,7 +53,8 @@ class AdaKv(SnapKv):
         scores = self.ranked(view, early)
         counts = self.shares(scores, budget - window)
         recent = torch.arange(early, view.length, device=scores.device)
-        kept = [torch.cat([best(row, count), recent]) for row, count in zip(scores, counts, strict=True)]
+        order = scores.sort(dim=-1, descending=True, stable=True).indices
+        kept = [torch.cat([row[:count].sort().values, recent]) for row, count in zip(order, counts, strict=True)]
         lengths, longest = tuple(len(part) for part in kept), max(len(part) for part in kept)
         chosen = torch.stack([torch.cat([part, part.new_zeros(longest - len(part))]) for part in kept])
         whole = gathered(view, chosen)

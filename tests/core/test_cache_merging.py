@@ -129,7 +129,7 @@ def test_merging_does_not_depend_on_tiles_or_on_precision_of_the_cache(monkeypat
     assert torch.equal(
         merged(half, chosen, "pivotal", "all").values, merged(rounded, chosen, "pivotal", "all").values.bfloat16()
     )
-    monkeypatch.setattr("effivlm.methods._merge.BLOCK", 7)
+    monkeypatch.setattr("effivlm.methods._merge.TILE", 7)
     assert torch.equal(merged(shown, chosen, "pivotal", "all").values, whole.values)
 
 
