@@ -58,7 +58,7 @@ def prefilled(
         with watching(_joined(attentions, watchers, columns)):
             logits = model.prefill(prompt, cache)
     else:
-        choices = _Choices(layer, prompt, len(attentions), sample_id)
+        choices = _Choices(layer, prompt, len(attentions), model.text.norm, sample_id)
         for at in choices.stages:
             watchers[at - 1].append(partial(choices.look, at - 1))
         chosen = {at: partial(choices.choose, place) for place, at in enumerate(choices.stages)}
@@ -81,6 +81,7 @@ class _Choices:
     part: LayerPart
     prompt: Prompt
     depth: int
+    norm: nn.Module
     sample_id: str
     there: Tensor | None = None
     before: dict[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
@@ -105,8 +106,14 @@ class _Choices:
             return LayerView(query[0].to(home), key[0].to(home), value[0].to(home), visual, at)
 
         query, key, value = (part.to(home) for part in self.before.pop(at - 1))
+
+        def normed() -> Tensor:
+            weights = next(self.norm.parameters())
+            return self.norm(entering.hidden.to(weights.device)).to(home)  # type: ignore[no-any-return]
+
         shown = LayerView(query, key, value, visual, at - 1)
-        stage = Stage(place, at, shown, entering.hidden, self.prompt.embeds[0].to(home), marks, ahead, there)
+        embeds = self.prompt.embeds[0].to(home)
+        stage = Stage(place, at, shown, entering.hidden, embeds, marks, ahead, normed, there)
         stay = _stay(visual, self.part.select(stage, self.budgets[place], self.sample_id))
         self.there = stay.kept if there is None else there[stay.kept]
         return stay

@@ -20,12 +20,11 @@ class Dart(LayerPart):
 
     Pivots are the visual tokens, and the text entries after the first image, whose keys in the layer before have the largest
     L1 norm over all heads. Each in turn, visual ones first, the largest norm first, takes an equal share of the budget: the
-    tokens not yet taken whose hidden states have the lowest cosine with its own.
+    tokens not yet taken whose hidden states, after the decoder's last norm, have the lowest cosine with its own.
 
     Differs from the paper:
     - K is rounded half up over all images of the sample and met exactly, visual pivots included;
-    - pivots take turns in the order of their norms (the published code walks through an unordered set);
-    - cosines are taken of hidden states before the decoder's last norm instead of after it.
+    - pivots take turns in the order of their norms (the published code walks through an unordered set).
     """
 
     of: ClassVar[str] = "visual tokens"
@@ -56,7 +55,7 @@ class Dart(LayerPart):
         visual = stage.visual.nonzero()[:, 0]
         first = _largest(norms, visual, min(self.visual_pivots, budget))
         pivots = [*first, *_largest(norms, text_after(stage.visual), self.text_pivots)]
-        directions = normalize(stage.hidden.float(), dim=-1)
+        directions = normalize(stage.normed().float(), dim=-1)
         free = stage.visual.clone()
         free[first] = False
         kept = stage.visual & ~free

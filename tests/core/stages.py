@@ -32,7 +32,8 @@ def stage(
         draw(4, length, dim)[:, length - (rows or length) :], draw(2, length, dim), draw(2, length, dim), visual, 1
     )
     ahead = LayerView(draw(4, length, dim), draw(2, length, dim), draw(2, length, dim), visual, 2)
-    return Stage(number, 2, view, draw(length, 6), draw(whole, 6), marks, lambda: ahead, there)
+    hidden, embeds, weights = draw(length, 6), draw(whole, 6), draw(6)
+    return Stage(number, 2, view, hidden, embeds, marks, lambda: ahead, lambda: hidden * weights, there)
 
 
 def softmax_row(view: LayerView, row: int) -> list[Tensor]:

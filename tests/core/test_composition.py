@@ -107,6 +107,30 @@ def test_shared_answers_of_compositions_are_those_alone(model: Adapter, outcomes
     assert len(said) > len(outcomes) / 2, "they must differ for this to mean much"
 
 
+def partners() -> list[str]:
+    """Every method of the registry that can be composed, beside one at another seam."""
+    found = []
+    for name in registry.names("methods"):
+        seams = steps._seams(Step(name, registry.declared("methods", name).get("default_preset", "paper")))
+        if set(seams) == {"cache"}:
+            found.append(f"fastv:0.50+{name}")
+        elif seams and set(seams) <= {"vision", "layer"}:
+            found.append(f"{name}:0.60+snapkv")
+    return found
+
+
+def test_every_method_answers_alike_beside_another_shared_or_alone(model: Adapter, toy_task: object) -> None:
+    cells = [cell(name, "0.40") for name in partners()]
+    assert len(cells) > 6
+    together, alone = (run_group(cells, model, Settings(limit=3, share=share)) for share in (True, False))
+    assert together == alone
+    for one in together[1:]:
+        assert one.status == "ok", (one.cell.id, one.reason)
+        for part in one.achieved.parts:  # type: ignore[union-attr]
+            slack = 3 * (len(model.layers) if part.of == "prompt entries" else 1)
+            assert abs(part.kept - part.asked_keep * part.total) <= slack, (one.cell.id, part)
+
+
 def test_every_method_of_a_composition_keeps_its_own_budget(model: Adapter, outcomes: dict[str, Outcome]) -> None:
     layers = len(model.layers)
     for name in COMPOSED:

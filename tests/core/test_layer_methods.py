@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -60,7 +61,7 @@ def test_pyramiddrop_keeps_what_the_last_position_of_the_next_layer_attends_most
 
 
 def dart64(drawn: Stage, budget: int, visual_pivots: int, text_pivots: int) -> list[int]:
-    norms = drawn.before.keys.double().abs().sum((0, 2)).tolist()
+    norms, hidden = drawn.before.keys.double().abs().sum((0, 2)).tolist(), drawn.normed().double()
     marks = drawn.visual.tolist()
     visual = [entry for entry, mark in enumerate(marks) if mark]
     text = [entry for entry, mark in enumerate(marks) if not mark and entry > visual[0]]
@@ -71,7 +72,7 @@ def dart64(drawn: Stage, budget: int, visual_pivots: int, text_pivots: int) -> l
     for place, pivot in enumerate(pivots):
         share = left // len(pivots) + (place < left % len(pivots))
         cosine = {
-            entry: float(torch.cosine_similarity(drawn.hidden[entry].double(), drawn.hidden[pivot].double(), dim=0))
+            entry: float(torch.cosine_similarity(hidden[entry], hidden[pivot], dim=0))
             for entry in visual
             if entry not in kept
         }
@@ -95,7 +96,7 @@ def facing(cosines: list[float], norms: list[float]) -> Stage:
     keys[0, :, 0] = torch.tensor([*norms, 0.0])
     marks = torch.tensor([*[True] * len(cosines), False])
     view = LayerView(torch.zeros(1, 0, 4), keys, keys, marks, 1)
-    return Stage(0, 2, view, hidden, hidden, marks, lambda: view)
+    return Stage(0, 2, view, hidden, hidden, marks, lambda: view, lambda: hidden)
 
 
 def test_dart_worked_example_takes_what_is_least_like_the_pivot() -> None:
@@ -121,16 +122,8 @@ def test_layer_methods_keep_exactly_the_budget_in_order(kind, values, seed, leng
             drawn.visual,
             1,
         )
-        drawn = Stage(
-            0,
-            2,
-            same,
-            torch.ones_like(drawn.hidden),
-            torch.ones_like(drawn.embeds),
-            drawn.marks,
-            lambda: same,
-            drawn.there,
-        )
+        hidden, embeds = torch.ones_like(drawn.hidden), torch.ones_like(drawn.embeds)
+        drawn = replace(drawn, before=same, hidden=hidden, embeds=embeds, ahead=lambda: same, normed=lambda: hidden)
     visual = drawn.visual.nonzero()[:, 0].tolist()
     budget = data.draw(st.integers(1, len(visual)))
     chosen = method.select(drawn, budget, "s")

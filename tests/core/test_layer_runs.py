@@ -126,19 +126,23 @@ def test_pruned_in_stages_equals_a_masked_full_forward(
         for one in sets
     )
     for drawn, chosen, ahead in zip(spied.stages, spied.chosen, spied.ahead, strict=True):
-        shows_what_stands_there(drawn, entered[drawn.layer], leaf.cache, prompt)
+        shows_what_stands_there(model, drawn, entered[drawn.layer], leaf.cache, prompt)
         if chosen.features is None:
             mask = ~drawn.visual
             mask[chosen.kept] = True
             torch.testing.assert_close(ahead.keys[:, mask], leaf.cache[drawn.layer].keys, **CLOSE)
 
 
-def shows_what_stands_there(drawn: Stage, entered: Tensor, cache: Sequence[KeptLayer], prompt: Prompt) -> None:
+def shows_what_stands_there(
+    model: Adapter, drawn: Stage, entered: Tensor, cache: Sequence[KeptLayer], prompt: Prompt
+) -> None:
     """A stage's fields are those of the layers around it, in the places that are left."""
     assert torch.equal(drawn.embeds, prompt.embeds[0])
     assert torch.equal(drawn.marks, prompt.visual)
     torch.testing.assert_close(drawn.hidden, entered, **CLOSE)
     assert torch.equal(drawn.before.keys, cache[drawn.layer - 1].keys)
+    norm = model.text.norm
+    torch.testing.assert_close(drawn.normed(), norm(drawn.hidden))
     assert drawn.before.layer == drawn.layer - 1
     assert torch.equal(drawn.before.visual, drawn.visual)
 
