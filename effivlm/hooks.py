@@ -145,11 +145,13 @@ class Tower:
 class Entering:
     """What stands before a decoder layer in a prefill of one prompt: hidden states [N, d] of the entries still there.
 
-    `ahead()` is what the layer's attention would see of them: query [1, H_q, N, D], key and value [1, H_kv, N, D].
+    angles: cosines and sines [N, D] of their rotary embedding. `ahead()` is what the layer's attention would see of them: query
+    [1, H_q, N, D], key and value [1, H_kv, N, D].
     """
 
     layer: int
     hidden: Tensor
+    angles: tuple[Tensor, Tensor]
     ahead: Callable[[], tuple[Tensor, Tensor, Tensor]]
 
 
@@ -188,8 +190,10 @@ def pruning(
     def enter(number: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         hidden, there = args[0], kept[max(kept)] if kept else None
         if number in stages:
-            cut = kwargs if there is None else _gathered(kwargs, there)
-            stay = stages[number](Entering(number, hidden[0], lambda: _seen(layer, hidden, cut)))
+            cut, entered = kwargs if there is None else _gathered(kwargs, there), hidden
+            cosines, sines = cut["position_embeddings"]
+            angles = (cosines[0], sines[0])
+            stay = stages[number](Entering(number, entered[0], angles, lambda: _seen(layer, entered, cut)))
             kept[number] = stay.kept if there is None else there[stay.kept.to(there.device)]
             hidden = hidden.index_select(1, stay.kept.to(hidden.device))
             if stay.changed is not None and stay.hidden is not None:

@@ -113,7 +113,8 @@ class _Choices:
 
         shown = LayerView(query, key, value, visual, at - 1)
         embeds = self.prompt.embeds[0].to(home)
-        stage = Stage(place, at, shown, entering.hidden, embeds, marks, ahead, normed, there)
+        cosines, sines = (table.to(home) for table in entering.angles)
+        stage = Stage(place, at, shown, entering.hidden, embeds, marks, ahead, normed, (cosines, sines), there)
         stay = _stay(visual, self.part.select(stage, self.budgets[place], self.sample_id))
         self.there = stay.kept if there is None else there[stay.kept]
         return stay

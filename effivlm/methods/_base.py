@@ -142,9 +142,9 @@ class Stage:
     """Where a layer part prunes: before decoder layer `layer`, which is its stage `number` (0, 1 ...).
 
     before: what the layer before showed, of the N entries still there; hidden [N, d]: what enters; normed(): the same after the
-    decoder's last norm; ahead(): what this layer's attention is about to see, with all query rows. Of the whole prompt of P
-    entries: embeds [P, d], what entered the first layer; marks [P], which are visual; there [N], the places of those still
-    there (None: all).
+    decoder's last norm; ahead(): what this layer's attention is about to see, with all query rows; angles: cosines and sines
+    [N, D] of their rotary embedding. Of the whole prompt of P entries: embeds [P, d], what entered the first layer; marks [P],
+    which are visual; there [N], the places of those still there (None: all).
     """
 
     number: int
@@ -155,6 +155,7 @@ class Stage:
     marks: Tensor
     ahead: Callable[[], LayerView]
     normed: Callable[[], Tensor]
+    angles: tuple[Tensor, Tensor]
     there: Tensor | None = None
 
     @property

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from effivlm.methods._base import Selection, Stage, best
+from effivlm.methods._base import LayerView, Selection, Stage, best
 from effivlm.methods._clusters import clustered
 from effivlm.methods._stages import StagedPart, at_depth, attention_of, text_after
 
@@ -23,20 +23,20 @@ class SparseVlm(StagedPart):
 
     Raters are the text entries after the first image whose embeddings are more like the visual ones than the mean. The best
     of the dropped tokens are recycled: clustered by density peaks, each cluster's mean staying at the place of its centre.
-    Preset paper is the published version 1.5; v2 recycles nothing and listens only to the heads that look at the picture
-    most; final is 1.5 with keep as what the last layers see, for budgets under the first layers' part of the mean.
+    Preset paper is the published version 1.5. v2 recycles nothing, divides attention by what rotary angles alone would give
+    (`weigh_position`) and listens only to the heads that look at the picture most. final is 1.5 with keep as what the last
+    layers see, for budgets under the first layers' part of the mean.
 
     Differs from the paper:
     - counts follow from keep, in the proportions of `counts`, instead of the rank of the attention; clusters are counted;
     - layers are scaled to the depth of the decoder; kept tokens keep the rotary angles of their place in the prompt;
-    - clustering adds no noise: ties go to the earlier token;
-    - preset v2 does not divide attention by what rotary angles alone would give.
+    - clustering adds no noise: ties go to the earlier token.
     """
 
     of: ClassVar[str] = "visual tokens"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {},
-        "v2": {"recycle": False, "counts": (300, 200, 118), "head_share": 0.4375},
+        "v2": {"recycle": False, "counts": (300, 200, 118), "weigh_position": True, "head_share": 0.4375},
         "final": {"budget_scope": "final"},
     }
 
@@ -44,6 +44,7 @@ class SparseVlm(StagedPart):
     counts: tuple[int, ...] = (300, 200, 110)
     recycle: bool = True
     recycled_share: float = 0.3
+    weigh_position: bool = False
     head_share: float = 1.0
     budget_scope: str = "average"
 
@@ -75,6 +76,9 @@ class SparseVlm(StagedPart):
             raters = torch.searchsorted(stage.there, raters)
         visual = stage.visual.nonzero()[:, 0]
         attention = attention_of(stage.before, raters)[..., visual]
+        if self.weigh_position:
+            alone = attention_of(_position_alone(stage), raters)[..., visual]
+            attention = torch.where(alone > 0, attention / alone, 0.0)  # 0 behind the rater: it sees neither
         if self.head_share < 1:
             heads = max(1, math.floor(self.head_share * len(attention) + 0.5))
             attention = attention[best(attention.sum((1, 2)), heads)]
@@ -110,6 +114,16 @@ class SparseVlm(StagedPart):
             if kept + self._pool(present - kept) // 10 + 1 <= budget:
                 return budget - kept
         return budget - 1
+
+
+def _position_alone(stage: Stage) -> LayerView:
+    """The layer before with queries and keys that say nothing but where they stand: ones, turned by their rotary angles."""
+    cosines, sines = (table.float() for table in stage.angles)
+    half = cosines.shape[-1] // 2
+    signs = torch.ones_like(cosines)
+    signs[:, :half] = -1  # the halves of a vector are turned against each other
+    turned = (cosines + signs * sines)[None]
+    return replace(stage.before, queries=turned, keys=turned)
 
 
 def chosen_raters(embeds: Tensor, marks: Tensor) -> Tensor:

@@ -16,9 +16,7 @@ KEEPS = st.fractions(min_value=Fraction(1, 100), max_value=Fraction(99, 100), ma
 SAME = 1e-5  # scores that near are equal to float32
 
 
-def stage(
-    seed: int, length: int, *, rows: int | None = None, number: int = 0, hollow: bool = False, dim: int = 8
-) -> Stage:
+def stage(seed: int, length: int, *, rows: int | None = None, number: int = 0, hollow: bool = False) -> Stage:
     """A drawn stage of a prompt that begins and ends with text; `hollow`: a few entries have left already."""
     rng = torch.Generator().manual_seed(seed)
     draw = lambda *shape: torch.randn(*shape, generator=rng) * 2  # noqa: E731
@@ -29,11 +27,14 @@ def stage(
     there = torch.tensor([0, 1, *range(5, whole)]) if hollow else None
     visual = marks if there is None else marks[there]
     view = LayerView(
-        draw(4, length, dim)[:, length - (rows or length) :], draw(2, length, dim), draw(2, length, dim), visual, 1
+        draw(4, length, 8)[:, length - (rows or length) :], draw(2, length, 8), draw(2, length, 8), visual, 1
     )
-    ahead = LayerView(draw(4, length, dim), draw(2, length, dim), draw(2, length, dim), visual, 2)
+    ahead = LayerView(draw(4, length, 8), draw(2, length, 8), draw(2, length, 8), visual, 2)
     hidden, embeds, weights = draw(length, 6), draw(whole, 6), draw(6)
-    return Stage(number, 2, view, hidden, embeds, marks, lambda: ahead, lambda: hidden * weights, there)
+    turns = torch.arange(whole)[:, None] * torch.tensor([1.0, 0.3, 0.1, 0.03] * 2)
+    turns = turns if there is None else turns[there]
+    angles = (turns.cos(), turns.sin())
+    return Stage(number, 2, view, hidden, embeds, marks, lambda: ahead, lambda: hidden * weights, angles, there)
 
 
 def softmax_row(view: LayerView, row: int) -> list[Tensor]:
@@ -54,4 +55,4 @@ def ranked(scores: dict[int, float], count: int) -> list[int]:
 def alike(ours: list[int], expected: list[int], scores: dict[int, float]) -> bool:
     """Equal but for entries whose scores float32 cannot tell apart."""
     swapped = [scores[entry] for entry in set(ours) ^ set(expected)]
-    return len(ours) == len(expected) and (not swapped or max(swapped) - min(swapped) < SAME)
+    return len(ours) == len(expected) and (not swapped or max(swapped) - min(swapped) < SAME * max(1.0, *swapped))

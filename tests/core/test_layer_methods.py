@@ -96,7 +96,7 @@ def facing(cosines: list[float], norms: list[float]) -> Stage:
     keys[0, :, 0] = torch.tensor([*norms, 0.0])
     marks = torch.tensor([*[True] * len(cosines), False])
     view = LayerView(torch.zeros(1, 0, 4), keys, keys, marks, 1)
-    return Stage(0, 2, view, hidden, hidden, marks, lambda: view, lambda: hidden)
+    return Stage(0, 2, view, hidden, hidden, marks, lambda: view, lambda: hidden, (hidden, hidden))
 
 
 def test_dart_worked_example_takes_what_is_least_like_the_pivot() -> None:

@@ -143,6 +143,9 @@ def shows_what_stands_there(
     assert torch.equal(drawn.before.keys, cache[drawn.layer - 1].keys)
     norm = model.text.norm
     torch.testing.assert_close(drawn.normed(), norm(drawn.hidden))
+    cosines, sines = drawn.angles
+    assert cosines.shape == (len(drawn.hidden), drawn.before.keys.shape[-1])
+    torch.testing.assert_close(cosines**2 + sines**2, torch.ones_like(cosines))
     assert drawn.before.layer == drawn.layer - 1
     assert torch.equal(drawn.before.visual, drawn.visual)
 

@@ -60,16 +60,25 @@ def test_text_between_images_rates_and_text_before_them_does_not() -> None:
     assert text_after(torch.tensor([False, True, False, True, False])).tolist() == [2, 4]
 
 
-def sparse_scores(drawn: Stage, head_share: float) -> dict[int, float]:
+def by_angles(drawn: Stage, row: int) -> list[float]:
+    """Attention of one row where nothing but rotary angles counts: turning ones by a and b leaves 2 cos(a - b) of a pair."""
+    turns = torch.atan2(drawn.angles[1].double(), drawn.angles[0].double())[:, :4]
+    logits = [2 * float((turns[row] - turns[entry]).cos().sum()) / math.sqrt(8) for entry in range(row + 1)]
+    total = sum(math.exp(value) for value in logits)
+    return [math.exp(value) / total for value in logits]
+
+
+def sparse_scores(drawn: Stage, head_share: float, weigh_position: bool = False) -> dict[int, float]:
     """What raters give each visual token, mean over raters and the heads that look at the picture most, in float64."""
     there = list(range(len(drawn.marks))) if drawn.there is None else drawn.there.tolist()
     rows = [there.index(place) for place in chosen_raters(drawn.embeds, drawn.marks).tolist()]
     visual = drawn.visual.nonzero()[:, 0].tolist()
     heads: list[dict[int, float]] = [dict.fromkeys(visual, 0.0) for _ in drawn.before.queries]
     for row in rows:
+        alone = by_angles(drawn, row) if weigh_position else [1.0] * (row + 1)
         for got, weights in zip(heads, softmax_row(drawn.before, row), strict=True):
             for entry in visual:
-                got[entry] += float(weights[entry]) / len(rows) if entry <= row else 0.0
+                got[entry] += float(weights[entry]) / alone[entry] / len(rows) if entry <= row else 0.0
     count = max(1, math.floor(head_share * len(heads) + 0.5))
     chosen = sorted(heads, key=lambda given: -sum(given.values()))[:count]
     return {entry: sum(given[entry] for given in chosen) / count for entry in visual}
@@ -81,7 +90,7 @@ def test_sparsevlm_keeps_what_a_brute_force_keeps(seed, length, hollow, keep, pr
     method = SparseVlm(keep=keep, **{**SparseVlm.presets[preset], "recycle": False})
     whole = stage(seed, length, hollow=hollow)
     drawn = stage(seed, length, rows=min(length, method.rows(whole.marks)), hollow=hollow)
-    scores = sparse_scores(drawn, method.head_share)
+    scores = sparse_scores(drawn, method.head_share, method.weigh_position)
     budget = keep.of(len(scores))
     ours = method.select(drawn, budget, "s")
     assert ours.features is None
