@@ -11,6 +11,7 @@ from forms import sample
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import everything, logits
+from test_methods import asked, attention64, view
 from test_oracle import CLOSE, TOKENS
 
 from effivlm.caches import ForkedCache, ForkedLayer, KeptLayer
@@ -161,6 +162,40 @@ def test_rewinding_takes_the_same_steps_again() -> None:
             cache.layers[0].offer(*new[1:])
             runs.append(cache.layers[0].attend(new[0], None))
         assert torch.equal(*runs)
+
+
+def test_rewinding_after_rows_left_brings_back_those_that_stayed() -> None:
+    starts = [layer(seed, 5, 2, Rolling(1)) for seed in (3, 4, 5)]
+    cache = ForkedCache([[start] for start in starts], 4)
+    cache.select(torch.tensor([1, 2]))
+    cache.rewind()
+    segment = cache.layers[0].segments[0]
+    assert torch.equal(segment.keys, torch.stack([start.keys for start in starts[1:]]))
+    assert torch.equal(segment.values, torch.stack([start.values for start in starts[1:]]))
+
+
+def test_of_entries_that_got_the_same_the_later_one_goes() -> None:
+    start = KeptLayer(torch.zeros(1, 3, DIM), torch.zeros(1, 3, DIM), rolling=Rolling(scores=torch.ones(1, 3)))
+    segment, nothing = ForkedLayer([start], 0).segments[0], torch.zeros(1, 1, 1, DIM)
+    assert isinstance(segment, RollingSegment)
+    for step in range(3):  # each new one gets less than those there: it goes first, and its slot is used again
+        segment.attend(nothing, nothing, nothing, step, None)
+        assert segment.free.tolist() == [[3]]
+    segment.scores[:] = 0.0
+    segment.order[:] = torch.tensor([7, 2, 9, 4])
+    assert segment._victim(9).tolist() == [[2]]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_h2o_goes_on_from_the_sums_of_the_prompt(shared: bool) -> None:
+    whole = view(7, 41)
+    method = H2o(keep=Budget.parse("0.3"), window_share=0.25, head_shared=shared)
+    kept = method.layer(asked(whole, method), 12, "s")
+    assert kept.rolling is not None
+    assert kept.indices is not None
+    assert (kept.rolling.recent, kept.rolling.sinks, kept.rolling.shared) == (3, 0, shared)
+    sums = attention64(whole).sum(1).unflatten(0, (2, -1)).mean(1)
+    torch.testing.assert_close(kept.rolling.scores.double(), sums.gather(1, kept.indices), rtol=1e-5, atol=1e-5)  # type: ignore[union-attr]
 
 
 def test_layers_whose_heads_differ_in_length_cannot_roll() -> None:
