@@ -36,7 +36,11 @@ def merged(view: LayerView, chosen: Tensor, merge: str, scope: str) -> KeptLayer
             evicted = (evicted + _rows(kept, place)) / 2
         elif merge == "weighted":
             evicted = evicted * cosine.masked_fill(~found, 0)[..., None]
-        total = kept.scatter_add(1, place[..., None].expand_as(evicted), evicted * found[..., None])
+        total, evicted = kept, evicted * found[..., None]
+        for start in range(0, place.shape[1], TILE):  # a product adds in one order on every device, a scatter does not
+            tile = slice(start, start + TILE)
+            goes = place[:, None, tile] == torch.arange(kept.shape[1], device=place.device)[:, None]
+            total = total + goes.to(kept) @ evicted[:, tile]
         return total / (counts[..., None] + 1)
 
     return KeptLayer(

@@ -18,9 +18,9 @@ PRIORS = ("add_max", "minus_1e4", "none")
 
 @dataclass(frozen=True, kw_only=True)
 class LookM(H2o):
-    """H2O's choice with text ranked before images, and evicted entries merged into the most similar kept ones (2406.18139).
+    """H2O's choice with text ranked before images; what is evicted is merged into what is kept (arXiv 2406.18139).
 
-    The arXiv paper's prior adds a head's largest score to every text entry ("add_max"); `merge` is its "pivotal", "averaged" or
+    The paper's prior adds a head's largest score to every text entry ("add_max"); `merge` is its "pivotal", "averaged" or
     "weighted" rule over all kept entries, or with `merge_scope` "same_modality" within text and within images.
 
     Differs from the paper:
