@@ -72,11 +72,11 @@ def test_a_fingerprint_names_all_methods_and_their_budgets(model: Adapter, monke
     }
     assert cell_fingerprint(one, model.source, Settings()) == fingerprint(by_hand), "as it was before compositions"
     facts = registry.declared
-    monkeypatch.setattr(
-        registry, "declared", lambda kind, name: {**facts(kind, name), **({"layer": 3} if name == "fastv" else {})}
-    )
-    changed = [cell_fingerprint(cell(name), model.source, Settings()) for name in names]
-    assert [before == after for before, after in zip(found, changed, strict=True)] == [False] * 5 + [True]
+    for name, unchanged in (("fastv", ["snapkv"]), ("snapkv", ["fastv"])):
+        changed = lambda kind, asked, name=name: {**facts(kind, asked), **({"layer": 3} if asked == name else {})}  # noqa: E731
+        monkeypatch.setattr(registry, "declared", changed)
+        after = [cell_fingerprint(cell(name), model.source, Settings()) for name in names]
+        assert [one for one, old, new in zip(names, found, after, strict=True) if old == new] == unchanged
 
 
 COMPOSED = (
@@ -162,6 +162,17 @@ def test_a_part_is_counted_of_what_the_one_before_it_left(outcomes: dict[str, Ou
     first, second, _ = parts
     assert first == KeptBy("random_visual", "visual tokens", 0.6, first.kept, visual)
     assert second == KeptBy("fastv", "visual tokens", 0.3, second.kept, first.kept)
+
+
+@pytest.mark.parametrize("model", ["qwen2_vl"], indirect=True)  # whose images can have any size
+def test_a_vision_part_is_counted_of_what_a_smaller_image_makes(model: Adapter) -> None:
+    method = method_of(cell("downsample@paper:0.70+random_visual:0.50+fastv+snapkv", "0.40"))
+    with model.seams():
+        leaf = Tree(model, sample("two"), [method]).leaf(method)
+    (shown, whole), (kept, of), (late, early), (entries, entered) = leaf.shares
+    assert whole == leaf.visual_tokens > shown == of
+    assert kept == early == Budget.parse("0.50").of(shown) > late == Budget.parse("0.40").of(kept)
+    assert leaf.kept == entries < entered < leaf.of
 
 
 def test_a_composition_shares_its_prefill_with_the_method_alone(
