@@ -67,3 +67,17 @@ def test_every_option_of_the_readme_exists() -> None:
     assert len(options) > 8
     for option in options:
         assert f"--vlm-{option}" in plugin or f'"{option}"' in plugin, option
+
+
+def test_the_table_of_methods_names_all_of_them_with_their_presets() -> None:
+    from effivlm import registry
+
+    rows = {}
+    for line in README.splitlines():
+        cells = line.split(" | ")
+        for name in re.findall(r"`(\w+)`", cells[0]) if line.startswith("| `") and len(cells) == 3 else []:
+            rows[name] = set(re.findall(r"`(\w+)`", cells[2]))
+    for name in registry.names("methods"):
+        presets = set(registry.declared("methods", name)["presets"])
+        assert name in rows, name
+        assert presets == rows[name] or presets == {"paper"} or name == "random_kv", name
