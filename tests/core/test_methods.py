@@ -58,7 +58,9 @@ def asked(shown: LayerView, method: CachePart) -> LayerView:
 def staged(shown: LayerView) -> Stage:
     """A stage behind a layer that showed this; hidden states and embeddings are not looked at."""
     nothing = torch.zeros(shown.length, 4)
-    return Stage(0, shown.layer + 1, shown, nothing, nothing, shown.visual, lambda: shown, lambda: nothing, (nothing, nothing))
+    return Stage(
+        0, shown.layer + 1, shown, nothing, nothing, shown.visual, lambda: shown, lambda: nothing, (nothing, nothing)
+    )
 
 
 def attention64(shown: LayerView) -> torch.Tensor:
