@@ -66,17 +66,12 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
         {
             "part": [part, HOLDS[part]],
             "model": [cell.model, source.identity],
-            "method": [cell.method, cell.preset, cell.keep, *_declared(cell)],
+            "method": [cell.method, cell.preset, repr(method_of(cell, settings.seed))],
             "task": [cell.task, dict(registry.declared("tasks", cell.task))],
             "settings": [settings.limit, settings.seed, settings.device.split(":")[0], settings.dtype],
             "versions": _versions(),
         }
     )
-
-
-def _declared(cell: Cell) -> list[dict[str, Any]]:
-    """The defaults of a cell's method, of a composition those of all its methods."""
-    return [dict(registry.declared("methods", step.method)) for step in stored(cell.method, cell.preset)]
 
 
 @cache

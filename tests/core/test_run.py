@@ -6,7 +6,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -289,10 +289,19 @@ def test_an_outcome_written_before_there_were_second_runs_still_reads(model: Ada
         replace(one, scoring="guess")
 
 
-def test_a_changed_default_of_a_method_is_another_outcome(model: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
-    cell = Cell("twin", "snapkv", "paper", "0.30", "toy")
-    before, declared = cell_fingerprint(cell, model.source, Settings()), registry.declared
-    changed = {**declared("methods", "snapkv"), "window": 64}
-    assert declared("methods", "snapkv")["window"] == 32
-    monkeypatch.setattr(registry, "declared", lambda kind, name: changed if kind == "methods" else {})
+@pytest.mark.parametrize("name", ["snapkv", "adakv"])
+def test_a_changed_default_is_another_outcome_also_where_it_is_inherited(
+    name: str, model: Adapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = Cell("twin", name, "paper", "0.30", "toy")
+    monkeypatch.setattr(registry, "declared", lambda kind, name: {})
+    before, load = cell_fingerprint(cell, model.source, Settings()), registry.load
+    facts = {"__annotations__": {"kernel": int}, "kernel": 9}
+
+    def changed(kind: str, name: str) -> type:
+        found = load(kind, name)
+        return dataclass(frozen=True, kw_only=True)(type(found.__name__, (found,), facts))
+
+    assert load("methods", name)().kernel == 7
+    monkeypatch.setattr(registry, "load", changed)
     assert cell_fingerprint(cell, model.source, Settings()) != before
