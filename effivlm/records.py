@@ -167,6 +167,7 @@ class KeptBy:
 class Achieved:
     """What was really kept, measured on tensors and summed over samples; `per_layer` is the mean kept count of each layer.
 
+    `per_head` holds those of a layer's KV heads, for all layers, where heads differ; else it is empty.
     `parts` are the methods of a composition, which has the entries of the dense prompt in all layers as its `total`, and as
     `asked_keep` the budget of its case; empty for a method alone.
     """
@@ -181,11 +182,13 @@ class Achieved:
     kv_bytes_dense: int = 0
     visual_tokens: int = 0
     parts: tuple[KeptBy, ...] = ()
+    per_head: tuple[tuple[float, ...], ...] = ()
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Achieved:
         parts = tuple(KeptBy(**part) for part in data.get("parts", ()))
-        return cls(**{**data, "per_layer": tuple(data["per_layer"]), "parts": parts})
+        heads = tuple(tuple(layer) for layer in data.get("per_head", ()))
+        return cls(**{**data, "per_layer": tuple(data["per_layer"]), "parts": parts, "per_head": heads})
 
 
 @dataclass(frozen=True, slots=True)

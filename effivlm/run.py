@@ -177,10 +177,24 @@ def achieved(cell: Cell, method: Method, leaves: Sequence[Leaf]) -> Achieved:
         total=total,
         keep=kept / total if total else 1.0,
         per_layer=tuple(layers),
+        per_head=_per_head(leaves),
         kv_bytes=sum(leaf.measured[1] for leaf in leaves) // len(leaves),
         kv_bytes_dense=sum(leaf.dense_bytes for leaf in leaves) // len(leaves),
         visual_tokens=sum(leaf.visual_tokens for leaf in leaves) // len(leaves),
         parts=_parts(cell, method, leaves) if isinstance(method, Composed) else (),
+    )
+
+
+def _per_head(leaves: Sequence[Leaf]) -> tuple[tuple[float, ...], ...]:
+    """Mean entries of every layer's KV heads; empty where the heads of a layer never differ."""
+    if not (some := next((leaf.heads for leaf in leaves if leaf.heads), ())):
+        return ()
+    alike = (
+        tuple((count,) * len(heads) for count, heads in zip(leaf.measured[0], some, strict=True)) for leaf in leaves
+    )
+    counts = [leaf.heads or same for leaf, same in zip(leaves, alike, strict=True)]
+    return tuple(
+        tuple(sum(numbers) / len(counts) for numbers in zip(*layer, strict=True)) for layer in zip(*counts, strict=True)
     )
 
 

@@ -51,6 +51,7 @@ class Leaf:
     dense_bytes: int
     shares: tuple[tuple[int, int], ...] = ()
     measured: tuple[tuple[float, ...], int] = ((), 0)
+    heads: tuple[tuple[int, ...], ...] = ()
 
     @property
     def start(self) -> Start:
@@ -58,8 +59,12 @@ class Leaf:
         return Start(self.cache, self.token, self.position)
 
     def without_cache(self) -> Leaf:
-        """What is counted on the tensors, without them: entries of each layer, and bytes."""
-        return replace(self, cache=(), measured=(tuple(layer.kept for layer in self.cache), kv_bytes(self.cache)))
+        """What is counted on the tensors, without them: entries of each layer, and of its KV heads if any differ, and bytes."""
+        heads: tuple[tuple[int, ...], ...] = ()
+        if any(layer.lengths for layer in self.cache):
+            heads = tuple(layer.lengths or (layer.keys.shape[1],) * len(layer.keys) for layer in self.cache)
+        counts = tuple(layer.kept for layer in self.cache)
+        return replace(self, cache=(), measured=(counts, kv_bytes(self.cache)), heads=heads)
 
 
 class Tree:

@@ -144,7 +144,7 @@ def _cell(one: Measured, sets: Sequence[tuple[str, tuple[str, ...], str]]) -> di
 
 def _short(key: str, value: Any) -> Any:
     if key == "achieved" and value:
-        return {name: held for name, held in value.items() if name not in ("per_layer", "parts")}
+        return {name: held for name, held in value.items() if name not in ("per_layer", "per_head", "parts")}
     if key == "costs":
         return {name: {"rounds": cost["rounds"], "median": cost["median"]} for name, cost in value.items()}
     return value

@@ -88,4 +88,9 @@ def _describe(parts: Sequence[Outcome], quality: Quality | None, dense: Dense) -
 
 def _kept(achieved: Achieved) -> dict[str, Any]:
     found = {name: getattr(achieved, name) for name in _KEPT}
-    return {**found, "per_layer": list(achieved.per_layer), "parts": [asdict(part) for part in achieved.parts]}
+    return {
+        **found,
+        "per_layer": list(achieved.per_layer),
+        "per_head": [list(layer) for layer in achieved.per_head],
+        "parts": [asdict(part) for part in achieved.parts],
+    }

@@ -305,3 +305,13 @@ def test_a_changed_default_is_another_outcome_also_where_it_is_inherited(
     assert load("methods", name)().kernel == 7
     monkeypatch.setattr(registry, "load", changed)
     assert cell_fingerprint(cell, model.source, Settings()) != before
+
+
+def test_heads_that_differ_stand_in_the_audit_and_sum_to_their_layers(model: Adapter) -> None:
+    asked = [Cell("twin", name, "paper", "0.70", "toy") for name in ("adakv", "snapkv")]
+    found = {one.cell.method: one for one in run_group(asked, model, Settings(limit=3))}
+    assert found["snapkv"].achieved.per_head == ()
+    heads, layers = found["adakv"].achieved.per_head, found["adakv"].achieved.per_layer
+    assert any(len(set(layer)) > 1 for layer in heads)
+    assert [sum(layer) / len(layer) for layer in heads] == pytest.approx(layers)
+    assert Outcome.from_json(json.loads(dump(found["adakv"].to_json()))) == found["adakv"]
