@@ -11,7 +11,7 @@ from torch import Tensor
 from effivlm.caches import KeptLayer
 from effivlm.methods._attention import pooled
 from effivlm.methods._base import LayerView, best, gathered
-from effivlm.methods._layers import LayeredCache, check_choice
+from effivlm.methods._layers import LayeredCache, check, check_choice
 from effivlm.methods._merge import MERGES, SCOPES, merged
 
 POOLS = ("avg", "max")
@@ -21,10 +21,15 @@ POOLS = ("avg", "max")
 class ScoredCache(LayeredCache):
     """Keep the protected end and, of the rest, the entries with the highest scores.
 
-    Scores are smoothed over `kernel` positions. `head_shared` ranks all KV heads by the mean of their scores, so that they keep
-    the same entries. `merge` folds what is evicted into the most similar kept entry of its head.
+    Before any score counts: the first `sinks` entries and the first `visual_sinks` visual ones, where attention pools, and with
+    `protect_text` all text; as far as the budget goes, in the order of the prompt. Scores are smoothed over `kernel` positions.
+    `head_shared` ranks all KV heads by the mean of their scores, so that they keep the same entries. `merge` folds what is
+    evicted into the most similar kept entry of its head.
     """
 
+    sinks: int = 0
+    visual_sinks: int = 0
+    protect_text: bool = False
     head_shared: bool = False
     kernel: int = 1
     pool: str = "avg"
@@ -33,6 +38,8 @@ class ScoredCache(LayeredCache):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check("sinks", self.sinks, 0)
+        check("visual_sinks", self.visual_sinks, 0)
         if self.kernel < 1 or self.kernel % 2 == 0:
             raise ValueError(f"kernel {self.kernel} must be odd, so that scores stay in place")
         check_choice("pool", self.pool, POOLS)
@@ -48,7 +55,17 @@ class ScoredCache(LayeredCache):
         scores = self.scores(view, early)
         if self.head_shared:
             scores = scores.mean(0).expand_as(scores)
-        return pooled(scores, self.kernel, self.pool) if early else scores
+        smooth = pooled(scores, self.kernel, self.pool) if early else scores
+        return smooth.masked_fill(self.safe(view.visual[:early]), torch.inf)
+
+    def safe(self, visual: Tensor) -> Tensor:
+        """Which entries [early] stay before any score counts, of those whose `visual` [early] says what is visual."""
+        numbers = torch.arange(len(visual), device=visual.device)
+        return (
+            (numbers < self.sinks)
+            | (visual & (visual.cumsum(0) <= self.visual_sinks))
+            | (~visual if self.protect_text else torch.zeros_like(visual))
+        )
 
     def select(self, view: LayerView, budget: int, sample_id: str) -> Tensor:
         window = self.protected(budget, view.length)

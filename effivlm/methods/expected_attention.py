@@ -41,7 +41,6 @@ class ExpectedAttention(ScoredCache):
     def __post_init__(self) -> None:
         super().__post_init__()
         check("horizon", self.horizon, 1)
-        check("sinks", self.sinks, 0)
         check("epsilon", self.epsilon, 0)
 
     def rows(self, visual: Tensor) -> int:
@@ -55,11 +54,6 @@ class ExpectedAttention(ScoredCache):
         if self.value_norm:
             scores = (scores + self.epsilon) * values.norm(dim=-1)
         return torch.cat([scores.new_zeros(len(scores), sinks), scores], dim=-1)
-
-    def ranked(self, view: LayerView, early: int) -> Tensor:
-        scores = super().ranked(view, early).clone()
-        scores[:, : self.sinks] = torch.inf
-        return scores
 
     def _counted(self, length: int) -> int:
         """Rows whose queries stand for those to come."""

@@ -14,6 +14,8 @@ from effivlm.methods._base import LayerView
 from effivlm.methods._scored import ScoredCache
 from effivlm.rolling import Rolling
 
+SAFE = 1e30  # more than attention can sum to; finite, so that of entries that are all safe one can still go
+
 
 @dataclass(frozen=True, kw_only=True)
 class H2o(ScoredCache):
@@ -50,5 +52,6 @@ class H2o(ScoredCache):
         assert view.received is not None
         assert kept.indices is not None
         scores = per_kv_head(view.received, len(view.keys)).gather(1, kept.indices)
+        scores = scores.masked_fill(self.safe(view.visual)[kept.indices], SAFE)
         recent = self.protected(budget, view.length)
         return replace(kept, rolling=Rolling(recent=recent, scores=scores, shared=self.head_shared))

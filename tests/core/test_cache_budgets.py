@@ -269,3 +269,36 @@ def test_presets_of_the_benchmark_keep_a_tenth_at_the_end(keep: str) -> None:
 def test_impossible_fields_are_refused_with_their_value_and_what_is_allowed(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("kind", [SnapKv, H2o, LookM, PyramidKv, VlCache, AdaKv, Tova, ExpectedAttention])
+@settings(deadline=None, max_examples=15)
+@given(seed=st.integers(0, 10**6), length=st.integers(40, 80), sinks=st.integers(0, 3), visual=st.integers(0, 3))
+def test_sinks_and_text_stay_before_any_score_counts(kind, seed, length, sinks, visual) -> None:
+    method = kind(keep=Budget.parse("0.8"), window=4, sinks=sinks, visual_sinks=visual, protect_text=True)
+    shown = view(seed, length)
+    shown = replace(shown, visual=torch.arange(length) % 4 > 0, received=attention64(shown).sum(1).float())
+    (layer,) = method.compress([shown], "s")
+    text = (~shown.visual).nonzero()[:, 0].tolist()
+    wanted = {*range(sinks), *shown.visual.nonzero()[:visual, 0].tolist(), *text}
+    counts = layer.lengths or (layer.keys.shape[1],) * len(layer.keys)
+    for row, count in zip(layer.indices.tolist(), counts, strict=True):
+        assert wanted <= set(row[:count])
+    plain = replace(method, sinks=0, visual_sinks=0, protect_text=False)
+    assert sum(counts) == sum(plain.compress([shown], "s")[0].lengths or counts), "protection spends nothing extra"
+
+
+def test_protected_entries_beyond_the_budget_go_from_the_end() -> None:
+    method = SnapKv(keep=Budget.parse("0.2"), window=1, protect_text=True)
+    shown = replace(view(0, 40), visual=torch.zeros(40, dtype=torch.bool))
+    (layer,) = method.compress([shown], "s")
+    assert layer.indices.tolist() == [[*range(7), 39]] * 2
+
+
+def test_h2o_evicts_no_protected_entry_while_it_decodes() -> None:
+    shown = view(3, 30)
+    shown = replace(shown, received=attention64(shown).sum(1).float())
+    (layer,) = H2o(keep=Budget.parse("0.5"), sinks=2).compress([shown], "s")
+    assert layer.rolling is not None
+    safe = layer.rolling.scores > 1e20
+    assert layer.indices[safe].tolist() == [0, 1] * 2
