@@ -26,5 +26,5 @@ def clustered(features: Tensor, count: int) -> tuple[Tensor, Tensor]:
     centres = best(density + apart.log(), count)
     joined = best(-distances[:, centres], 1)[:, 0]
     joined[centres] = torch.arange(count, device=features.device)
-    sums = features.new_zeros(count, width).index_add_(0, joined, features)
-    return centres, sums / torch.bincount(joined, minlength=count)[:, None]
+    member = (joined == torch.arange(count, device=features.device)[:, None]).to(features)
+    return centres, member @ features / member.sum(1, keepdim=True)  # a product adds in one order, an indexed sum may not
