@@ -16,6 +16,7 @@ from typing import Any
 
 from effivlm import registry
 from effivlm._recorder import devices
+from effivlm.models._sources import RANDOM, shapes
 from effivlm.report.baseline import load
 from effivlm.report.differences import lines, page
 from effivlm.report.export import FORMATS, export
@@ -152,6 +153,8 @@ def _list(options: argparse.Namespace) -> int:
             lists = ((word, facts.get(word)) for word in ("presets", "checkpoints"))
             known = "".join(f"  [{word}: {', '.join(map(str, of))}]" for word, of in lists if of)
             print(f"  {name.ljust(wide)}  {_first_line(kind, name)}{known}".rstrip())
+        if kind == "models":
+            print(f"  real shapes with random weights: {', '.join(RANDOM + name for name in shapes())}")
     return 0
 
 

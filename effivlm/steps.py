@@ -56,7 +56,7 @@ def asked(text: str) -> tuple[str, str]:
             )
     if len(steps) == 1:
         if steps[0].keep:
-            raise ValueError(f"{text!r}: {FIXED} fixes a budget in a composition only; use --vlm-budgets")
+            raise ValueError(f"{text!r}: {FIXED!r} fixes a budget in a composition only; use --vlm-budgets")
         return steps[0].method, steps[0].preset
     _fitting(text, steps)
     return JOIN.join(step.text for step in steps), "paper"

@@ -67,7 +67,7 @@ def test_a_composition_is_stored_in_a_form_that_reads_back(text: str, method: st
         ("fastv:half+snapkv", "'fastv:half': budget 'half' is not a number"),
         ("fastv:+snapkv", "'fastv:': budget '' is not a number"),
         ("fastv:0.4+snapkv:0.1", "every budget is fixed; leave out one : for --vlm-budgets to vary"),
-        ("fastv:0.4", "'fastv:0.4': : fixes a budget in a composition only; use --vlm-budgets"),
+        ("fastv:0.4", "'fastv:0.4': ':' fixes a budget in a composition only; use --vlm-budgets"),
     ],
 )
 def test_what_cannot_be_composed_is_one_sentence_before_a_model_is_looked_for(text: str, message: str) -> None:
