@@ -20,7 +20,7 @@ from effivlm.records import Budget, Settings
 from effivlm.run import open_model
 from effivlm.tree import Tree
 
-SIDES = (24, 48)  # tokens along one side of the picture, beside 32 along the other
+SIDES = (16, 32)  # tokens along one side of the picture, beside 32 along the other
 
 
 class Largest(TorchDispatchMode):
