@@ -120,8 +120,22 @@ def test_the_readme_of_the_baselines_names_the_command_that_makes_them() -> None
     assert f"--vlm-tasks {known['TASKS']}" in joined
     assert f"--vlm-update-baseline {known['BASELINE']}" in joined
     assert "-k quality" in joined
-    sizes = re.findall(
-        r"--vlm-budgets \S+ --vlm-limit \d+", (ROOT / ".github" / "workflows" / "cpu.yml").read_text(encoding="utf-8")
-    )
-    assert len(sizes) == 1
-    assert joined.count(sizes[0]) == 2
+    (run,) = [words for words in commands("cpu") if "bench_tests" in words]
+    limit = run[run.index("--vlm-limit") + 1]
+    sizes = f"--vlm-methods {known['METHODS']} --vlm-budgets {known['BUDGETS']} --vlm-limit {limit}"
+    assert joined.count(sizes) == 2
+
+
+def test_the_nightly_methods_are_known_and_the_page_about_them_follows_from_the_baseline() -> None:
+    import sys
+
+    known = workflow("cpu")["env"]
+    assert set(known["METHODS"].split(",")) <= set(registry.names("methods"))
+    sys.path.insert(0, str(ROOT / "bench_tests"))
+    import sensitivity
+
+    side = sensitivity.load(sensitivity.SOURCE)
+    assert sensitivity.PAGE.read_text(encoding="utf-8") == sensitivity.page(side)
+    grid = sensitivity.Grid.of(side)
+    assert sorted(grid.methods) == sorted(set(known["METHODS"].split(",")) - {"dense"})
+    assert [f"{keep:.2f}" for keep in grid.keeps] == known["BUDGETS"].split(",")
