@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -26,6 +26,35 @@ def timed_s(work: Callable[[], Result], device: torch.device) -> tuple[float, Re
     result = work()
     synchronise(device)
     return time.perf_counter() - start, result
+
+
+class Within(Protocol):
+    """Does a named part of some work; what measures parts and what does not have this form in common."""
+
+    def __call__(self, part: str, work: Callable[[], Result]) -> Result: ...
+
+
+def untimed(part: str, work: Callable[[], Result]) -> Result:
+    """Do the part and measure nothing."""
+    return work()
+
+
+class Spans:
+    """Seconds of named parts of some work, waiting for the device at both ends of each; what a part does within another counts
+    for itself alone."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = {}
+        self._inner = [0.0]
+
+    def __call__(self, part: str, work: Callable[[], Result]) -> Result:
+        self._inner.append(0.0)
+        seconds, result = timed_s(work, self.device)
+        own = seconds - self._inner.pop()
+        self._inner[-1] += seconds
+        self.seconds[part] = self.seconds.get(part, 0.0) + own
+        return result
 
 
 def peak_memory_bytes(work: Callable[[], Result], device: torch.device) -> tuple[int, Result]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from effivlm.caches import PromptCache
 from effivlm.hooks import Entering, LseWatcher, Stay, Watcher, pruning, watching
+from effivlm.meters import Within, untimed
 from effivlm.methods._base import CachePart, LayerPart, LayerView, Selection, Stage
 from effivlm.methods._columns import received
 from effivlm.models._adapter import Adapter, Prompt
@@ -32,9 +33,16 @@ class Prefilled:
 
 
 def prefilled(
-    model: Adapter, prompt: Prompt, layer: LayerPart | None, observers: Sequence[CachePart], sample_id: str
+    model: Adapter,
+    prompt: Prompt,
+    layer: LayerPart | None,
+    observers: Sequence[CachePart],
+    sample_id: str,
+    within: Within = untimed,
 ) -> Prefilled:
     """Run the decoder over `prompt`, with tokens dropped on the way by `layer`, and note what `observers` need to see.
+
+    What methods do meanwhile is done `within` the part "method".
 
     Raises:
         Unsupported: the budget of `layer` cannot be reached.
@@ -45,9 +53,12 @@ def prefilled(
     sums: dict[int, Tensor] = {}
 
     def look(number: int, query: Tensor, key: Tensor, value: Tensor, lse: Tensor | None) -> None:
-        queries[number] = _last(query, rows).clone()
-        if columns:
-            sums[number] = received(query[0], key[0], None if lse is None else lse[0])
+        def note() -> None:
+            queries[number] = _last(query, rows).clone()
+            if columns:
+                sums[number] = received(query[0], key[0], None if lse is None else lse[0])
+
+        within("method", note)
 
     attentions: list[nn.Module] = [block.self_attn for block in model.layers]  # type: ignore[misc]
     watchers: list[list[Look]] = [
@@ -61,7 +72,10 @@ def prefilled(
         choices = _Choices(layer, prompt, len(attentions), model.text.norm, sample_id)
         for at in choices.stages:
             watchers[at - 1].append(partial(choices.look, at - 1))
-        chosen = {at: partial(choices.choose, place) for place, at in enumerate(choices.stages)}
+        chosen: dict[int, Callable[[Entering], Stay]] = {
+            at: lambda entering, place=place: within("method", partial(choices.choose, place, entering))  # type: ignore[misc]
+            for place, at in enumerate(choices.stages)
+        }
         with watching(_joined(attentions, watchers, columns)), pruning(model.layers, chosen) as kept:
             logits = model.prefill(prompt, cache)
     stays = tuple(_stays(kept, number) for number in range(len(attentions)))

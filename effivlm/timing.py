@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from effivlm.decode import Paced, Start
-from effivlm.meters import kv_bytes, peak_memory_bytes, timed_s
+from effivlm.meters import Spans, kv_bytes, peak_memory_bytes, timed_s
 from effivlm.methods._base import Method
 from effivlm.models._adapter import Adapter
 from effivlm.records import Cell, Cost, Outcome, Settings
@@ -15,6 +15,8 @@ from effivlm.run import achieved, cell_fingerprint, method_of, task_of
 from effivlm.tree import Leaf, Tree
 
 STEPS = 16
+PARTS = ("image", "tower", "method", "prefill")
+SPLITS = 3  # passes whose parts are measured, beside those whose whole is
 
 
 @dataclass
@@ -71,6 +73,8 @@ class Timing:
         }
         if peak:
             costs["peak_memory_bytes"] = Cost((float(peak),))
+        if part == "ttft":
+            costs |= self._split()
         facts: dict[str, Any] = {"engine": self._engine(part), "kernel": "sdpa", "weights": self.model.weights, "n": 1}
         return Outcome(
             self.cell,
@@ -82,6 +86,21 @@ class Timing:
             remarks=tuple(remarks),
             **facts,
         )
+
+    def _split(self) -> dict[str, Cost]:
+        """Where the time to first token goes: `tower_s`, `method_s`, `prefill_s`, and before the clock starts `image_s`.
+
+        Passes of their own, because waiting for the device between parts makes the whole slower. A method that shows the
+        model other images has dense's counted in `image_s` too.
+        """
+        rounds = []
+        for _ in range(SPLITS):
+            spans = Spans(self.model.device)
+            with self.model.seams():
+                Tree(self.model, self.tree.sample, [self.method], spans).leaf(self.method)
+            rounds.append(spans.seconds)
+        names = [name for name in PARTS if any(name in seconds for seconds in rounds)]
+        return {f"{name}_s": Cost(tuple(seconds.get(name, 0.0) for seconds in rounds)) for name in names}
 
     def _engine(self, part: str) -> str:
         return self._paced.engine if part == "decode" and self._paced else "eager"

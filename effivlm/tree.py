@@ -16,7 +16,7 @@ from torch import Tensor
 
 from effivlm.caches import KeptLayer
 from effivlm.decode import Start
-from effivlm.meters import kv_bytes
+from effivlm.meters import Within, kv_bytes, untimed
 from effivlm.methods._base import (
     CachePart,
     ImagePart,
@@ -68,9 +68,14 @@ class Leaf:
 
 
 class Tree:
-    """Shared work on one sample for several methods; lives for that sample only."""
+    """Shared work on one sample for several methods; lives for that sample only.
 
-    def __init__(self, model: Adapter, sample: Sample, methods: Sequence[Method]) -> None:
+    Its parts are done by `within`: "image" (the processor), "tower" (with the projector), "method", "prefill" (to the first
+    token).
+    """
+
+    def __init__(self, model: Adapter, sample: Sample, methods: Sequence[Method], within: Within = untimed) -> None:
+        self.within = within
         self.model = model
         self.sample = sample
         self.observers: dict[Path, list[CachePart]] = {}
@@ -97,7 +102,7 @@ class Tree:
         *prefill, part = path
         done = self.prefilled(tuple(prefill))
         if isinstance(part, CachePart):
-            cache = part.compress(done.views, self.sample.id)
+            cache = self.within("method", lambda: part.compress(done.views, self.sample.id))
         else:
             cache = [KeptLayer(key[0], value[0]) for key, value in zip(done.cache.keys, done.cache.values, strict=True)]
         inputs = self._inputs(None)
@@ -176,7 +181,10 @@ class Tree:
         return self._nodes[name]
 
     def _inputs(self, image: Part | None) -> dict[str, Any]:
-        return self._once(("inputs", image), lambda: self.model.prepare(self._shown(image)))  # type: ignore[no-any-return]
+        def prepare() -> dict[str, Any]:
+            return self.within("image", lambda: self.model.prepare(self._shown(image)))
+
+        return self._once(("inputs", image), prepare)  # type: ignore[no-any-return]
 
     def _shown(self, image: Part | None) -> Sample:
         """The sample as the processor gets it."""
@@ -204,7 +212,11 @@ class Tree:
         return self._once(("prompt", image, visual), lambda: self._pruned_prompt(image, visual))  # type: ignore[no-any-return]
 
     def _encoded(self, image: Part | None) -> Any:
-        return self._once(("encoded", image), lambda: self.model.encode(self._inputs(image), image in self.looked_at))
+        def encode() -> Any:
+            inputs, looking = self._inputs(image), image in self.looked_at
+            return self.within("tower", lambda: self.model.encode(inputs, looking))
+
+        return self._once(("encoded", image), encode)
 
     def _whole_prompt(self, image: Part | None) -> Prompt:
         return self.model.prompt(self._inputs(image), self._encoded(image))
@@ -220,7 +232,7 @@ class Tree:
             stays, features = prompt.image < 0, []
             towers = encoded.towers or [None] * len(encoded.features)
             views = [ImageView(*seen) for seen in zip(encoded.features, encoded.places, towers, strict=True)]
-            selections = part.select(views, self.sample.id)
+            selections = self.within("method", lambda: part.select(views, self.sample.id))
             for number, (feature, selection) in enumerate(zip(encoded.features, selections, strict=True)):
                 stays[(prompt.image == number).nonzero()[selection.kept, 0]] = True
                 features.append(feature[selection.kept] if selection.features is None else selection.features)
@@ -231,7 +243,10 @@ class Tree:
     def _prefill(self, path: Path) -> Prefilled:
         image, visual, layer = path
         part = layer if isinstance(layer, LayerPart) else None
-        return prefilled(self.model, self.prompt((image, visual)), part, self.observers.get(path, []), self.sample.id)
+        prompt, observers = self.prompt((image, visual)), self.observers.get(path, [])
+        return self.within(
+            "prefill", lambda: prefilled(self.model, prompt, part, observers, self.sample.id, self.within)
+        )
 
 
 def path_of(method: Method) -> Path:

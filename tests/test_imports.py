@@ -27,7 +27,7 @@ ALLOWED = {
     "methods": {"records", "rolling", "caches", "hooks", "methods"},
     "models": {"records", "registry", "caches", "hooks", "models"},
     "report": {"records", "metrics", "report"},
-    "prefill": {"caches", "hooks", "methods", "models"},
+    "prefill": {"caches", "hooks", "meters", "methods", "models"},
     "tree": {"records", "caches", "decode", "meters", "methods", "models", "prefill"},
     "noise": {"records", "caches", "decode", "models", "tree"},
     "shown": {"records", "methods", "tree"},

@@ -27,4 +27,6 @@ def clustered(features: Tensor, count: int) -> tuple[Tensor, Tensor]:
     joined = best(-distances[:, centres], 1)[:, 0]
     joined[centres] = torch.arange(count, device=features.device)
     member = (joined == torch.arange(count, device=features.device)[:, None]).to(features)
-    return centres, member @ features / member.sum(1, keepdim=True)  # a product adds in one order, an indexed sum may not
+    return centres, member @ features / member.sum(
+        1, keepdim=True
+    )  # a product adds in one order, an indexed sum may not
