@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from effivlm.decode import Paced, Start
+from effivlm.floors import decoder_flops, rates, step_bytes, tower_flops
 from effivlm.meters import Spans, kv_bytes, peak_memory_bytes, timed_s
 from effivlm.methods._base import Method
 from effivlm.models._adapter import Adapter
@@ -62,10 +63,9 @@ class Timing:
     def outcome(self, part: str, rounds: Sequence[float], remarks: Sequence[str] = ()) -> Outcome:
         """The measured rounds of one part ("ttft": seconds, "decode": milliseconds per token) as an outcome."""
         unit = {"ttft": "ttft_s", "decode": "decode_ms_per_token"}[part]
+        tree = self.tree.with_inputs(self.method)
         with self.model.seams():
-            peak, leaf = peak_memory_bytes(
-                lambda: self.tree.with_inputs(self.method).leaf(self.method), self.model.device
-            )
+            peak, leaf = peak_memory_bytes(lambda: tree.leaf(self.method), self.model.device)
         costs: dict[str, Cost] = {
             unit: Cost(tuple(rounds)),
             "kv_bytes": Cost((float(kv_bytes(leaf.cache)),)),
@@ -73,8 +73,7 @@ class Timing:
         }
         if peak:
             costs["peak_memory_bytes"] = Cost((float(peak),))
-        if part == "ttft":
-            costs |= self._split()
+        costs |= self._floor(part, tree, leaf) | (self._split() if part == "ttft" else {})
         facts: dict[str, Any] = {"engine": self._engine(part), "kernel": "sdpa", "weights": self.model.weights, "n": 1}
         return Outcome(
             self.cell,
@@ -86,6 +85,19 @@ class Timing:
             remarks=tuple(remarks),
             **facts,
         )
+
+    def _floor(self, part: str, tree: Tree, leaf: Leaf) -> dict[str, Cost]:
+        """What the device cannot beat, at the rates it reaches: operations of tower and prefill, or bytes of a decoding step."""
+        reached = rates(self.model.device, self.model.dtype)
+        if part == "ttft":
+            with self.model.seams():
+                tower = tower_flops(self.model, tree.inputs_of(self.method))
+            work = tower + decoder_flops(self.model, tree.lengths_of(self.method))
+            floor = {"ttft_floor_s": work / reached.flops_per_s, "device_flops_per_s": reached.flops_per_s}
+        else:
+            step = step_bytes(self.model, kv_bytes(leaf.cache)) / reached.bytes_per_s
+            floor = {"decode_floor_ms_per_token": 1e3 * step, "device_bytes_per_s": reached.bytes_per_s}
+        return {name: Cost((value,)) for name, value in floor.items()}
 
     def _split(self) -> dict[str, Cost]:
         """Where the time to first token goes: `tower_s`, `method_s`, `prefill_s`, and before the clock starts `image_s`.

@@ -136,6 +136,14 @@ class Tree:
         mean = isinstance(path[2], LayerPart) and path[2].layer_mean
         return round(sum(counts) / len(counts)) if mean else counts[-1], prompt
 
+    def inputs_of(self, method: Method) -> dict[str, Any]:
+        """The processor's output that a method's tower sees."""
+        return self._inputs(self._path(method)[0])
+
+    def lengths_of(self, method: Method) -> list[int]:
+        """How many entries each layer sees in a method's prefill."""
+        return [view.length for view in self.prefilled(self._path(method)[:3]).views]
+
     def places(self) -> tuple[Tensor, ...]:
         """Places [n_i, 3] of the visual tokens of each image, as `Visual` has them."""
         return tuple(self._encoded(None).places)
