@@ -16,7 +16,7 @@ from effivlm.models._adapter import Adapter
 from effivlm.records import Cell, Settings
 from effivlm.timing import Timing, prepare_timing
 
-DELAY = 0.04
+DELAY = 0.1
 
 pytestmark = pytest.mark.usefixtures("toy_task")
 
