@@ -56,7 +56,7 @@ def test_rows_hold_ratios_to_dense_of_the_same_rounds_and_say_what_is_unsupporte
     assert pruned["over_dense"] == pytest.approx(pruned["rounds_s"][0] / dense["rounds_s"][0])
     assert pruned["decoder_flops"] < 0.3 * dense["decoder_flops"] == 0.3 * found["streaming_llm"]["decoder_flops"]
     assert pruned["over_bound"] > pruned["over_dense"]
-    assert 0 < pruned["floor_s"] < dense["floor_s"] < dense["ttft_s"]
+    assert 0 < pruned["floor_s"] < dense["floor_s"]
     assert pruned["kept_share"] == pytest.approx(0.1, abs=0.01)
     assert dense["split_s"]["method"] == 0 < pruned["split_s"]["method"] < pruned["split_s"]["prefill"]
     run = {"device": "cpu", "dtype": "float32", "torch": torch.__version__, "date": "2026-11-25", "rounds": 1}
