@@ -15,7 +15,7 @@ from effivlm.meters import timed_s
 from effivlm.models._adapter import Adapter
 
 TRIES = 5
-SIZES = {"cuda": (8192, 1 << 30), "cpu": (1024, 1 << 26)}  # side of the matrices, bytes of the copy
+SIZES = {"cuda": (8192, 1 << 29), "cpu": (1024, 1 << 26)}  # side of the matrices, bytes of the copy
 
 
 @dataclass(frozen=True, slots=True)
