@@ -180,7 +180,7 @@ class LayerPart(Part):
         """Layers before which tokens leave, ascending, of a decoder of `depth` layers; none is 0.
 
         Raises:
-            ValueError: the decoder has no such layers.
+            Unsupported: the decoder has no such layers.
         """
 
     def budgets(self, visual: int, depth: int) -> tuple[int, ...]:

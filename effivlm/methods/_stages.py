@@ -82,11 +82,11 @@ def at_depth(layers: Sequence[int], written_for: int, depth: int) -> tuple[int, 
     """Layers of a decoder of `written_for` layers at the same relative places of one of `depth`.
 
     Raises:
-        ValueError: two of them fall together, or one is not inside the decoder.
+        Unsupported: two of them fall together, or one is not inside the decoder.
     """
     found = tuple(math.floor(Fraction(layer * depth, written_for) + Fraction(1, 2)) for layer in layers)
     if any(late <= early for early, late in pairwise((-1, *found, depth))):
-        raise ValueError(
+        raise Unsupported(
             f"layers {', '.join(map(str, layers))} of {written_for} fall on layers {', '.join(map(str, found))}"
             f" of a decoder of {depth}, which are not {len(found)} different ones"
         )

@@ -11,6 +11,7 @@ from torch import Tensor
 from effivlm.methods._attention import column_means, row_attention
 from effivlm.methods._base import Selection, Stage, best
 from effivlm.methods._stages import StagedPart
+from effivlm.records import Unsupported
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ class FastV(StagedPart):
 
     def stages(self, depth: int) -> tuple[int, ...]:
         if self.layer >= depth:
-            raise ValueError(f"layer {self.layer} does not exist: the decoder has layers 0 to {depth - 1}")
+            raise Unsupported(f"layer {self.layer} does not exist: the decoder has layers 0 to {depth - 1}")
         return (self.layer,)
 
     def shares(self, level: float) -> Sequence[float]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from effivlm.methods._base import LayerView, Selection, Stage, best
 from effivlm.methods._clusters import clustered
 from effivlm.methods._stages import StagedPart, at_depth, attention_of, text_after
+from effivlm.records import Unsupported
 
 WRITTEN_FOR = 32  # decoder layers of the models for which the layers are given
 
@@ -61,7 +62,7 @@ class SparseVlm(StagedPart):
     def stages(self, depth: int) -> tuple[int, ...]:
         found = [layer + 1 for layer in at_depth(self.layers, WRITTEN_FOR, depth)]
         if found[-1] == depth:
-            raise ValueError(f"layer {found[-1] - 1} is the last one: nothing is left to prune for")
+            raise Unsupported(f"layer {found[-1] - 1} is the last one: nothing is left to prune for")
         return tuple(found)
 
     def shares(self, level: float) -> Sequence[float]:

@@ -75,3 +75,22 @@ def test_the_kernels_equal_the_written_out_attention(heads, kv_heads, length, di
     expected, rows = written_out(queries, keys)
     torch.testing.assert_close(kernels.row_lse(queries, keys).double(), rows, rtol=0, atol=2e-5)
     torch.testing.assert_close(received(queries, keys).double(), expected, rtol=1e-5, atol=0)
+
+
+@GPU
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "length", "dim"), [(28, 4, 2901, 128), (40, 8, 1999, 128), (8, 4, 772, 32)]
+)
+def test_the_attention_that_gives_the_log_sum_exp_is_the_one_that_sdpa_takes(heads, kv_heads, length, dim) -> None:
+    """Else a dense answer would depend on whether a method beside it asks for column sums."""
+    from torch.nn.functional import scaled_dot_product_attention
+
+    from effivlm.hooks import _with_lse
+
+    queries, keys = drawn(heads, kv_heads, length, dim, "cuda", torch.bfloat16)
+    values = keys.flip(1).contiguous()
+    ours, lse = _with_lse(queries[None], keys[None], values[None], None)
+    stock = scaled_dot_product_attention(queries[None], keys[None], values[None], is_causal=True, enable_gqa=True)
+    assert torch.equal(ours, stock.transpose(1, 2))
+    _, rows = written_out(queries, keys)
+    torch.testing.assert_close(lse[0].double(), rows, rtol=0, atol=1e-3)

@@ -199,7 +199,7 @@ def test_stages_scale_with_the_depth(method: LayerPart, depth: int, stages: tupl
     "method", [PyramidDrop(segments=5), SparseVlm(layers=(2, 3), counts=(2, 1)), Dart(layer=4), FastV(layer=9)]
 )
 def test_a_decoder_without_such_layers_is_refused(method: LayerPart) -> None:
-    with pytest.raises(ValueError, match=r"fall on layers|does not exist"):
+    with pytest.raises(Unsupported, match=r"fall on layers|does not exist"):
         method.stages(4)
     assert at_depth((2, 6, 15), 32, 32) == (2, 6, 15)
 
