@@ -95,6 +95,22 @@ def test_scaling_all_scores_of_a_task_leaves_its_ratios(outcomes: list[Outcome],
     assert_equal(found["summary"], expected["summary"])
 
 
+def test_two_settings_that_are_equal_up_to_rounding_stand_on_the_front_as_one() -> None:
+    scores = {"dense": (0.4, 0.4), "fastv": (1.0, 0.4), "snapkv": (0.4, 1.0)}
+    keeps = dict(SETTINGS)
+
+    def run(factor: float) -> list[Any]:
+        made = [
+            quality(cell(method, keeps[method], task), [score * (factor if task == "a" else 1.0)])
+            for at, task in enumerate("ab")
+            for method, score in ((method, both[at]) for method, both in scores.items())
+        ]
+        return [point["front"] for point in document(made)["summary"]["pareto"]]
+
+    assert run(0.0546875) == run(1.0)
+    assert sum("keep" in front for front in run(1.0)) == 1
+
+
 @settings(max_examples=12, deadline=None)
 @given(runs())
 def test_a_document_is_json_without_nan_and_reads_back_equal(outcomes: list[Outcome]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from effivlm.metrics import summary
 from effivlm.report.cells import Row
 
+DIGITS = 9  # of a quality: what differs beyond them was rounded differently on the way
 SMALLER_IS_BETTER = {"keep": True, "kv": True, "ttft": False, "decode": False}
 
 
@@ -55,7 +56,8 @@ def _mark(points: list[dict[str, Any]], cost: str) -> None:
     """Walk from the cheapest on: a point is on the front if its quality exceeds that of every cheaper one."""
     sign = 1 if SMALLER_IS_BETTER[cost] else -1
     best = float("-inf")
-    for point in sorted(points, key=lambda point: (sign * point["costs"][cost], -point["value"])):
-        if point["value"] > best:
-            point["front"].append(cost)
-            best = point["value"]
+    ordered = [(sign * point["costs"][cost], -round(point["value"], DIGITS), at) for at, point in enumerate(points)]
+    for _, quality, at in sorted(ordered):
+        if -quality > best:
+            points[at]["front"].append(cost)
+            best = -quality
