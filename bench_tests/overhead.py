@@ -18,13 +18,14 @@ from typing import Any
 import torch
 from PIL import Image
 
-from effivlm import registry
+from effivlm import registry, steps
 from effivlm.floors import decoder_flops, rates, tower_flops
-from effivlm.meters import Spans, peak_memory_bytes, timed_s
+from effivlm.meters import peak_memory_bytes, timed_s
 from effivlm.models._adapter import Adapter
 from effivlm.models._sources import resolve
 from effivlm.records import Budget, Cell, Sample, Settings, Unsupported
 from effivlm.run import method_of, open_model
+from effivlm.timing import PARTS, split
 from effivlm.tree import Tree
 
 ROOT = Path(__file__).parent.parent
@@ -32,7 +33,6 @@ FILE = ROOT / "reports" / "baselines" / "overhead.json"
 QUESTION = "What does the picture show?"
 SHAPE = (17, 22)  # of the picture: a page
 STEPS = 14
-PASSES = 3
 
 
 def page(model: Adapter, tokens: int) -> Sample:
@@ -68,24 +68,12 @@ class Rival:
 def rivals(model: Adapter, methods: Sequence[str], keeps: Sequence[str]) -> list[Rival]:
     """Dense first, then every method at every budget."""
     found = []
-    for name in ["dense", *(one for one in methods if one != "dense")]:
-        facts = registry.declared("methods", name)
-        preset = facts.get("default_preset", "paper")
-        for keep in keeps if facts.get("budgeted", True) else ["1.00"]:
+    for text in ["dense", *(one for one in methods if one != "dense")]:
+        name, preset = steps.asked(text)
+        for keep in keeps if steps.budgeted(name) else ["1.00"]:
             cell = Cell(model.source.name, name, preset, Budget.parse(keep).label, "none")
             found.append(Rival(name, keep, method_of(cell), [], {}))
     return found
-
-
-def split(tree: Tree, method: Any) -> dict[str, float]:
-    """Seconds of the tower, the method and the prefill, medians of a few passes that wait for the device between them."""
-    passes = []
-    for _ in range(PASSES):
-        start = tree.with_inputs(method)
-        start.within = spans = Spans(tree.model.device)
-        start.leaf(method)
-        passes.append(spans.seconds)
-    return {part: statistics.median(one.get(part, 0.0) for one in passes) for part in ("tower", "method", "prefill")}
 
 
 def measure(
@@ -122,7 +110,10 @@ def measure(
                 seconds, _ = timed_s(lambda start=start, rival=rival: start.leaf(rival.method), model.device)  # type: ignore[misc]
                 rival.rounds_s += [seconds] if number else []
         for rival in running:
-            rival.facts["split_s"] = split(tree, rival.method)
+            passes = split(tree, rival.method)
+            rival.facts["split_s"] = {
+                part: statistics.median(seconds.get(part, 0.0) for seconds in passes) for part in PARTS
+            }
         operations = tower_flops(model, inputs)
     reached, dense = rates(model.device, model.dtype), running[0]
     base, tower = statistics.median(dense.rounds_s), statistics.median(towers)

@@ -16,7 +16,7 @@ from effivlm.run import achieved, cell_fingerprint, method_of, task_of
 from effivlm.tree import Leaf, Tree
 
 STEPS = 16
-PARTS = ("image", "tower", "method", "prefill")
+PARTS = ("tower", "method", "prefill")
 SPLITS = 3  # passes whose parts are measured, beside those whose whole is
 
 
@@ -100,22 +100,29 @@ class Timing:
         return {name: Cost((value,)) for name, value in floor.items()}
 
     def _split(self) -> dict[str, Cost]:
-        """Where the time to first token goes: `tower_s`, `method_s`, `prefill_s`, and before the clock starts `image_s`.
-
-        Passes of their own, because waiting for the device between parts makes the whole slower. A method that shows the
-        model other images has dense's counted in `image_s` too.
-        """
-        rounds = []
-        for _ in range(SPLITS):
-            spans = Spans(self.model.device)
-            with self.model.seams():
-                Tree(self.model, self.tree.sample, [self.method], spans).leaf(self.method)
-            rounds.append(spans.seconds)
-        names = [name for name in PARTS if any(name in seconds for seconds in rounds)]
-        return {f"{name}_s": Cost(tuple(seconds.get(name, 0.0) for seconds in rounds)) for name in names}
+        """Where the time to first token goes: `tower_s`, `method_s`, `prefill_s`; and before its clock starts `image_s`."""
+        fresh = (Tree(self.model, self.tree.sample, [self.method]) for _ in range(SPLITS))
+        images = tuple(timed_s(lambda tree=tree: tree.inputs_of(self.method), self.model.device)[0] for tree in fresh)  # type: ignore[misc]
+        with self.model.seams():
+            rounds = split(self.tree, self.method)
+        costs = {f"{name}_s": Cost(tuple(seconds.get(name, 0.0) for seconds in rounds)) for name in PARTS}
+        return {"image_s": Cost(images)} | {name: cost for name, cost in costs.items() if any(cost.rounds)}
 
     def _engine(self, part: str) -> str:
         return self._paced.engine if part == "decode" and self._paced else "eager"
+
+
+def split(tree: Tree, method: Method) -> list[dict[str, float]]:
+    """Seconds of the parts of a few passes to the first token, from a tree that has the inputs; inside `model.seams()`.
+
+    Passes of their own, because waiting for the device between parts makes the whole slower.
+    """
+    rounds = []
+    for _ in range(SPLITS):
+        spans = Spans(tree.model.device)
+        tree.with_inputs(method, spans).leaf(method)
+        rounds.append(spans.seconds)
+    return rounds
 
 
 def prepare_timing(cell: Cell, model: Adapter, settings: Settings) -> Timing:

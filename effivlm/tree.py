@@ -89,9 +89,9 @@ class Tree:
                 self.observers[tuple(prefill)].append(cache)
         self._nodes: dict[tuple[Any, ...], Any] = {}
 
-    def with_inputs(self, method: Method) -> Tree:
+    def with_inputs(self, method: Method, within: Within = untimed) -> Tree:
         """A tree that has done nothing but prepare the processor's output for `method`: where the clock starts."""
-        fresh = Tree(self.model, self.sample, [method])
+        fresh = Tree(self.model, self.sample, [method], within)
         for image in {None, self._path(method)[0]}:
             fresh._nodes["inputs", image] = self._inputs(image)
         return fresh

@@ -41,11 +41,6 @@ def column_sums(queries: Tensor, keys: Tensor) -> Tensor:
     return total
 
 
-def column_means(queries: Tensor, keys: Tensor) -> Tensor:
-    """Mean attention that every key gets from all W given rows [H_q, N]."""
-    return column_sums(queries, keys) / queries.shape[1]
-
-
 def nonzero_share(queries: Tensor, keys: Tensor, threshold: float) -> Tensor:
     """Share of the attention entries of the last W rows that reach `threshold` times their row's largest: [H_q].
 

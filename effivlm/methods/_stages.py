@@ -93,6 +93,17 @@ def at_depth(layers: Sequence[int], written_for: int, depth: int) -> tuple[int, 
     return found
 
 
+def only(layer: int, depth: int) -> tuple[int, ...]:
+    """The one stage of a method that prunes once.
+
+    Raises:
+        Unsupported: a decoder of `depth` layers has no such layer.
+    """
+    if layer >= depth:
+        raise Unsupported(f"layer {layer} does not exist: the decoder has layers 0 to {depth - 1}")
+    return (layer,)
+
+
 def text_after(visual: Tensor) -> Tensor:
     """Numbers of the text entries after the first visual one, of marks [N]."""
     first = int(visual.nonzero()[0, 0])

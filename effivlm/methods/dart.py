@@ -11,8 +11,7 @@ from torch.nn.functional import normalize
 
 from effivlm.methods._base import LayerPart, Selection, Stage, best
 from effivlm.methods._budget import apportion
-from effivlm.methods._stages import text_after
-from effivlm.records import Unsupported
+from effivlm.methods._stages import only, text_after
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +43,7 @@ class Dart(LayerPart):
             )
 
     def stages(self, depth: int) -> tuple[int, ...]:
-        if self.layer >= depth:
-            raise Unsupported(f"layer {self.layer} does not exist: the decoder has layers 0 to {depth - 1}")
-        return (self.layer,)
+        return only(self.layer, depth)
 
     def rows(self, visual: Tensor) -> int:
         return 0

@@ -8,10 +8,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from effivlm.methods._attention import column_means, row_attention
+from effivlm.methods._attention import column_sums
 from effivlm.methods._base import Selection, Stage, best
-from effivlm.methods._stages import StagedPart
-from effivlm.records import Unsupported
+from effivlm.methods._stages import StagedPart, only
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +49,7 @@ class FastV(StagedPart):
             )
 
     def stages(self, depth: int) -> tuple[int, ...]:
-        if self.layer >= depth:
-            raise Unsupported(f"layer {self.layer} does not exist: the decoder has layers 0 to {depth - 1}")
-        return (self.layer,)
+        return only(self.layer, depth)
 
     def shares(self, level: float) -> Sequence[float]:
         return [level]
@@ -62,9 +59,6 @@ class FastV(StagedPart):
 
     def select(self, stage: Stage, budget: int, sample_id: str) -> Selection:
         view = stage.before
-        if self.query_rows == "last":
-            attention = row_attention(view.queries[:, -1:], view.keys)[:, 0]
-        else:
-            attention = column_means(view.queries, view.keys)
+        attention = column_sums(view.queries[:, -self.rows(stage.visual) :], view.keys)
         visual = stage.visual.nonzero()[:, 0]
         return Selection(visual[best(attention.mean(0)[visual], budget)])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from effivlm import registry
 from effivlm.hooks import Tower
-from effivlm.methods._attention import column_means, column_sums, per_kv_head, pooled, row_attention
+from effivlm.methods._attention import column_sums, per_kv_head, pooled, row_attention
 from effivlm.methods._base import CachePart, ImageView, LayerView, Stage, VisualPart, best, generator
 from effivlm.methods._budget import apportion
 from effivlm.methods.downsample import Downsample
@@ -82,19 +82,21 @@ def top(scores: list[float], count: int) -> list[int]:
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10**6), st.integers(1, 60), st.sampled_from([(4, 2), (6, 2), (3, 3), (8, 1)]), st.data())
-def test_row_attention_and_column_means_equal_a_row_by_row_softmax(seed, length, heads, data) -> None:
+def test_row_attention_and_column_sums_equal_a_row_by_row_softmax(seed, length, heads, data) -> None:
     rows = data.draw(st.integers(1, length))
     shown = view(seed, length, *heads, rows=rows)
     expected = attention64(shown)
     torch.testing.assert_close(row_attention(shown.queries, shown.keys).double(), expected, rtol=0, atol=2e-6)
-    torch.testing.assert_close(column_means(shown.queries, shown.keys).double(), expected.mean(1), rtol=0, atol=2e-6)
+    torch.testing.assert_close(
+        column_sums(shown.queries, shown.keys).double() / rows, expected.mean(1), rtol=0, atol=2e-6
+    )
 
 
-def test_column_means_do_not_depend_on_the_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_column_sums_do_not_depend_on_the_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = view(3, 50)
-    whole = column_means(shown.queries, shown.keys)
+    whole = column_sums(shown.queries, shown.keys)
     monkeypatch.setattr("effivlm.methods._attention.BLOCK", 7)
-    torch.testing.assert_close(column_means(shown.queries, shown.keys), whole)
+    torch.testing.assert_close(column_sums(shown.queries, shown.keys), whole)
 
 
 def brute_pool(scores: list[float], kernel: int, kind: str) -> list[float]:
