@@ -19,6 +19,7 @@ DEFAULT_MODEL = "micro_llava_onevision"
 DEFAULT_TASK = "docvqa_micro"
 DEFAULT_BUDGETS = ("0.01", "0.05", "0.10", "0.20", "0.40")
 DEFAULT_LIMIT = 100  # samples a cell: keeps the whole default run under 15 minutes on two cores
+ENGINES = ("auto", "eager", "cuda_graph")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
@@ -35,6 +36,7 @@ class Asked:
     seed: str = "0"
     device: str = "auto"
     dtype: str = "auto"
+    engine: str = "auto"
     share: bool = True
 
 
@@ -84,6 +86,7 @@ def build(asked: Asked) -> Plan:
         device=_device(asked.device),
         dtype=_choice("--vlm-dtype", asked.dtype, DTYPES),
         share=asked.share,
+        engine=_engine(asked.engine, asked.device),
     )
     budgets = _unique(_budget(text).label for text in asked.budgets or DEFAULT_BUDGETS)
     methods = _unique(steps.asked(text) for text in asked.methods or _all("methods"))
@@ -134,6 +137,13 @@ def _device(text: str) -> str:
     if not DEVICE.fullmatch(text):
         raise ValueError(f"--vlm-device: {text!r} is not one of auto, cpu, cuda, cuda:N")
     return text
+
+
+def _engine(text: str, device: str) -> str:
+    engine = _choice("--vlm-engine", text, ENGINES)
+    if engine == "cuda_graph" and device == "cpu":
+        raise ValueError("--vlm-engine: cuda_graph needs a GPU, and --vlm-device is cpu")
+    return engine
 
 
 def _choice(option: str, text: str, choices: Sequence[str]) -> str:

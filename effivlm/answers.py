@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from effivlm.decode import Start, agreements, greedy
+from effivlm.decode import Start, agreements
+from effivlm.engine import Captured, Eager
 from effivlm.methods._base import Method
 from effivlm.metrics.choice import listed_options
 from effivlm.metrics.same import same
@@ -38,6 +39,7 @@ class Answers:
     dense: Cell
     methods: Mapping[Cell, Method]
     note: Note
+    engine: Captured | Eager
     given: dict[Cell, list[Answer]] = field(init=False)
     leaves: dict[Cell, list[Leaf]] = field(init=False)
     refused: dict[Cell, str] = field(default_factory=dict)
@@ -74,7 +76,7 @@ class Answers:
         second = self._second(tree) if self.dense in grown else []
         starts = [leaf.start for leaf in grown.values()] + second
         try:
-            said = greedy(self.model.step, starts, self.task.max_new_tokens, self.model.eos, self.model.device)
+            said = self.engine.greedy(starts, self.task.max_new_tokens, self.model.eos)
         except Exception as error:  # one broken sample is recorded and counted; it must not end the others
             for cell in grown:
                 self.given[cell].append(_broken(sample, error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from effivlm.rolling import Rolling, RollingSegment
+from effivlm.rolling import RolledLayer, Rolling, RollingSegment
 
 
 class PromptCache:
@@ -72,13 +73,15 @@ class _Segment:
     values: Tensor
     length: int
     valid: Tensor | None
+    filled: int = 0
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, filled: int, scaling: float | None) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
         """Take the new entries and attend over all of this segment's rows: [R, H_q, Q, D]."""
-        queries, heads, start = query.shape[2], query.shape[1], self.length + filled
+        queries, heads, start = query.shape[2], query.shape[1], self.length + self.filled
         self.keys[:, :, start : start + queries] = key
         self.values[:, :, start : start + queries] = value
         keys, values = self.keys[:, :, : start + queries], self.values[:, :, : start + queries]
+        self.filled += queries
         mask = self.mask(queries, start)
         if mask is not None and mask.dim() == 4:
             mask = mask.repeat_interleave(heads // mask.shape[1], dim=1)
@@ -89,10 +92,11 @@ class _Segment:
     def only(self, at: Tensor, rows: Tensor) -> _Segment:
         """The rows `at` of this segment, which are now `rows` of the batch."""
         valid = None if self.valid is None else self.valid[at]
-        return _Segment(rows, self.keys[at], self.values[at], self.length, valid)
+        return _Segment(rows, self.keys[at], self.values[at], self.length, valid, self.filled)
 
     def rewind(self) -> None:
-        """New entries are written over, so that nothing has to be put back."""
+        """Forget the new entries; they are written over."""
+        self.filled = 0
 
     def mask(self, queries: int, filled: int) -> Tensor | None:
         """None for plain decoding; else [R, H_kv, queries, filled + queries], True where attention may look."""
@@ -107,31 +111,45 @@ class _Segment:
         return mask
 
 
-class ForkedLayer:
-    """One layer of a decoding batch. It takes the new keys and values and answers attention for all its rows."""
+class AnsweringLayer(ABC):
+    """One layer of a decoding batch: takes the new keys and values, and answers attention for all its rows."""
 
-    def __init__(self, layers: Sequence[KeptLayer], room: int) -> None:
-        self.segments: list[_Segment | RollingSegment] = [
-            _segment(rows, [layers[row] for row in rows], room) for rows in _alike(layers)
-        ]
-        self.filled = 0
+    def __init__(self) -> None:
         self._new: tuple[Tensor, Tensor] | None = None
 
     def offer(self, key: Tensor, value: Tensor) -> None:
+        """Keys and values [B, H_kv, Q, D] of the new entries."""
         self._new = (key, value)
 
+    def taken(self) -> tuple[Tensor, Tensor]:
+        """What was offered last, once."""
+        assert self._new is not None
+        new, self._new = self._new, None
+        return new
+
+    @abstractmethod
     def attend(self, query: Tensor, scaling: float | None) -> Tensor:
         """Attention of query [B, H_q, Q, D] over each row's own cache and the new entries; returns [B, Q, H_q, D]."""
-        assert self._new is not None
-        (new_key, new_value), self._new = self._new, None
+
+
+class ForkedLayer(AnsweringLayer):
+    """A layer whose rows stand in segments of one length each; lengths are known to Python."""
+
+    def __init__(self, layers: Sequence[KeptLayer], room: int) -> None:
+        super().__init__()
+        self.segments: list[_Segment | RollingSegment] = [
+            _segment(rows, [layers[row] for row in rows], room) for rows in _alike(layers)
+        ]
+
+    def attend(self, query: Tensor, scaling: float | None) -> Tensor:
+        new_key, new_value = self.taken()
         if len(self.segments) == 1:  # rows stand in batch order then, so nothing has to be gathered
-            output = self.segments[0].attend(query, new_key, new_value, self.filled, scaling)
+            output = self.segments[0].attend(query, new_key, new_value, scaling)
         else:
             output = new_value.new_empty(*query.shape[:3], new_value.shape[-1])
             for part in self.segments:
                 at = part.rows
-                output[at] = part.attend(query[at], new_key[at], new_value[at], self.filled, scaling)
-        self.filled += query.shape[2]
+                output[at] = part.attend(query[at], new_key[at], new_value[at], scaling)
         return output.transpose(1, 2).contiguous()
 
     def select(self, rows: Tensor) -> None:
@@ -147,8 +165,21 @@ class ForkedLayer:
         self.segments = kept
 
 
-class ForkedCache:
-    """Many compressed caches of one prompt, decoded as one batch; passed to the text model as `past_key_values`.
+class DecodingCache(ABC):
+    """What decodes a batch; passed to the text model as `past_key_values`."""
+
+    layers: Sequence[AnsweringLayer]
+
+    def update(self, key: Tensor, value: Tensor, layer: int, *_: Any, **__: Any) -> tuple[AnsweringLayer, Tensor]:
+        self.layers[layer].offer(key, value)
+        return self.layers[layer], value
+
+    @abstractmethod
+    def get_seq_length(self, layer: int = 0) -> int: ...
+
+
+class ForkedCache(DecodingCache):
+    """Many compressed caches of one prompt, decoded as one batch.
 
     Args:
         caches: one list of `KeptLayer` per row, one entry per decoder layer.
@@ -156,14 +187,11 @@ class ForkedCache:
     """
 
     def __init__(self, caches: Sequence[Sequence[KeptLayer]], room: int) -> None:
-        self.layers = [ForkedLayer(layer, room) for layer in zip(*caches, strict=True)]
-
-    def update(self, key: Tensor, value: Tensor, layer: int, *_: Any, **__: Any) -> tuple[ForkedLayer, Tensor]:
-        self.layers[layer].offer(key, value)
-        return self.layers[layer], value
+        self.layers: list[ForkedLayer] = [ForkedLayer(layer, room) for layer in zip(*caches, strict=True)]
 
     def get_seq_length(self, layer: int = 0) -> int:
-        return self.layers[layer].segments[0].length + self.layers[layer].filled
+        first = self.layers[layer].segments[0]
+        return first.length + first.filled
 
     def select(self, rows: Tensor) -> None:
         for layer in self.layers:
@@ -172,9 +200,13 @@ class ForkedCache:
     def rewind(self) -> None:
         """Forget the new entries, so that the same steps can be taken again."""
         for layer in self.layers:
-            layer.filled = 0
             for part in layer.segments:
                 part.rewind()
+
+
+def rolled(layers: Sequence[KeptLayer]) -> list[RolledLayer]:
+    """Rows that roll, as their segment takes them."""
+    return [(layer.keys, layer.values, layer.rolling) for layer in layers if layer.rolling is not None]
 
 
 def _alike(layers: Sequence[KeptLayer]) -> list[list[int]]:
@@ -188,9 +220,8 @@ def _alike(layers: Sequence[KeptLayer]) -> list[list[int]]:
 
 def _segment(rows: list[int], layers: Sequence[KeptLayer], room: int) -> _Segment | RollingSegment:
     first = layers[0]
-    rolling = [(layer.keys, layer.values, layer.rolling) for layer in layers if layer.rolling is not None]
-    if rolling:
-        return RollingSegment(torch.tensor(rows, device=first.keys.device), rolling)
+    if first.rolling is not None:
+        return RollingSegment(torch.tensor(rows, device=first.keys.device), rolled(layers))
     heads, length, dim = first.keys.shape
     keys = first.keys.new_zeros(len(rows), heads, length + room, dim)
     values = first.values.new_zeros(len(rows), heads, length + room, first.values.shape[-1])

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from effivlm.caches import ForkedCache, KeptLayer
+from effivlm.caches import DecodingCache, ForkedCache, KeptLayer
 
 TIE = 1e-3  # rounding moves logits by about 1e-5
 POSITIONS = 1024  # rows x tokens of one pass of `agreements`: bounds the memory of their logits
-Step = Callable[[Tensor, Tensor, ForkedCache], Tensor]
+Step = Callable[[Tensor, Tensor, DecodingCache], Tensor]
 """Tokens [B, Q] at positions [B, Q] with a cache to logits [B, Q, vocab]."""
 
 
@@ -75,49 +75,18 @@ def _continue(
             rows, tokens, first = [rows[index] for index in open_rows], tokens[stay], first[stay]
 
 
-class Paced:
-    """A fixed number of greedy steps over one compressed prompt at batch 1, whatever the tokens say; made to be timed.
-
-    On CUDA all steps are captured in one graph, so that a call costs what the device needs and not what Python needs to
-    launch it; `engine` says which of the two ran.
-    """
-
-    def __init__(self, step: Step, start: Start, steps: int, device: torch.device) -> None:
-        self.step, self.steps = step, steps
-        self.cache = ForkedCache([start.cache], steps)
-        self.token = torch.tensor([[start.token]], device=device)
-        self.position = torch.tensor([[start.position]], device=device)
-        self.engine = "cuda_graph" if device.type == "cuda" else "eager"
-        self.tokens = self._run()
-        if device.type == "cuda":
-            self._run()  # capture wants every kernel chosen and every workspace there
-            torch.cuda.synchronize(device)
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
-                self.tokens = self._run()
-
-    def __call__(self) -> Tensor:
-        """Take all steps again; the generated tokens [steps] (on CUDA in a buffer that the next call overwrites)."""
-        if self.engine == "eager":
-            return self._run()
-        self._graph.replay()
-        return self.tokens
-
-    def _run(self) -> Tensor:
-        self.cache.rewind()
-        token, made = self.token, []
-        for number in range(self.steps):
-            token = self.step(token, self.position + number, self.cache)[:, -1:].argmax(-1)
-            made.append(token[0])
-        return torch.cat(made)
+def unsure_rows(logits: Tensor) -> Tensor | None:
+    """Which rows [B] of [B, .., vocab] have a pair of best tokens that a batch may swap, because float32 rounds it otherwise
+    than a single row; None in other types, where nobody asks."""
+    if logits.dtype != torch.float32:
+        return None
+    best, second = logits.topk(2).values.unbind(-1)
+    return (best - second < TIE).reshape(len(logits), -1).any(-1)
 
 
 def _close(logits: Tensor) -> list[int]:
-    """Rows of [B, .., vocab] with a pair of best tokens that a batch may swap: float32 rounds it otherwise than a single row."""
-    if logits.dtype != torch.float32:
-        return []
-    best, second = logits.topk(2).values.unbind(-1)
-    return (best - second < TIE).reshape(len(logits), -1).any(-1).nonzero()[:, 0].tolist()
+    unsure = unsure_rows(logits)
+    return [] if unsure is None else unsure.nonzero()[:, 0].tolist()
 
 
 def agreements(

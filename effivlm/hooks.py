@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from effivlm.caches import ForkedLayer
+from effivlm.caches import AnsweringLayer
 
 ATTENTION = "effivlm"
 FLASH = (torch.float16, torch.bfloat16)
@@ -102,7 +102,7 @@ def _attention(
 ) -> tuple[Tensor, None]:
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    if isinstance(key, ForkedLayer):
+    if isinstance(key, AnsweringLayer):
         return key.attend(query, scaling), None
     watchers = _WATCHERS.get()
     watcher = watchers.get(module) if watchers else None

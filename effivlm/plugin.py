@@ -53,6 +53,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     group.addoption("--vlm-seed", default=asked.seed, metavar="N", help="seed of subsets and methods (default: 0)")
     group.addoption("--vlm-device", default=asked.device, help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     group.addoption("--vlm-dtype", default=asked.dtype, help=f"{', '.join(_matrix.DTYPES)} (default: %(default)s)")
+    group.addoption("--vlm-engine", default=asked.engine, help=f"{', '.join(_matrix.ENGINES)} (default: %(default)s)")
     group.addoption("--vlm-run", default="", metavar="FOLDER", help="new folder of this run (default: reports/<time>)")
     group.addoption("--vlm-resume", default="", metavar="FOLDER", help="go on with a run: only what is missing")
     group.addoption("--vlm-no-share", action="store_true", help="run every cell alone instead of a group at once")
@@ -168,7 +169,9 @@ class Bench:
     def _asked(self) -> Asked:
         option = self.config.option
         lists: dict[str, Any] = {name: _split(f"--vlm-{name}", getattr(option, f"vlm_{name}")) for name in LISTS}
-        words: dict[str, Any] = {name: getattr(option, f"vlm_{name}") for name in ("limit", "seed", "device", "dtype")}
+        words: dict[str, Any] = {
+            name: getattr(option, f"vlm_{name}") for name in ("limit", "seed", "device", "dtype", "engine")
+        }
         return Asked(**lists, **words, share=not option.vlm_no_share)
 
     def _check_folder(self) -> None:

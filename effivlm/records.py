@@ -282,6 +282,7 @@ class Settings:
     device: str = "cpu"
     dtype: str = "float32"
     share: bool = True
+    engine: str = "auto"
 
 
 def dump(record: Mapping[str, Any]) -> str:

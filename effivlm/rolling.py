@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -25,90 +26,122 @@ class Rolling:
     shared: bool = False
 
     @property
-    def sort(self) -> tuple[int, int, bool, bool]:
-        """Layers of one sort and length roll together."""
-        return (self.sinks, self.recent, self.scores is not None, self.shared)
+    def sort(self) -> tuple[bool, bool]:
+        """Layers of one sort roll together: whether scores decide, and whether heads decide as one."""
+        return (self.scores is not None, self.shared)
+
+
+RolledLayer = tuple[Tensor, Tensor, Rolling]
+"""Keys and values [H_kv, K, D] of one row, and its rule."""
 
 
 class RollingSegment:
-    """Rows of a decoding batch that roll by one rule: keys and values [R, H_kv, S, D] in slots, all of them in use.
+    """Rows of a decoding batch that roll by one sort of rule: keys and values [R, H_kv, S, D] in slots.
 
-    `order` [R, H_kv, S] counts entries as they came; `free` [R, H_kv] is the slot that the next one takes. Nothing depends on
-    values in Python, so that steps can be captured in a CUDA graph.
+    `order` [R, H_kv, S] counts entries as they came, -1 in slots that a row has no use for; `free` [R, H_kv] is the slot that
+    the next one takes. Nothing depends on values in Python, so that steps can be captured in a CUDA graph, and `load` can put
+    other prompts into the slots of a captured one.
     """
 
-    def __init__(self, rows: Tensor, layers: Sequence[tuple[Tensor, Tensor, Rolling]]) -> None:
-        self.rows, self.layers, self.rule = rows, list(layers), layers[0][2]
-        keys, values, _ = layers[0]
-        heads, self.length, dim = keys.shape
-        slots = self.length + (self.rule.scores is not None)
-        self.keys = keys.new_zeros(len(layers), heads, slots, dim)
+    def __init__(self, rows: Tensor, layers: Sequence[RolledLayer], slack: float = 1.0) -> None:
+        self.rows, self.layers = rows, list(layers)
+        keys, values, rule = layers[0]
+        self.scored, self.shared = rule.sort
+        longest = max(layer[0].shape[1] for layer in layers)
+        heads, slots, device = keys.shape[0], int(slack * longest) + self.scored, keys.device
+        self.padded = slack > 1 or any(layer[0].shape[1] < longest for layer in layers)
+        self.keys = keys.new_zeros(len(layers), heads, slots, keys.shape[-1])
         self.values = values.new_zeros(len(layers), heads, slots, values.shape[-1])
-        self.order = torch.zeros(len(layers), heads, slots, dtype=torch.long, device=keys.device)
-        self.scores = torch.zeros(len(layers), heads, slots, device=keys.device)
-        self.free = torch.zeros(len(layers), heads, dtype=torch.long, device=keys.device)
-        self.rewind()
+        self.order = torch.zeros(len(layers), heads, slots, dtype=torch.long, device=device)
+        self.scores = torch.zeros(len(layers), heads, slots, device=device)
+        self.free = torch.zeros(len(layers), heads, dtype=torch.long, device=device)
+        self.facts = torch.zeros(3, len(layers), 1, 1, dtype=torch.long, device=device)
+        self.load(layers)
+
+    @property
+    def length(self) -> int:
+        """Entries of the longest row's prompt."""
+        return max(keys.shape[1] for keys, _, _ in self.layers)
+
+    @property
+    def filled(self) -> int:
+        """How many entries a row has more than its prompt left: none."""
+        return 0
+
+    def fits(self, layers: Sequence[RolledLayer]) -> bool:
+        """Whether other rows can take the places of these."""
+        return all(keys.shape[1] + self.scored <= self.keys.shape[2] for keys, _, _ in layers)
+
+    def load(self, layers: Sequence[RolledLayer]) -> None:
+        """Take the rows' prompts."""
+        self.layers = list(layers)
+        self.order.copy_(torch.arange(self.order.shape[-1], device=self.order.device).expand_as(self.order))
+        for row, (keys, values, rule) in enumerate(layers):
+            length = keys.shape[1]
+            self.keys[row, :, :length] = keys
+            self.values[row, :, :length] = values
+            self.order[row, :, length:] = -1
+            if rule.scores is not None:
+                self.scores[row, :, :length] = rule.scores
+        lengths = [keys.shape[1] for keys, _, _ in layers]
+        sinks, recent = ([getattr(rule, name) for _, _, rule in layers] for name in ("sinks", "recent"))
+        self.facts.copy_(torch.tensor([lengths, sinks, recent])[..., None, None])
+        self.free.copy_(torch.tensor(lengths if self.scored else sinks)[:, None].expand_as(self.free))
 
     def rewind(self) -> None:
         """Back to what the prompt left."""
-        for row, (keys, values, rule) in enumerate(self.layers):
-            self.keys[row, :, : self.length] = keys
-            self.values[row, :, : self.length] = values
-            if rule.scores is not None:
-                self.scores[row, :, : self.length] = rule.scores
-        self.order.copy_(torch.arange(self.order.shape[-1], device=self.order.device).expand_as(self.order))
-        self.free.fill_(self.length if self.rule.scores is not None else self.rule.sinks)
+        self.load(self.layers)
 
     def only(self, at: Tensor, rows: Tensor) -> RollingSegment:
         """The rows `at` of this segment, which are now `rows` of the batch."""
-        part = object.__new__(RollingSegment)
-        part.rows, part.layers, part.rule, part.length = (
-            rows,
-            [self.layers[row] for row in at.tolist()],
-            self.rule,
-            self.length,
-        )
+        part = copy(self)
+        part.rows, part.layers = rows, [self.layers[row] for row in at.tolist()]
         part.keys, part.values, part.order = self.keys[at], self.values[at], self.order[at]
-        part.scores, part.free = self.scores[at], self.free[at]
+        part.scores, part.free, part.facts = self.scores[at], self.free[at], self.facts[:, at]
         return part
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, filled: int, scaling: float | None) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
         """Take the new entries one by one, each with its own query: [R, H_q, Q, D]."""
         steps = []
         for at in range(query.shape[2]):
             step = slice(at, at + 1)
-            self._take(key[:, :, step], value[:, :, step], self.length + filled + at)
+            self._take(key[:, :, step], value[:, :, step])
             steps.append(self._look(query[:, :, step], scaling))
-            self.free.copy_(self._victim(self.length + filled + at))
+            self.free.copy_(self._victim())
+            self.facts[0] += 1
         return torch.cat(steps, 2)
 
-    def _take(self, key: Tensor, value: Tensor, number: int) -> None:
+    def _take(self, key: Tensor, value: Tensor) -> None:
         slot = self.free[..., None]
         self.keys.scatter_(2, slot[..., None].expand_as(key), key)
         self.values.scatter_(2, slot[..., None].expand_as(value), value)
-        self.order.scatter_(2, slot, number)
+        self.order.scatter_(2, slot, self.facts[0].expand_as(slot))
         self.scores.scatter_(2, slot, 0.0)
 
     def _look(self, query: Tensor, scaling: float | None) -> Tensor:
-        """Attention of one query row [R, H_q, 1, D] over all slots, counted where scores matter."""
+        """Attention of one query row [R, H_q, 1, D] over all slots in use, counted where scores matter."""
         rows, heads, _, dim = query.shape
         kv_heads = self.keys.shape[1]
-        if self.rule.scores is None:
+        if not self.scored and not self.padded:
             return scaled_dot_product_attention(
                 query, self.keys, self.values, scale=scaling, enable_gqa=heads != kv_heads
             )
         grouped = query.reshape(rows, kv_heads, heads // kv_heads, dim)
         logits = (grouped @ self.keys.transpose(2, 3)).float() * (dim**-0.5 if scaling is None else scaling)
+        if self.padded:
+            logits = logits.masked_fill(self.order[:, :, None] < 0, -torch.inf)
         weights = logits.softmax(-1)
-        self.scores += weights.mean(2)
+        if self.scored:
+            self.scores += weights.mean(2)
         return (weights.to(query.dtype) @ self.values).reshape(rows, heads, 1, -1)
 
-    def _victim(self, newest: int) -> Tensor:
+    def _victim(self) -> Tensor:
         """The slot [R, H_kv] of the entry that goes next; of equal scores the later one."""
-        worth = self.order.float() if self.rule.scores is None else self.scores
-        if self.rule.shared:
+        newest, sinks, recent = self.facts
+        worth = self.scores if self.scored else self.order.float()
+        if self.shared:
             worth = worth.mean(1, keepdim=True).expand_as(worth)
-        stays = (self.order < self.rule.sinks) | (self.order > newest - self.rule.recent)
+        stays = (self.order < sinks) | (self.order > newest - recent)  # slots without use count as sinks
         worth = worth.masked_fill(stays, torch.inf)
         least = worth == worth.amin(-1, keepdim=True)
         return torch.where(least, self.order, -1).argmax(-1)

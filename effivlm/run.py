@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from effivlm import __version__, registry
 from effivlm.answers import Answers, Note
+from effivlm.engine import engine_for
 from effivlm.methods._base import Method
 from effivlm.methods._composed import Composed
 from effivlm.models._adapter import Adapter
@@ -68,7 +69,8 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
             "model": [cell.model, source.identity],
             "method": [cell.method, cell.preset, repr(method_of(cell, settings.seed))],
             "task": [cell.task, dict(registry.declared("tasks", cell.task))],
-            "settings": [settings.limit, settings.seed, settings.device.split(":")[0], settings.dtype],
+            "settings": [settings.limit, settings.seed, settings.device.split(":")[0], settings.dtype]
+            + [settings.engine] * (settings.engine != "auto"),
             "versions": _versions(),
         }
     )
@@ -109,7 +111,14 @@ def run_group(
     if not samples:
         raise ValueError(f"task {dense.task!r} has no samples for limit {settings.limit}")
     methods = {cell: method_of(cell, settings.seed) for cell in ordered}
-    answers = Answers(model, task, dense, methods, on_note or (lambda line: None))
+    answers = Answers(
+        model,
+        task,
+        dense,
+        methods,
+        on_note or (lambda line: None),
+        engine_for(model.step, model.device, settings.engine, model.spread),
+    )
     with model.seams():
         for number, sample in enumerate(samples):
             answers.ask(sample, settings.share, number < SAMPLES)
@@ -136,7 +145,7 @@ def _outcome(cell: Cell, name: str, all_answers: Answers) -> Outcome:
         "scoring": task.scoring,
         "scale": task.scale,
         "group": task.group,
-        "engine": "eager",
+        "engine": all_answers.engine.name,
         "kernel": "sdpa",
         "weights": model.weights,
     }

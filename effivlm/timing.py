@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from effivlm.decode import Paced, Start
+from effivlm.decode import Start
+from effivlm.engine import Paced
 from effivlm.floors import decoder_flops, rates, step_bytes, tower_flops
 from effivlm.meters import Spans, kv_bytes, peak_memory_bytes, timed_s
 from effivlm.methods._base import Method
@@ -50,6 +51,7 @@ class Timing:
                 leaf = self.leaf()
                 start = Start(leaf.cache, leaf.token, leaf.position)
                 self._paced = Paced(self.model.step, start, STEPS, self.model.device)
+            self._paced.rewind()
             seconds, _ = timed_s(self._paced, self.model.device)
         return 1e3 * seconds / STEPS
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from effivlm.caches import ForkedCache, PromptCache
+from effivlm.caches import DecodingCache, PromptCache
 from effivlm.hooks import Tower, seams
 from effivlm.models._shapes import build
 from effivlm.models._sources import RANDOM, ModelSource, verify
@@ -234,7 +234,7 @@ class Adapter(ABC):
         ).last_hidden_state
         return self.head(hidden[:, -1:])[0, 0]  # type: ignore[no-any-return]
 
-    def step(self, tokens: Tensor, positions: Tensor, cache: ForkedCache) -> Tensor:
+    def step(self, tokens: Tensor, positions: Tensor, cache: DecodingCache) -> Tensor:
         """Feed tokens [B, Q] at positions [B, Q] to a batch of caches; returns logits [B, Q, vocab]."""
         embeds = self.model.get_input_embeddings()(tokens)
         hidden = self.text(
@@ -249,6 +249,11 @@ class Adapter(ABC):
     def decode_text(self, tokens: Sequence[int]) -> str:
         """Generated token ids to text, special tokens dropped."""
         return str(self.processor.tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+    @property
+    def spread(self) -> bool:
+        """Whether the layers stand on several devices."""
+        return len({parameter.device for parameter in self.model.parameters()}) > 1
 
     def weight_bytes(self) -> int:
         return sum(parameter.nbytes for parameter in self.model.parameters())

@@ -15,7 +15,8 @@ from test_methods import asked, attention64, view
 from test_oracle import CLOSE, TOKENS
 
 from effivlm.caches import ForkedCache, ForkedLayer, KeptLayer
-from effivlm.decode import Paced, Start, forced, greedy
+from effivlm.decode import Start, forced, greedy
+from effivlm.engine import Paced
 from effivlm.methods._base import Method
 from effivlm.methods.dense import Dense
 from effivlm.methods.h2o import H2o
@@ -108,7 +109,7 @@ def test_a_rolling_layer_does_what_lists_of_entries_do(seed, length, heads, step
     segment = ForkedLayer([start], 0).segments[0]
     assert isinstance(segment, RollingSegment)
     for step in range(steps):
-        output = segment.attend(*(one[None, :, step : step + 1] for one in new), step, None)  # type: ignore[arg-type]
+        output = segment.attend(*(one[None, :, step : step + 1] for one in new), None)  # type: ignore[arg-type]
         torch.testing.assert_close(output[0, :, 0].double(), expected[step], rtol=1e-5, atol=1e-5)
         for head in range(heads[1]):
             order = segment.order[0, head].tolist()
@@ -178,12 +179,13 @@ def test_of_entries_that_got_the_same_the_later_one_goes() -> None:
     start = KeptLayer(torch.zeros(1, 3, DIM), torch.zeros(1, 3, DIM), rolling=Rolling(scores=torch.ones(1, 3)))
     segment, nothing = ForkedLayer([start], 0).segments[0], torch.zeros(1, 1, 1, DIM)
     assert isinstance(segment, RollingSegment)
-    for step in range(3):  # each new one gets less than those there: it goes first, and its slot is used again
-        segment.attend(nothing, nothing, nothing, step, None)
+    for _ in range(3):  # each new one gets less than those there: it goes first, and its slot is used again
+        segment.attend(nothing, nothing, nothing, None)
         assert segment.free.tolist() == [[3]]
     segment.scores[:] = 0.0
     segment.order[:] = torch.tensor([7, 2, 9, 4])
-    assert segment._victim(9).tolist() == [[2]]
+    segment.facts[0] = 9
+    assert segment._victim().tolist() == [[2]]
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -255,7 +257,9 @@ def test_a_rolling_cache_says_something_else_than_a_growing_one_and_the_same_in_
         together = greedy(model.step, starts, 12, (), model.device)
         alone = [greedy(model.step, [start], 12, (), model.device)[0] for start in starts]
         paced = [Paced(model.step, start, 11, model.device) for start in starts[:2]]
-        again = [[int(token) for token in steps()] for steps in paced]
+        for steps in paced:
+            steps.rewind()
+        again = [steps().flatten().tolist() for steps in paced]
         rolled, grown = (forced(model.step, start, TOKENS, model.device) for start in starts[:2])
     assert together == alone
     assert again == [row[1:] for row in alone[:2]]

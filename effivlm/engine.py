@@ -1,0 +1,203 @@
+"""Greedy decoding without Python between kernels: one step captured as a CUDA graph, replayed for every token and prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from effivlm.caches import ForkedCache
+from effivlm.decode import Start, Step, forced, greedy, unsure_rows
+from effivlm.packed import SLACK, PackedCache, sort_of
+
+CHUNK = 4
+"""Steps between two looks at what was said, where no row has to be looked at after every token."""
+
+
+class Replay:
+    """One greedy step of a batch over packed caches. On CUDA it is captured once; elsewhere it runs as it is.
+
+    What changes from step to step lives on the device: tokens and positions [B, 1], the caches' counter, and what was said
+    so far, `said` [room, B]; in float32 also which rows were `unsure` [room, B], having two best tokens within rounding.
+    """
+
+    def __init__(
+        self, step: Step, starts: Sequence[Start], room: int, device: torch.device, slack: float = 1.0
+    ) -> None:
+        self.step, self.device = step, device
+        self.cache = PackedCache([start.cache for start in starts], room, slack)
+        self.tokens = torch.zeros(len(starts), 1, dtype=torch.long, device=device)
+        self.positions = torch.zeros_like(self.tokens)
+        self.said = torch.zeros(room, len(starts), dtype=torch.long, device=device)
+        self.unsure = torch.zeros(room, len(starts), dtype=torch.bool, device=device)
+        self._advance: Callable[[], None] = self._once
+        if device.type == "cuda":
+            self._advance = self._captured(starts)
+        self.load(starts)
+
+    def fits(self, starts: Sequence[Start], room: int) -> bool:
+        """Whether other prompts can take the place of the ones that are there."""
+        return self.cache.fits([start.cache for start in starts], room)
+
+    def load(self, starts: Sequence[Start]) -> None:
+        """Take other prompts, which fit; back to the first step."""
+        self.cache.load([start.cache for start in starts])
+        self.tokens.copy_(torch.tensor([[start.token] for start in starts]))
+        self.positions.copy_(torch.tensor([[start.position] for start in starts]))
+
+    def take(self, count: int) -> None:
+        """So many more steps; on CUDA without waiting for them."""
+        for _ in range(count):
+            self._advance()
+
+    def _once(self) -> None:
+        logits = self.step(self.tokens, self.positions, self.cache)[:, -1]
+        best = logits.argmax(-1)
+        at = self.cache.filled.long()
+        self.said.index_copy_(0, at, best[None])
+        if (unsure := unsure_rows(logits)) is not None:
+            self.unsure.index_copy_(0, at, unsure[None])
+        self.tokens.copy_(best[:, None])
+        self.positions += 1
+        self.cache.filled += 1
+
+    def _captured(self, starts: Sequence[Start]) -> Callable[[], None]:
+        stream = torch.cuda.Stream(self.device)
+        stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(stream):
+            for _ in range(2):  # capture wants every kernel chosen and every workspace there
+                self.load(starts)
+                self._once()
+        torch.cuda.current_stream(self.device).wait_stream(stream)
+        torch.cuda.synchronize(self.device)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._once()
+        return graph.replay
+
+
+class Paced:
+    """A fixed number of greedy steps over copies of one compressed prompt, whatever the tokens say; made to be timed.
+
+    On CUDA a step is one captured graph, so that it costs what the device needs and not what Python needs to launch it;
+    `engine` says which of the two ran.
+    """
+
+    def __init__(self, step: Step, start: Start, steps: int, device: torch.device, batch: int = 1) -> None:
+        self.steps, self.engine = steps, "cuda_graph" if device.type == "cuda" else "eager"
+        self._step, self._starts, self._device = step, [start] * batch, device
+        if device.type == "cuda":
+            self._replay = Replay(step, self._starts, steps, device)
+        else:
+            self._cache = ForkedCache([start.cache] * batch, steps)
+        self()  # what a first call does once is not for the clock
+
+    def rewind(self) -> None:
+        """Back to the prompt, so that the same steps can be taken again."""
+        if self.engine == "cuda_graph":
+            self._replay.load(self._starts)
+        else:
+            self._cache.rewind()
+
+    def __call__(self) -> Tensor:
+        """Take all steps; the generated tokens [steps, B] (on CUDA in a buffer that the next call overwrites)."""
+        if self.engine == "cuda_graph":
+            self._replay.take(self.steps)
+            return self._replay.said
+        tokens = torch.tensor([[start.token] for start in self._starts], device=self._device)
+        positions = torch.tensor([[start.position] for start in self._starts], device=self._device)
+        said = []
+        for number in range(self.steps):
+            tokens = self._step(tokens, positions + number, self._cache)[:, -1:].argmax(-1)
+            said.append(tokens[:, 0])
+        return torch.stack(said)
+
+
+@dataclass(frozen=True)
+class Eager:
+    """Greedy decoding step by step from Python: the reference."""
+
+    step: Step
+    device: torch.device
+    name: ClassVar[str] = "eager"
+
+    def greedy(self, starts: Sequence[Start], max_new_tokens: int, eos: Collection[int]) -> list[list[int]]:
+        """As `decode.greedy`."""
+        return greedy(self.step, starts, max_new_tokens, eos, self.device)
+
+
+class Captured:
+    """Greedy decoding of batches, one after another, in captured steps that are kept for all batches of their sort."""
+
+    name: ClassVar[str] = "cuda_graph"
+
+    def __init__(self, step: Step, device: torch.device) -> None:
+        self.step, self.device = step, device
+        self.captures = 0
+        self._replays: dict[Hashable, Replay] = {}
+
+    def greedy(self, starts: Sequence[Start], max_new_tokens: int, eos: Collection[int]) -> list[list[int]]:
+        """As `decode.greedy`, which it equals token for token in float32."""
+        answers = [[start.token] for start in starts]
+        todo = max_new_tokens - 1
+        if todo > 0 and any(start.token not in eos for start in starts):
+            replay = self._ready(starts, todo)
+            while todo > 0 and any(answer[-1] not in eos for answer in answers):
+                todo -= self._extend(replay, starts, answers, todo, max_new_tokens, eos)
+        return [answer[:-1] if answer[-1] in eos else answer for answer in answers]
+
+    def _ready(self, starts: Sequence[Start], room: int) -> Replay:
+        sort = sort_of([start.cache for start in starts])
+        replay = self._replays.pop(sort, None)
+        if replay is not None and replay.fits(starts, room):
+            replay.load(starts)
+        else:
+            del replay  # its memory first
+            replay = Replay(self.step, starts, room, self.device, SLACK)
+            self.captures += 1
+        self._replays[sort] = replay
+        return replay
+
+    def _extend(
+        self,
+        replay: Replay,
+        starts: Sequence[Start],
+        answers: list[list[int]],
+        todo: int,
+        max_new_tokens: int,
+        eos: Collection[int],
+    ) -> int:
+        """Let every open row say a few more tokens; returns how many steps that took."""
+        watched = replay.tokens.numel() > 1 and starts[0].cache[0].keys.dtype == torch.float32
+        count = 1 if watched else min(CHUNK, todo)
+        before = int(replay.cache.filled)
+        replay.take(count)
+        said = replay.said[before : before + count].tolist()
+        if watched:
+            for row in replay.unsure[before].nonzero()[:, 0].tolist():
+                if answers[row][-1] not in eos:
+                    fed = forced(self.step, starts[row], answers[row], self.device, max_new_tokens)
+                    said[0][row] = int(fed[-1].argmax())
+            replay.tokens.copy_(torch.tensor(said[0])[:, None])
+        for tokens in said:
+            for answer, token in zip(answers, tokens, strict=True):
+                if answer[-1] not in eos:
+                    answer.append(token)
+        return count
+
+
+def engine_for(step: Step, device: torch.device, asked: str = "auto", spread: bool = False) -> Captured | Eager:
+    """The engine that was asked for; "auto" is the captured one where the whole model stands on one GPU.
+
+    Raises:
+        ValueError: a captured step was asked for where there can be none.
+    """
+    possible = device.type == "cuda" and not spread
+    if asked == "cuda_graph" and not possible:
+        raise ValueError(
+            f"engine cuda_graph wants the whole model on one GPU, not {'several' if spread else device.type}"
+        )
+    return Captured(step, device) if possible and asked != "eager" else Eager(step, device)

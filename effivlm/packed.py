@@ -1,0 +1,177 @@
+"""Caches whose lengths live on the device, so that one captured step serves every step, and every prompt that fits.
+
+All rows that grow share one pool of entries a layer; a row's head owns a stretch of it. One query row then needs one kernel,
+whatever the lengths of rows, layers and heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import torch
+from torch import Tensor
+
+from effivlm.caches import AnsweringLayer, DecodingCache, KeptLayer, rolled
+from effivlm.rolling import RollingSegment
+
+SLACK = 1.25
+"""How much larger than asked a pool is made when prompts of other lengths will follow."""
+
+
+class PackedLayer(AnsweringLayer):
+    """One layer of a batch that decodes a token at a time: keys and values [E, D] of all rows that grow, and rolling rows.
+
+    `offset` and `length` [R, H_kv] say where a head's entries begin and how many the prompt left; `filled` [1] counts new ones.
+    """
+
+    def __init__(self, layers: Sequence[KeptLayer], room: int, filled: Tensor, slack: float) -> None:
+        super().__init__()
+        self.room, self.filled = room, filled
+        first, device = layers[0], layers[0].keys.device
+        heads, dim = first.keys.shape[0], first.keys.shape[-1]
+        self.growing = [row for row, layer in enumerate(layers) if layer.rolling is None]
+        entries = int(slack * sum(_entries(layers[row], room) for row in self.growing))
+        self.pool = (
+            first.keys.new_zeros(entries, dim),
+            first.values.new_zeros(entries, first.values.shape[-1]),
+        )
+        self.offset = torch.zeros(len(self.growing), heads, dtype=torch.long, device=device)
+        self.length = torch.zeros(len(self.growing), heads, dtype=torch.int32, device=device)
+        self.longest = int(slack * max((layers[row].keys.shape[-2] for row in self.growing), default=0)) + room
+        self.rolling = [
+            RollingSegment(torch.tensor(rows, device=device), rolled([layers[row] for row in rows]), slack)
+            for rows in _grouped([_sort(layer) for layer in layers])
+        ]
+        self._growing = torch.tensor(self.growing, device=device)
+        self._splits = 0
+        self.load(layers)
+
+    def fits(self, layers: Sequence[KeptLayer]) -> bool:
+        """Whether rows of the same sorts can take the place of the ones that are there, in the same captured step."""
+        grown = [layers[row] for row in self.growing]
+        if sum(_entries(layer, self.room) for layer in grown) > len(self.pool[0]):
+            return False
+        return all(part.fits(rolled([layers[row] for row in part.rows.tolist()])) for part in self.rolling)
+
+    def load(self, layers: Sequence[KeptLayer]) -> None:
+        """Take the rows' prompts; whatever was decoded before is forgotten."""
+        offsets, lengths, at = [], [], 0
+        for layer in (layers[row] for row in self.growing):
+            heads, length, _ = layer.keys.shape
+            space = length + self.room
+            for pool, kept in zip(self.pool, (layer.keys, layer.values), strict=True):
+                pool[at : at + heads * space].view(heads, space, -1)[:, :length] = kept
+            offsets.append([at + head * space for head in range(heads)])
+            lengths.append(list(layer.lengths or [length] * heads))
+            at += heads * space
+        if self.growing:
+            self.offset.copy_(torch.tensor(offsets))
+            self.length.copy_(torch.tensor(lengths, dtype=torch.int32))
+        for part in self.rolling:
+            part.load(rolled([layers[row] for row in part.rows.tolist()]))
+
+    def attend(self, query: Tensor, scaling: float | None) -> Tensor:
+        """Attention of one query row [B, H_q, 1, D] over each row's own cache and the new entry; returns [B, 1, H_q, D]."""
+        key, value = self.taken()
+        if not self.rolling:
+            return self._grow(query, key, value, scaling).transpose(1, 2).contiguous()
+        output = value.new_empty(*query.shape[:3], value.shape[-1])
+        if self.growing:
+            at = self._growing
+            output[at] = self._grow(query[at], key[at], value[at], scaling)
+        for part in self.rolling:
+            at = part.rows
+            output[at] = part.attend(query[at], key[at], value[at], scaling)
+        return output.transpose(1, 2).contiguous()
+
+    def _grow(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        where = (self.pool, self.offset, self.length, self.filled, scale)
+        if not query.is_cuda:
+            return attend_reference(query, key, value, *where)
+        from effivlm import _packed_triton
+
+        self._splits = self._splits or _packed_triton.splits_for(self.offset.numel(), self.longest, query.device)
+        return _packed_triton.attend(query, key, value, *where, self._splits)
+
+
+class PackedCache(DecodingCache):
+    """Many compressed caches decoded as one batch by a step that can be captured.
+
+    Args:
+        caches: one list of `KeptLayer` per row, one entry per decoder layer.
+        room: how many new tokens each row may get.
+        slack: how much larger to make it for prompts that come later.
+    """
+
+    def __init__(self, caches: Sequence[Sequence[KeptLayer]], room: int, slack: float = 1.0) -> None:
+        self.room = room
+        self.filled = torch.zeros(1, dtype=torch.int32, device=caches[0][0].keys.device)
+        self.layers: list[PackedLayer] = [
+            PackedLayer(layer, room, self.filled, slack) for layer in zip(*caches, strict=True)
+        ]
+
+    def fits(self, caches: Sequence[Sequence[KeptLayer]], room: int) -> bool:
+        """Whether other prompts of the same sort can take the place of the ones that are there."""
+        return room <= self.room and all(
+            layer.fits(kept) for layer, kept in zip(self.layers, zip(*caches, strict=True), strict=True)
+        )
+
+    def load(self, caches: Sequence[Sequence[KeptLayer]]) -> None:
+        """Take other prompts, which fit."""
+        for layer, kept in zip(self.layers, zip(*caches, strict=True), strict=True):
+            layer.load(kept)
+        self.filled.zero_()
+
+    def get_seq_length(self, layer: int = 0) -> int:
+        """Not known to Python; positions are given to every step."""
+        return 0
+
+
+def sort_of(caches: Sequence[Sequence[KeptLayer]]) -> Hashable:
+    """What two batches must have in common to be decoded by one captured step: how each row rolls in each layer."""
+    return tuple(tuple(_sort(layer) for layer in cache) for cache in caches)
+
+
+def attend_reference(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    pool: tuple[Tensor, Tensor],
+    offset: Tensor,
+    length: Tensor,
+    filled: Tensor,
+    scaling: float,
+) -> Tensor:
+    """Attention [R, H_q, 1, D_v] of one query row [R, H_q, 1, D] over each head's stretch of the pool and the new entry.
+
+    The new key and value [R, H_kv, 1, D] are written behind the stretch. Plain PyTorch; the kernel does the same.
+    """
+    group = query.shape[1] // key.shape[1]
+    output = query.new_empty(*query.shape[:3], value.shape[-1])
+    for row, head in torch.cartesian_prod(*map(torch.arange, offset.shape)).tolist():
+        start = int(offset[row, head])
+        end = start + int(length[row, head]) + int(filled)
+        for one, new in zip(pool, (key, value), strict=True):
+            one[end] = new[row, head, 0]
+        mine = slice(head * group, (head + 1) * group)
+        weights = (query[row, mine, 0].float() @ pool[0][start : end + 1].float().T * scaling).softmax(-1)
+        output[row, mine, 0] = (weights @ pool[1][start : end + 1].float()).to(output.dtype)
+    return output
+
+
+def _entries(layer: KeptLayer, room: int) -> int:
+    return layer.keys.shape[0] * (layer.keys.shape[-2] + room)
+
+
+def _sort(layer: KeptLayer) -> tuple[bool, bool] | None:
+    return None if layer.rolling is None else layer.rolling.sort
+
+
+def _grouped(sorts: Sequence[tuple[bool, bool] | None]) -> list[list[int]]:
+    """Numbers of the rows that roll, by sort."""
+    groups: dict[tuple[bool, bool], list[int]] = {}
+    for row, sort in enumerate(sorts):
+        if sort is not None:
+            groups.setdefault(sort, []).append(row)
+    return list(groups.values())
