@@ -93,17 +93,22 @@ class Paced:
             self._replay = Replay(step, self._starts, steps, device)
         else:
             self._cache = ForkedCache([start.cache] * batch, steps)
+        self._spent = False
         self()  # what a first call does once is not for the clock
 
     def rewind(self) -> None:
-        """Back to the prompt, so that the same steps can be taken again."""
+        """Back to the prompt: a call after it costs the steps and nothing else."""
+        self._spent = False
         if self.engine == "cuda_graph":
             self._replay.load(self._starts)
         else:
             self._cache.rewind()
 
     def __call__(self) -> Tensor:
-        """Take all steps; the generated tokens [steps, B] (on CUDA in a buffer that the next call overwrites)."""
+        """Take all steps from the prompt on; the generated tokens [steps, B] (on CUDA the next call overwrites them)."""
+        if self._spent:
+            self.rewind()
+        self._spent = True
         if self.engine == "cuda_graph":
             self._replay.take(self.steps)
             return self._replay.said

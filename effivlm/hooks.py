@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend
 
 from effivlm.caches import AnsweringLayer
 
 ATTENTION = "effivlm"
-FLASH = (torch.float16, torch.bfloat16)
 Watcher = Callable[[Tensor, Tensor, Tensor], None]
 """Looks at query [B, H_q, N, D], key and value [B, H_kv, N, D] of one attention call, after rotary embedding."""
 
@@ -111,8 +111,10 @@ def _attention(
             watcher(query, key, value)
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
         return output, None
-    if query.is_cuda and query.dtype in FLASH and query.shape[2] > 1 and query.shape[3] % 8 == 0:
-        output, lse = _with_lse(query, key, value, scaling)
+    lse: Tensor | None
+    found = _with_lse(query, key, value, scaling) if query.is_cuda and query.shape[2] > 1 else None
+    if found:
+        output, lse = found
     else:
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
         lse = None
@@ -120,12 +122,22 @@ def _attention(
     return output, None
 
 
-def _with_lse(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> tuple[Tensor, Tensor]:
-    """Causal attention [B, N, H_q, D] by the flash kernel, which sdpa takes too, and its rows' log-sum-exp [B, H_q, N]."""
-    output, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(
-        query, key, value, 0.0, True, False, scale=scaling
-    )
-    return output.transpose(1, 2).contiguous(), lse
+def _with_lse(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> tuple[Tensor, Tensor] | None:
+    """Causal attention [B, N, H_q, D] by the kernel that sdpa would take, and its rows' log-sum-exp [B, H_q, N].
+
+    None where that kernel gives none. Another kernel's answer differs in the last bits, and then what a model says would
+    depend on who looks at it.
+    """
+    taken = torch._fused_sdp_choice(query, key, value, None, 0.0, True, scale=scaling, enable_gqa=True)
+    if taken == SDPBackend.FLASH_ATTENTION.value:
+        flash = torch.ops.aten._scaled_dot_product_flash_attention
+        output, lse, *_ = flash(query, key, value, 0.0, True, False, scale=scaling)
+    elif taken == SDPBackend.CUDNN_ATTENTION.value:
+        cudnn = torch.ops.aten._scaled_dot_product_cudnn_attention
+        output, lse, *_ = cudnn(query, key, value, None, True, 0.0, True, False, scale=scaling)
+    else:
+        return None
+    return output.transpose(1, 2).contiguous(), lse.reshape(query.shape[:3])
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from torch import Tensor, nn
 
 from effivlm.caches import PromptCache
+from effivlm.columns import received
 from effivlm.hooks import Entering, LseWatcher, Stay, Watcher, pruning, watching
 from effivlm.meters import Within, untimed
-from effivlm.methods._base import CachePart, LayerPart, LayerView, Selection, Stage
-from effivlm.methods._columns import received
+from effivlm.methods._base import CachePart, LayerPart, LayerView, Selection, Stage, question_rows
 from effivlm.models._adapter import Adapter, Prompt
 
 Look = Callable[[Tensor, Tensor, Tensor, Tensor | None], None]
@@ -49,14 +49,17 @@ def prefilled(
     """
     rows = max((part.rows(prompt.visual) for part in observers), default=0)
     columns = any(part.columns for part in observers)
-    queries: dict[int, Tensor] = {}
-    sums: dict[int, Tensor] = {}
+    question = question_rows(prompt.visual) if observers else -1
+    seen: dict[int, LayerView] = {}
 
     def look(number: int, query: Tensor, key: Tensor, value: Tensor, lse: Tensor | None) -> None:
         def note() -> None:
-            queries[number] = _last(query, rows).clone()
-            if columns:
-                sums[number] = received(query[0], key[0], None if lse is None else lse[0])
+            sums = received(query[0], key[0], None if lse is None else lse[0]) if columns else None
+            marks = prompt.visual.to(key.device)
+            last = _last(query, rows).clone()
+            seen[number] = LayerView(last, key[0], value[0], marks, number, sums, question)
+            for part in observers if layer is None else ():  # what stays of a pruned prompt is known at its end
+                part.look(seen[number])
 
         within("method", note)
 
@@ -82,9 +85,12 @@ def prefilled(
     views = []
     for number, (key, value) in enumerate(zip(cache.keys, cache.values, strict=True)):
         there = stays[number]
-        marks = prompt.visual if there is None else prompt.visual[there.to(prompt.visual.device)]
-        seen = queries.get(number, key.new_zeros(len(key[0]), 0, key.shape[-1]))
-        views.append(LayerView(seen, key[0], value[0], marks.to(key.device), number, sums.get(number)))
+        if number not in seen:
+            nothing = key.new_zeros(len(key[0]), 0, key.shape[-1])
+            marks = prompt.visual.to(key.device)
+            seen[number] = LayerView(nothing, key[0], value[0], marks, number, None, question)
+        view = seen[number]
+        views.append(view if there is None else replace(view, visual=view.visual[there.to(key.device)]))
     return Prefilled(prompt, logits, cache, tuple(views), stays)
 
 

@@ -1,4 +1,4 @@
-"""Attention of a few query rows, or summed over all of them, without a square matrix. Everything in float32."""
+"""Scores of cache entries made from attention. Everything in float32."""
 
 from __future__ import annotations
 
@@ -6,39 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool1d, max_pool1d
 
-BLOCK = 64  # rows at a time: what they make stays in the cache of a processor core
-
-
-def row_attention(queries: Tensor, keys: Tensor) -> Tensor:
-    """Causal softmax attention of the last W rows of a prompt.
-
-    Args:
-        queries: [H_q, W, D], rows N-W .. N-1, after rotary embedding.
-        keys: [H_kv, N, D]; a KV head serves H_q / H_kv query heads.
-
-    Returns:
-        [H_q, W, N] in float32; every row sums to 1.
-    """
-    heads, rows, dim = queries.shape
-    kv_heads, length, _ = keys.shape
-    grouped = queries.float().reshape(kv_heads, heads // kv_heads * rows, dim)
-    logits: Tensor = (grouped @ keys.float().transpose(1, 2) / dim**0.5).reshape(heads, rows, length)
-    if rows > 1:  # the last row alone sees everything
-        later = torch.ones(rows, length, dtype=torch.bool, device=keys.device).triu(length - rows + 1)
-        logits = logits.masked_fill(later, float("-inf"))
-    return logits.softmax(-1)
-
-
-def column_sums(queries: Tensor, keys: Tensor) -> Tensor:
-    """Attention that every key gets, summed over the W given rows [H_q, N] in float32, block by block of rows."""
-    heads, rows, _ = queries.shape
-    length = keys.shape[1]
-    total: Tensor = torch.zeros(heads, length, device=keys.device)
-    for start in range(0, rows, BLOCK):
-        end = min(start + BLOCK, rows)
-        seen = length - rows + end
-        total[:, :seen] += row_attention(queries[:, start:end], keys[:, :seen]).sum(1)
-    return total
+from effivlm.columns import BLOCK, row_attention
 
 
 def nonzero_share(queries: Tensor, keys: Tensor, threshold: float) -> Tensor:
@@ -72,4 +40,5 @@ def pooled(scores: Tensor, kernel: int, kind: str) -> Tensor:
     if kind not in ("avg", "max"):
         raise ValueError(f"pool {kind!r} is neither 'avg' nor 'max'")
     pool = avg_pool1d if kind == "avg" else max_pool1d
-    return pool(scores[None], kernel_size=kernel, stride=1, padding=kernel // 2)[0]
+    flat = scores.reshape(1, -1, scores.shape[-1])
+    return pool(flat, kernel_size=kernel, stride=1, padding=kernel // 2).view_as(scores)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, ClassVar
@@ -122,7 +122,9 @@ class LayerView:
     """What one attention layer showed during prefill of one prompt.
 
     queries [H_q, W, D]: the last W rows, after rotary embedding; keys, values [H_kv, N, D]; visual [N] marks visual entries;
-    received [H_q, N]: attention that every key got, summed over all N rows, for parts that ask for it.
+    received [H_q, N]: attention that every key got, summed over all N rows, for parts that ask for it. `question` is how many
+    rows follow the last visual entry, where that is known without asking the device (-1: it is not). `found` keeps what was
+    computed from these tensors, for every part that wants the same.
     """
 
     queries: Tensor
@@ -131,10 +133,23 @@ class LayerView:
     visual: Tensor
     layer: int
     received: Tensor | None = None
+    question: int = -1
+    found: dict[Hashable, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def length(self) -> int:
         return self.keys.shape[1]
+
+    @property
+    def question_rows(self) -> int:
+        """How many rows of the prompt follow its last visual entry; the last 32 where none does, or nothing is visual."""
+        return self.question if self.question >= 0 else question_rows(self.visual)
+
+    def once(self, name: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """What `make` computes, under a name that says all that it depends on beside this view."""
+        if name not in self.found:
+            self.found[name] = make()
+        return self.found[name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +230,12 @@ class CachePart(Part):
         """How many of the last query rows are needed; `visual` [N] marks the prompt's visual entries."""
         return 0
 
+    def look(self, view: LayerView) -> None:
+        """Compute what can be known of a layer before the others are, for `compress` to find.
+
+        Called while the prefill runs, whose later layers keep the device busy meanwhile; nothing here may wait for the device.
+        """
+
     def budgets(self, views: Sequence[LayerView]) -> list[int]:
         """Entries that stay in each layer; uniform here. They sum to layers * keep.of(length)."""
         return [self.keep.of(view.length) for view in views]
@@ -223,14 +244,29 @@ class CachePart(Part):
     def select(self, view: LayerView, budget: int, sample_id: str) -> Tensor:
         """Entries that stay, ascending [H_kv, budget]."""
 
-    def layer(self, view: LayerView, budget: int, sample_id: str) -> KeptLayer:
-        """One compressed layer."""
-        return gathered(view, self.select(view, budget, sample_id))
+    def selections(self, views: Sequence[LayerView], budgets: Sequence[int]) -> Sequence[Tensor | None]:
+        """What `select` would find, of layers that can be told together at less cost; None of the others."""
+        return [None] * len(views)
+
+    def layer(self, view: LayerView, budget: int, sample_id: str, chosen: Tensor | None = None) -> KeptLayer:
+        """One compressed layer; the entries `chosen` [H_kv, budget] stay, or those that `select` finds."""
+        return gathered(view, self.select(view, budget, sample_id) if chosen is None else chosen)
 
     def compress(self, views: Sequence[LayerView], sample_id: str) -> list[KeptLayer]:
-        """The compressed cache of a prompt, layer by layer."""
+        """The compressed cache of a prompt."""
         budgets = self.budgets(views)
-        return [self.layer(view, budget, sample_id) for view, budget in zip(views, budgets, strict=True)]
+        together = zip(views, budgets, self.selections(views, budgets), strict=True)
+        return [self.layer(view, budget, sample_id, chosen) for view, budget, chosen in together]
+
+
+LAST_ROWS = 32  # stand for the question where no text follows the image
+
+
+def question_rows(visual: Tensor) -> int:
+    """How many rows of a prompt follow its last visual entry; the last 32 where none does, or nothing is visual."""
+    marks = visual.nonzero()[:, 0]
+    after = len(visual) - 1 - int(marks[-1]) if len(marks) else 0
+    return after or min(LAST_ROWS, len(visual))
 
 
 def gathered(view: LayerView, chosen: Tensor) -> KeptLayer:
@@ -252,7 +288,15 @@ def best(scores: Tensor, count: int) -> Tensor:
     Raises:
         ValueError: a score is NaN, so that no order exists.
     """
+    return ordered(scores)[..., :count].sort(dim=-1).values
+
+
+def ordered(scores: Tensor) -> Tensor:
+    """Numbers of all scores of the last dimension, the highest first; of equal ones the lower number.
+
+    Raises:
+        ValueError: a score is NaN, so that no order exists.
+    """
     if scores.isnan().any():
         raise ValueError("scores hold NaN, so no entries can be chosen by them")
-    order = scores.sort(dim=-1, descending=True, stable=True).indices[..., :count]
-    return order.sort(dim=-1).values
+    return scores.sort(dim=-1, descending=True, stable=True).indices

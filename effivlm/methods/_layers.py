@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
 from torch import Tensor
 
-from effivlm.caches import KeptLayer
 from effivlm.methods._attention import nonzero_share
-from effivlm.methods._base import CachePart, LayerView
+from effivlm.methods._base import CachePart, LayerView, question_rows
 from effivlm.methods._budget import apportion
 
 LAYER_BUDGETS = ("uniform", "pyramid", "density")
-LAST_ROWS = 32  # stand for the question where no text follows the image
 
 
 def check(name: str, value: float, least: float, most: float = math.inf) -> None:
@@ -53,13 +51,6 @@ def mixed(weights: Sequence[Fraction | float], uniform_share: Fraction) -> list[
     ideal = [Fraction(weight) for weight in weights]
     total, count = sum(ideal), len(ideal)
     return [uniform_share / count + (1 - uniform_share) * weight / total for weight in ideal]
-
-
-def question_rows(visual: Tensor) -> int:
-    """How many rows of a prompt follow its last visual entry; the last 32 where none does, or nothing is visual."""
-    marks = visual.nonzero()[:, 0]
-    after = len(visual) - 1 - int(marks[-1]) if len(marks) else 0
-    return after or min(LAST_ROWS, len(visual))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,16 +113,16 @@ class LayeredCache(CachePart):
         shares = apportion(mixed(ideal, exact(self.uniform_share)), free, low, room)
         return [part + share for part, share in zip(held, shares, strict=True)]
 
-    def compress(self, views: Sequence[LayerView], sample_id: str) -> list[KeptLayer]:
-        rows = self.rows(
-            views[0].visual
-        )  # of the whole prompt: layers may see less of it, and others may ask for more rows
-        cut = [replace(view, queries=view.queries[:, max(0, view.queries.shape[1] - rows) :]) for view in views]
-        return super().compress(cut, sample_id)
+    def look(self, view: LayerView) -> None:
+        if self.layer_budgets == "density":
+            self._density(view)
 
     def _density(self, view: LayerView) -> Tensor:
-        rows = view.queries[:, -question_rows(view.visual) :]
-        return nonzero_share(rows, view.keys, self.density_threshold).mean()
+        def share() -> Tensor:
+            rows = view.queries[:, -view.question_rows :]
+            return nonzero_share(rows, view.keys, self.density_threshold).mean()
+
+        return view.once(("density", self.density_threshold), share)
 
     def _floor(self, budget: int, length: int) -> int:
         """The fewest entries of a layer: `density_floor` of the prompt, but 2 where the budget is below that."""

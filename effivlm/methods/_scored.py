@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from effivlm.caches import KeptLayer
-from effivlm.methods._attention import pooled
-from effivlm.methods._base import LayerView, best, gathered
+from effivlm.columns import received
+from effivlm.methods._attention import per_kv_head, pooled
+from effivlm.methods._base import LayerView, ordered
 from effivlm.methods._layers import LayeredCache, check, check_choice
 from effivlm.methods._merge import MERGES, SCOPES, merged
 
@@ -48,18 +51,29 @@ class ScoredCache(LayeredCache):
 
     @abstractmethod
     def scores(self, view: LayerView, early: int) -> Tensor:
-        """Scores [H_kv, early] of the first `early` entries, in float32."""
+        """Scores [H_kv, early] of the first `early` entries, in float32; what is costly in them goes through `view.once`."""
 
-    def ranked(self, view: LayerView, early: int) -> Tensor:
-        """The scores [H_kv, early] that decide: shared among heads where asked, then smoothed."""
-        scores = self.scores(view, early)
+    def look(self, view: LayerView) -> None:
+        super().look(view)
+        self.scores(view, view.length - self.protected(self.keep.of(view.length), view.length))
+
+    def ranked(self, views: Sequence[LayerView], early: Sequence[int]) -> Tensor:
+        """The scores [L, H_kv, N] that decide, of layers that see the same entries; -inf behind the `early` ones of a layer.
+
+        Heads share scores where asked; then they are smoothed, as if nothing stood behind the early entries.
+        """
+        length = views[0].length
+        nothing = 0.0 if self.pool == "avg" else -torch.inf  # what pooling takes for the outside
+        each = zip(views, early, strict=True)
+        scores = torch.stack([pad(self.scores(view, end), (0, length - end), value=nothing) for view, end in each])
         if self.head_shared:
-            scores = scores.mean(0).expand_as(scores)
-        smooth = pooled(scores, self.kernel, self.pool) if early else scores
-        return smooth.masked_fill(self.safe(view.visual[:early]), torch.inf)
+            scores = scores.mean(1, keepdim=True).expand_as(scores)
+        smooth = pooled(scores, self.kernel, self.pool).masked_fill(self.safe(views[0].visual), torch.inf)
+        ends = torch.tensor(early).to(smooth.device, non_blocking=True)[:, None, None]
+        return smooth.masked_fill(torch.arange(length, device=smooth.device) >= ends, -torch.inf)
 
     def safe(self, visual: Tensor) -> Tensor:
-        """Which entries [early] stay before any score counts, of those whose `visual` [early] says what is visual."""
+        """Which entries [N] stay before any score counts; `visual` [N] says which are visual."""
         numbers = torch.arange(len(visual), device=visual.device)
         return (
             (numbers < self.sinks)
@@ -68,12 +82,33 @@ class ScoredCache(LayeredCache):
         )
 
     def select(self, view: LayerView, budget: int, sample_id: str) -> Tensor:
-        window = self.protected(budget, view.length)
-        early = view.length - window
-        chosen = best(self.ranked(view, early), budget - window)
-        recent = torch.arange(early, view.length, device=chosen.device).expand(len(chosen), -1)
-        return torch.cat([chosen, recent], dim=-1)
+        return self._together([view], [budget])[0]
 
-    def layer(self, view: LayerView, budget: int, sample_id: str) -> KeptLayer:
-        chosen = self.select(view, budget, sample_id)
-        return gathered(view, chosen) if self.merge == "none" else merged(view, chosen, self.merge, self.merge_scope)
+    def selections(self, views: Sequence[LayerView], budgets: Sequence[int]) -> Sequence[Tensor | None]:
+        """Layers that see the same entries on one device are ranked in one pass, which takes a few large kernels."""
+        first = views[0]
+        same = all(view.visual is first.visual and view.length == first.length for view in views)
+        return self._together(views, budgets) if same else super().selections(views, budgets)
+
+    def _together(self, views: Sequence[LayerView], budgets: Sequence[int]) -> list[Tensor]:
+        length = views[0].length
+        early = [length - self.protected(budget, length) for budget in budgets]
+        order = ordered(self.ranked(views, early))
+        found = []
+        for row, budget, end in zip(order, budgets, early, strict=True):
+            recent = torch.arange(end, length, device=row.device).expand(len(row), -1)
+            chosen = row[:, : budget - (length - end)].sort(dim=-1).values
+            found.append(torch.cat([chosen, recent], dim=-1))
+        return found
+
+    def layer(self, view: LayerView, budget: int, sample_id: str, chosen: Tensor | None = None) -> KeptLayer:
+        if self.merge == "none":
+            return super().layer(view, budget, sample_id, chosen)
+        chosen = self.select(view, budget, sample_id) if chosen is None else chosen
+        return merged(view, chosen, self.merge, self.merge_scope)
+
+    def last_rows(self, view: LayerView, rows: int) -> Tensor:
+        """Attention [H_kv, N] that entries get from the last `rows` rows, mean over the query heads of a KV head."""
+        return view.once(
+            ("columns", rows), lambda: per_kv_head(received(view.queries[:, -rows:], view.keys), len(view.keys))
+        )

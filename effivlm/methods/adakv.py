@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -47,18 +47,22 @@ class AdaKv(SnapKv):
         if self.merge != "none":
             raise ValueError(f"merge {self.merge!r} is not allowed: heads of different length are not merged")
 
-    def layer(self, view: LayerView, budget: int, sample_id: str) -> KeptLayer:
+    def selections(self, views: Sequence[LayerView], budgets: Sequence[int]) -> Sequence[Tensor | None]:
+        """Heads of a layer keep different numbers of entries, so no layer has one tensor of them."""
+        return [None] * len(views)
+
+    def layer(self, view: LayerView, budget: int, sample_id: str, chosen: Tensor | None = None) -> KeptLayer:
         window = self.protected(budget, view.length)
         early = view.length - window
-        scores = self.ranked(view, early)
+        scores = self.ranked([view], [early])[0, :, :early]
         counts = self.shares(scores, budget - window)
         recent = torch.arange(early, view.length, device=scores.device)
         order = scores.sort(dim=-1, descending=True, stable=True).indices
         kept = [torch.cat([row[:count].sort().values, recent]) for row, count in zip(order, counts, strict=True)]
         lengths, longest = tuple(len(part) for part in kept), max(len(part) for part in kept)
-        chosen = torch.stack([torch.cat([part, part.new_zeros(longest - len(part))]) for part in kept])
-        whole = gathered(view, chosen)
-        return KeptLayer(whole.keys, whole.values, lengths if len(set(lengths)) > 1 else None, chosen)
+        places = torch.stack([torch.cat([part, part.new_zeros(longest - len(part))]) for part in kept])
+        whole = gathered(view, places)
+        return KeptLayer(whole.keys, whole.values, lengths if len(set(lengths)) > 1 else None, places)
 
     def shares(self, scores: Tensor, equal: int) -> list[int]:
         """How many entries each head keeps by its scores [H, n], `equal` on average."""

@@ -47,6 +47,10 @@ class ExpectedAttention(ScoredCache):
         return max(super().rows(visual), self._counted(len(visual)))
 
     def scores(self, view: LayerView, early: int) -> Tensor:
+        everything = (self.horizon, self.sinks, self.covariance, self.value_norm, self.epsilon, early)
+        return view.once(("expected", *everything), lambda: self._expected(view, early))
+
+    def _expected(self, view: LayerView, early: int) -> Tensor:
         sinks = min(self.sinks, early)
         keys, values = view.keys[:, sinks:].float(), view.values[:, sinks:early].float()
         weights = self._logits(view, keys).softmax(-1)[..., : early - sinks]

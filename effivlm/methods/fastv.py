@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from effivlm.methods._attention import column_sums
+from effivlm.columns import received
 from effivlm.methods._base import Selection, Stage, best
 from effivlm.methods._stages import StagedPart, only
 
@@ -59,6 +59,6 @@ class FastV(StagedPart):
 
     def select(self, stage: Stage, budget: int, sample_id: str) -> Selection:
         view = stage.before
-        attention = column_sums(view.queries[:, -self.rows(stage.visual) :], view.keys)
+        attention = received(view.queries[:, -self.rows(stage.visual) :], view.keys)
         visual = stage.visual.nonzero()[:, 0]
         return Selection(visual[best(attention.mean(0)[visual], budget)])

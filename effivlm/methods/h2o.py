@@ -42,16 +42,20 @@ class H2o(ScoredCache):
     evict_decode: bool = True
 
     def scores(self, view: LayerView, early: int) -> Tensor:
-        assert view.received is not None
-        return per_kv_head(view.received[:, :early], len(view.keys))
+        return self._sums(view)[:, :early]
 
-    def layer(self, view: LayerView, budget: int, sample_id: str) -> KeptLayer:
-        kept = super().layer(view, budget, sample_id)
+    def layer(self, view: LayerView, budget: int, sample_id: str, chosen: Tensor | None = None) -> KeptLayer:
+        kept = super().layer(view, budget, sample_id, chosen)
         if not self.evict_decode:
             return kept
-        assert view.received is not None
         assert kept.indices is not None
-        scores = per_kv_head(view.received, len(view.keys)).gather(1, kept.indices)
+        scores = self._sums(view).gather(1, kept.indices)
         scores = scores.masked_fill(self.safe(view.visual)[kept.indices], SAFE)
         recent = self.protected(budget, view.length)
         return replace(kept, rolling=Rolling(recent=recent, scores=scores, shared=self.head_shared))
+
+    def _sums(self, view: LayerView) -> Tensor:
+        """Attention [H_kv, N] that entries got from all rows of the prompt."""
+        shown = view.received
+        assert shown is not None
+        return view.once("all columns", lambda: per_kv_head(shown, len(view.keys)))

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from effivlm.methods._attention import row_attention
+from effivlm.columns import row_attention
 from effivlm.methods._base import Selection, Stage, best
 from effivlm.methods._stages import StagedPart, at_depth
 

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from effivlm.methods._attention import column_sums, per_kv_head
 from effivlm.methods._base import LayerView
 from effivlm.methods._scored import ScoredCache
 
@@ -53,4 +52,4 @@ class SnapKv(ScoredCache):
 
     def scores(self, view: LayerView, early: int) -> Tensor:
         window = self.held(self.keep.of(view.length), view.length)
-        return per_kv_head(column_sums(view.queries[:, -window:], view.keys)[:, :early], len(view.keys))
+        return self.last_rows(view, window)[:, :early]

@@ -48,8 +48,8 @@ class StreamingLlm(CachePart):
         kept = torch.cat([torch.arange(sinks), torch.arange(view.length - (budget - sinks), view.length)])
         return kept.to(view.keys.device).expand(view.keys.shape[0], -1)
 
-    def layer(self, view: LayerView, budget: int, sample_id: str) -> KeptLayer:
-        kept = super().layer(view, budget, sample_id)
+    def layer(self, view: LayerView, budget: int, sample_id: str, chosen: Tensor | None = None) -> KeptLayer:
+        kept = super().layer(view, budget, sample_id, chosen)
         return replace(kept, rolling=Rolling(sinks=self._sinks(budget))) if self.evict_decode else kept
 
     def _sinks(self, budget: int) -> int:

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from effivlm.methods._attention import per_kv_head, row_attention
 from effivlm.methods._base import LayerView
 from effivlm.methods._scored import ScoredCache
 
@@ -33,4 +32,4 @@ class Tova(ScoredCache):
         return max(super().rows(visual), 1)
 
     def scores(self, view: LayerView, early: int) -> Tensor:
-        return per_kv_head(row_attention(view.queries[:, -1:], view.keys)[:, 0, :early], len(view.keys))
+        return self.last_rows(view, 1)[:, :early]

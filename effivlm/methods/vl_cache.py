@@ -8,9 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from effivlm.methods._attention import column_sums, per_kv_head
-from effivlm.methods._base import LayerView
-from effivlm.methods._layers import question_rows
+from effivlm.methods._base import LayerView, question_rows
 from effivlm.methods._scored import ScoredCache
 
 
@@ -45,5 +43,4 @@ class VlCache(ScoredCache):
         return question_rows(visual)
 
     def scores(self, view: LayerView, early: int) -> Tensor:
-        rows = view.queries[:, -question_rows(view.visual) :]
-        return per_kv_head(column_sums(rows, view.keys)[:, :early], len(view.keys))
+        return self.last_rows(view, view.question_rows)[:, :early]

@@ -12,10 +12,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from effivlm.columns import received_by_all
 from effivlm.hooks import Tower, watching
-
-ELEMENTS = 1 << 24
-"""Attention weights that are held at once; 64 MiB in float32."""
 
 
 def feeding(tower: nn.Module, feature_layer: int | list[int]) -> nn.Module:
@@ -63,19 +61,6 @@ def brought(tokens: Tensor, feature: Tensor, heads: int) -> Tower:
 def _shown(query: Tensor, key: Tensor, class_token: bool) -> Tensor:
     """The map of one tile from queries and keys [H, P, D]; the class token itself is left out."""
     rows, first = (query[:, :1], 1) if class_token else (query, 0)
-    wide = key.transpose(0, 1).flatten(1).float()
-    scores = [received(rows, key), received(rows.transpose(0, 1).flatten(1)[None], wide[None])]
-    return torch.cat([torch.stack(scores, 1), wide], 1)[first:]
-
-
-def received(queries: Tensor, keys: Tensor) -> Tensor:
-    """Softmax attention that every key gets, mean over heads and rows [P] in float32, block by block of rows.
-
-    queries [H, R, D], keys [H, P, D]; every row sees every key.
-    """
-    heads, rows, dim = queries.shape
-    turned = keys.float().transpose(1, 2)
-    total: Tensor = torch.zeros(keys.shape[1], device=keys.device)
-    for block in queries.split(max(1, ELEMENTS // (heads * keys.shape[1])), dim=1):
-        total += (block.float() / dim**0.5 @ turned).softmax(-1).sum((0, 1))
-    return total / (heads * rows)
+    wide = key.transpose(0, 1).flatten(1)
+    scores = [received_by_all(rows, key), received_by_all(rows.transpose(0, 1).flatten(1)[None], wide[None])]
+    return torch.cat([torch.stack(scores, 1), wide.float()], 1)[first:]

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from test_methods import asked, attention64, view
 
 from effivlm.methods._attention import nonzero_share
-from effivlm.methods._base import CachePart, LayerView
+from effivlm.methods._base import CachePart, LayerView, question_rows
 from effivlm.methods._budget import apportion
-from effivlm.methods._layers import mixed, pyramid, question_rows
+from effivlm.methods._layers import mixed, pyramid
 from effivlm.methods.adakv import AdaKv
 from effivlm.methods.expected_attention import ExpectedAttention
 from effivlm.methods.h2o import H2o

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from effivlm.methods import _attention
-from effivlm.methods._columns import received
+from effivlm import columns
+from effivlm.columns import column_sums, received, received_by_all
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernels run on CUDA")
 
@@ -41,20 +41,20 @@ def test_a_prompts_column_sums_are_those_of_the_written_out_attention(heads, kv_
 
 def test_memory_grows_with_the_length_and_not_with_its_square(monkeypatch: pytest.MonkeyPatch) -> None:
     largest: list[int] = []
-    stock = _attention.row_attention
+    stock = columns.row_attention
 
     def watched(queries: Tensor, keys: Tensor) -> Tensor:
         found = stock(queries, keys)
         largest.append(found.numel())
         return found
 
-    monkeypatch.setattr(_attention, "row_attention", watched)
+    monkeypatch.setattr(columns, "row_attention", watched)
     peaks = {}
     for length in (512, 2048):
         largest.clear()
         received(*drawn(2, 1, length, 8, "cpu", torch.float32))
         peaks[length] = max(largest)
-    assert peaks == {length: 2 * _attention.BLOCK * length for length in peaks}
+    assert peaks == {length: 2 * columns.BLOCK * length for length in peaks}
 
 
 @GPU
@@ -69,7 +69,7 @@ def test_memory_grows_with_the_length_and_not_with_its_square(monkeypatch: pytes
     ],
 )
 def test_the_kernels_equal_the_written_out_attention(heads, kv_heads, length, dim, dtype) -> None:
-    from effivlm.methods import _columns_triton as kernels
+    from effivlm import _columns_triton as kernels
 
     queries, keys = drawn(heads, kv_heads, length, dim, "cuda", dtype)
     expected, rows = written_out(queries, keys)
@@ -89,8 +89,32 @@ def test_the_attention_that_gives_the_log_sum_exp_is_the_one_that_sdpa_takes(hea
 
     queries, keys = drawn(heads, kv_heads, length, dim, "cuda", torch.bfloat16)
     values = keys.flip(1).contiguous()
-    ours, lse = _with_lse(queries[None], keys[None], values[None], None)
+    found = _with_lse(queries[None], keys[None], values[None], None)
+    assert found is not None, "the kernel that sdpa takes here gives its log-sum-exp"
+    ours, lse = found
     stock = scaled_dot_product_attention(queries[None], keys[None], values[None], is_causal=True, enable_gqa=True)
     assert torch.equal(ours, stock.transpose(1, 2))
     _, rows = written_out(queries, keys)
     torch.testing.assert_close(lse[0].double(), rows, rtol=0, atol=1e-3)
+
+
+@GPU
+@pytest.mark.parametrize("rows", [1, 17, 32, 130])
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "dim", "dtype"), [(8, 2, 24, torch.float32), (28, 4, 128, torch.bfloat16)]
+)
+def test_the_last_rows_alone_get_the_same_from_the_kernels(rows, heads, kv_heads, dim, dtype) -> None:
+    queries, keys = drawn(heads, kv_heads, 1027, dim, "cuda", dtype)
+    last = queries[:, -rows:]
+    torch.testing.assert_close(received(last, keys), column_sums(last, keys), rtol=1e-5, atol=1e-9)
+
+
+@GPU
+@pytest.mark.parametrize(
+    ("heads", "dim", "dtype"), [(4, 72, torch.float32), (16, 80, torch.bfloat16), (1, 1280, torch.bfloat16)]
+)
+def test_every_row_sees_every_key_of_a_tower(heads, dim, dtype) -> None:
+    queries, keys = drawn(heads, heads, 733, dim, "cuda", dtype)
+    weights = (queries.double() @ keys.double().transpose(1, 2) / dim**0.5).softmax(-1)
+    ours = received_by_all(queries, keys)
+    torch.testing.assert_close(ours.double(), weights.mean((0, 1)), rtol=1e-5, atol=1e-9)

@@ -7,7 +7,8 @@ import torch
 from forms import FORMS, sample
 
 from effivlm.caches import ForkedCache, KeptLayer, PromptCache
-from effivlm.decode import Paced, Start, greedy
+from effivlm.decode import Start, greedy
+from effivlm.engine import Paced
 from effivlm.hooks import Entering, Stay, pruning
 from effivlm.methods.dense import Dense
 from effivlm.methods.fastv import FastV
@@ -117,7 +118,7 @@ def test_paced_steps_are_the_greedy_ones_and_can_be_taken_again(model: Adapter) 
         leaf = Tree(model, sample("two"), [Dense()]).leaf(Dense())
         start = Start(leaf.cache, leaf.token, leaf.position)
         paced = Paced(model.step, start, 6, model.device)
-        first, again = paced().tolist(), paced().tolist()
+        first, again = (paced().flatten().tolist() for _ in range(2))
         expected = greedy(model.step, [start], 7, (), model.device)[0]
     assert first == again == expected[1:]
     assert paced.engine == "eager"

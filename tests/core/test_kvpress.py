@@ -11,7 +11,7 @@ import torch
 from make_kvpress_golden import budget, entries, inputs, mask
 
 from effivlm import registry
-from effivlm.methods._attention import column_sums
+from effivlm.columns import column_sums
 from effivlm.methods._base import CachePart, LayerView
 from effivlm.records import Budget
 

@@ -11,9 +11,8 @@ from forms import picture, sample
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from effivlm import registry
-from effivlm.methods import _attention, _merge, _similar
-from effivlm.models import _tower
+from effivlm import columns, registry
+from effivlm.methods import _merge, _similar
 from effivlm.models._adapter import Adapter
 from effivlm.models._sources import resolve
 from effivlm.records import Budget, Settings
@@ -80,7 +79,7 @@ def largest(model: Adapter, method: Any, side: int) -> Largest:
 def test_the_largest_tensor_grows_with_the_prompt_and_not_with_its_square(
     name: str, preset: str, wide: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module, blocks, size in ((_attention, "BLOCK", 32), (_merge, "TILE", 32), (_similar, "ELEMENTS", 1 << 14)):
+    for module, blocks, size in ((columns, "BLOCK", 32), (_merge, "TILE", 32), (_similar, "ELEMENTS", 1 << 14)):
         monkeypatch.setattr(module, blocks, size)  # small, so that blocks are many at lengths that take no time
     kind = registry.load("methods", name)
     method = kind(keep=Budget.parse("0.6"), **kind.presets[preset])  # type: ignore[attr-defined]
@@ -90,7 +89,7 @@ def test_the_largest_tensor_grows_with_the_prompt_and_not_with_its_square(
 
 
 def test_looking_at_the_tower_makes_no_square_of_its_patches(wide: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_tower, "ELEMENTS", 1 << 16)
+    monkeypatch.setattr(columns, "ELEMENTS", 1 << 16)
     patches, found = 4 * 32 * SIDES[1], {}
     for looking in (False, True):
         with wide.seams():

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effivlm import registry
+from effivlm.columns import column_sums, row_attention
 from effivlm.hooks import Tower
-from effivlm.methods._attention import column_sums, per_kv_head, pooled, row_attention
+from effivlm.methods._attention import per_kv_head, pooled
 from effivlm.methods._base import CachePart, ImageView, LayerView, Stage, VisualPart, best, generator
 from effivlm.methods._budget import apportion
 from effivlm.methods.downsample import Downsample

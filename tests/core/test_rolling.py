@@ -257,8 +257,6 @@ def test_a_rolling_cache_says_something_else_than_a_growing_one_and_the_same_in_
         together = greedy(model.step, starts, 12, (), model.device)
         alone = [greedy(model.step, [start], 12, (), model.device)[0] for start in starts]
         paced = [Paced(model.step, start, 11, model.device) for start in starts[:2]]
-        for steps in paced:
-            steps.rewind()
         again = [steps().flatten().tolist() for steps in paced]
         rolled, grown = (forced(model.step, start, TOKENS, model.device) for start in starts[:2])
     assert together == alone

@@ -12,10 +12,11 @@ import torch
 from forms import picture, sample
 from numpy.typing import NDArray
 
+from effivlm import columns
+from effivlm.columns import received_by_all
 from effivlm.hooks import Tower
-from effivlm.models import _tower
 from effivlm.models._adapter import Adapter, Visual
-from effivlm.models._tower import brought, feeding, received
+from effivlm.models._tower import brought, feeding
 from effivlm.records import Sample
 
 Array = NDArray[np.float64]
@@ -233,12 +234,12 @@ def test_the_layer_that_feeds_the_projector_is_looked_at(model: Adapter, monkeyp
 def test_attention_received_does_not_depend_on_the_block_and_needs_no_square(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = torch.Generator().manual_seed(0)
     queries, keys = torch.randn(3, 37, 8, generator=rng), torch.randn(3, 37, 8, generator=rng)
-    whole = received(queries, keys)
+    whole = received_by_all(queries, keys)
     assert float(whole.sum()) == pytest.approx(1, abs=1e-6)
-    monkeypatch.setattr(_tower, "ELEMENTS", 3 * 37 * 5)
-    torch.testing.assert_close(received(queries, keys), whole)
-    monkeypatch.setattr(_tower, "ELEMENTS", 1)
-    torch.testing.assert_close(received(queries, keys), whole)
+    monkeypatch.setattr(columns, "ELEMENTS", 3 * 37 * 5)
+    torch.testing.assert_close(received_by_all(queries, keys), whole)
+    monkeypatch.setattr(columns, "ELEMENTS", 1)
+    torch.testing.assert_close(received_by_all(queries, keys), whole)
 
 
 def test_maps_of_another_number_of_tokens_are_refused() -> None:

@@ -1,0 +1,144 @@
+"""Triton kernels of `_columns`: a row's log-sum-exp, and sums over columns given it. Imported on CUDA only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+LSE_TILE = (64, 64, 4, 3)  # rows, columns, warps, stages
+SUMS_TILE = (64, 64, 4, 3)
+LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _lse_kernel(  # type: ignore[no-untyped-def]  # the compiler reads annotations, and knows only its own
+    q_ptr,
+    k_ptr,
+    out_ptr,
+    rows_there,
+    length,
+    scale,
+    GROUP: tl.constexpr,
+    DIM: tl.constexpr,
+    PADDED: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    SPLITS: tl.constexpr,
+):
+    block, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    rows, dims, cols = block * ROWS + tl.arange(0, ROWS), tl.arange(0, PADDED), tl.arange(0, COLUMNS)
+    q_at = q_ptr + head.to(tl.int64) * rows_there * DIM + rows[:, None] * DIM + dims[None, :]
+    query = tl.load(q_at, mask=(rows[:, None] < rows_there) & (dims[None, :] < DIM), other=0.0)
+    k_base = k_ptr + (head // GROUP).to(tl.int64) * length * DIM
+    last_seen = rows + length - rows_there if CAUSAL else rows * 0 + length - 1
+    end = tl.minimum((block + 1) * ROWS + length - rows_there, length) if CAUSAL else length
+    chunk = tl.cdiv(tl.cdiv(length, SPLITS), COLUMNS) * COLUMNS
+    highest = tl.full([ROWS], float("-inf"), tl.float32)
+    total = tl.zeros([ROWS], tl.float32)
+    for start in range(split * chunk, tl.minimum((split + 1) * chunk, end), COLUMNS):
+        keys = start + cols
+        k_at = k_base + keys[None, :] * DIM + dims[:, None]
+        key = tl.load(k_at, mask=(keys[None, :] < length) & (dims[:, None] < DIM), other=0.0)
+        logits = tl.dot(query, key, input_precision="ieee") * scale
+        seen = (keys[None, :] <= last_seen[:, None]) & (keys[None, :] < length)
+        logits = tl.where(seen, logits, float("-inf"))
+        above = tl.maximum(highest, tl.max(logits, 1))
+        finite = tl.where(above == float("-inf"), 0.0, above)  # a row that sees nothing of this split yet
+        total = total * tl.exp2((highest - finite) * LOG2E) + tl.sum(tl.exp2((logits - finite[:, None]) * LOG2E), 1)
+        highest = above
+    out = out_ptr + (split * tl.num_programs(1) + head).to(tl.int64) * rows_there + rows
+    tl.store(out, highest + tl.log(total), mask=rows < rows_there)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _sums_kernel(  # type: ignore[no-untyped-def]  # as above
+    q_ptr,
+    k_ptr,
+    lse_ptr,
+    out_ptr,
+    rows_there,
+    length,
+    scale,
+    GROUP: tl.constexpr,
+    DIM: tl.constexpr,
+    PADDED: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    CAUSAL: tl.constexpr,
+):
+    block, head = tl.program_id(0), tl.program_id(1)
+    keys, dims, steps = block * COLUMNS + tl.arange(0, COLUMNS), tl.arange(0, PADDED), tl.arange(0, ROWS)
+    k_at = k_ptr + (head // GROUP).to(tl.int64) * length * DIM + keys[None, :] * DIM + dims[:, None]
+    key = tl.load(k_at, mask=(keys[None, :] < length) & (dims[:, None] < DIM), other=0.0)
+    q_base = q_ptr + head.to(tl.int64) * rows_there * DIM
+    lse_base = lse_ptr + head.to(tl.int64) * rows_there
+    before = length - rows_there
+    first = tl.maximum(block * COLUMNS - before, 0) // ROWS * ROWS if CAUSAL else 0
+    total = tl.zeros([COLUMNS], tl.float32)
+    for start in range(first, rows_there, ROWS):
+        rows = start + steps
+        q_at = q_base + rows[:, None] * DIM + dims[None, :]
+        query = tl.load(q_at, mask=(rows[:, None] < rows_there) & (dims[None, :] < DIM), other=0.0)
+        lse = tl.load(lse_base + rows, mask=rows < rows_there, other=float("inf"))
+        logits = tl.dot(query, key, input_precision="ieee") * scale
+        weights = tl.exp2((logits - lse[:, None]) * LOG2E)
+        if CAUSAL:
+            weights = tl.where(keys[None, :] <= rows[:, None] + before, weights, 0.0)
+        total += tl.sum(weights, 0)
+    tl.store(out_ptr + head.to(tl.int64) * length + keys, total, mask=keys < length)
+
+
+def row_lse(queries: Tensor, keys: Tensor, causal: bool = True) -> Tensor:
+    """Natural log-sum-exp [H_q, W] of the last W rows: queries [H_q, W, D] over keys [H_kv, N, D], scaled by 1 / sqrt(D)."""
+    heads, rows, _ = queries.shape
+    length, (tall, wide, *_) = keys.shape[1], LSE_TILE
+    # a few rows make too few programs for a GPU: their keys are shared out
+    splits = max(1, min(256 // (heads * triton.cdiv(rows, tall)), triton.cdiv(length, 2 * wide)))
+    out = queries.new_empty(splits, heads, rows, dtype=torch.float32)
+    grid = (triton.cdiv(rows, tall), heads, splits)
+    _launch(_lse_kernel, grid, LSE_TILE, causal, queries, keys, out, SPLITS=splits)
+    return out[0] if splits == 1 else out.logsumexp(0)
+
+
+def sums(queries: Tensor, keys: Tensor, lse: Tensor, causal: bool = True) -> Tensor:
+    """Sums over the last W rows [H_q, N] of softmax attention, given their log-sum-exp [H_q, W]."""
+    length, (_, wide, *_) = keys.shape[1], SUMS_TILE
+    out = queries.new_empty(len(queries), length, dtype=torch.float32)
+    grid = (triton.cdiv(length, wide), len(queries))
+    _launch(_sums_kernel, grid, SUMS_TILE, causal, queries, keys, lse, out)
+    return out
+
+
+def _launch(
+    kernel: Any,
+    grid: tuple[int, ...],
+    tile: tuple[int, int, int, int],
+    causal: bool,
+    queries: Tensor,
+    keys: Tensor,
+    *others: Tensor,
+    **constants: int,
+) -> None:
+    heads, rows, dim = queries.shape
+    kernel[grid](
+        queries,
+        keys,
+        *others,
+        rows,
+        keys.shape[1],
+        dim**-0.5,
+        GROUP=heads // keys.shape[0],
+        DIM=dim,
+        PADDED=max(16, triton.next_power_of_2(dim)),
+        ROWS=tile[0],
+        COLUMNS=tile[1],
+        CAUSAL=causal,
+        num_warps=tile[2],
+        num_stages=tile[3],
+        **constants,
+    )
