@@ -9,8 +9,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-LSE_TILE = (64, 64, 4, 3)  # rows, columns, warps, stages
+# rows, columns, warps, stages; of all rows of a prompt, and of a window of it
+LSE_TILE = (64, 64, 4, 3)
 SUMS_TILE = (64, 64, 4, 3)
+FEW_LSE_TILE = (32, 64, 4, 3)
+FEW_SUMS_TILE = (32, 64, 4, 3)
+FEW = 32
 LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)
 
 
@@ -96,21 +100,22 @@ def _sums_kernel(  # type: ignore[no-untyped-def]  # as above
 def row_lse(queries: Tensor, keys: Tensor, causal: bool = True) -> Tensor:
     """Natural log-sum-exp [H_q, W] of the last W rows: queries [H_q, W, D] over keys [H_kv, N, D], scaled by 1 / sqrt(D)."""
     heads, rows, _ = queries.shape
-    length, (tall, wide, *_) = keys.shape[1], LSE_TILE
+    length, tile = keys.shape[1], FEW_LSE_TILE if rows <= FEW else LSE_TILE
+    tall, wide, *_ = tile
     # a few rows make too few programs for a GPU: their keys are shared out
     splits = max(1, min(256 // (heads * triton.cdiv(rows, tall)), triton.cdiv(length, 2 * wide)))
     out = queries.new_empty(splits, heads, rows, dtype=torch.float32)
     grid = (triton.cdiv(rows, tall), heads, splits)
-    _launch(_lse_kernel, grid, LSE_TILE, causal, queries, keys, out, SPLITS=splits)
+    _launch(_lse_kernel, grid, tile, causal, queries, keys, out, SPLITS=splits)
     return out[0] if splits == 1 else out.logsumexp(0)
 
 
 def sums(queries: Tensor, keys: Tensor, lse: Tensor, causal: bool = True) -> Tensor:
     """Sums over the last W rows [H_q, N] of softmax attention, given their log-sum-exp [H_q, W]."""
-    length, (_, wide, *_) = keys.shape[1], SUMS_TILE
+    length, tile = keys.shape[1], FEW_SUMS_TILE if queries.shape[1] <= FEW else SUMS_TILE
     out = queries.new_empty(len(queries), length, dtype=torch.float32)
-    grid = (triton.cdiv(length, wide), len(queries))
-    _launch(_sums_kernel, grid, SUMS_TILE, causal, queries, keys, lse, out)
+    grid = (triton.cdiv(length, tile[1]), len(queries))
+    _launch(_sums_kernel, grid, tile, causal, queries, keys, lse, out)
     return out
 
 

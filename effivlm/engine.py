@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from effivlm.caches import ForkedCache
 from effivlm.decode import Start, Step, forced, greedy, unsure_rows
 from effivlm.packed import SLACK, PackedCache, sort_of
 
+LIMIT = 256  # a layer's number is a constant of its graph, so there is one for each layer and shape
 CHUNK = 4
 """Steps between two looks at what was said, where no row has to be looked at after every token."""
+
+
+@contextmanager
+def compiled(layers: Sequence[nn.Module], dynamic: bool, **options: Any) -> Iterator[None]:
+    """Let torch.compile fuse what stands around the attention of every decoder layer; `options` are Inductor's.
+
+    The attention itself stays out, with caches and watchers. `dynamic` says whether lengths vary, as in prefills; a decoding
+    step has one shape.
+    """
+    before = [layer.forward for layer in layers]
+    with torch._dynamo.config.patch(recompile_limit=LIMIT, accumulated_recompile_limit=8 * LIMIT):
+        for layer in layers:
+            layer.forward = torch.compile(layer.forward, dynamic=dynamic, options=options or None)
+        try:
+            yield
+        finally:
+            for layer, forward in zip(layers, before, strict=True):
+                layer.forward = forward
 
 
 class Replay:

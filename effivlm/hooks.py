@@ -91,6 +91,7 @@ def watching(watchers: Mapping[nn.Module, Watcher | LseWatcher]) -> Iterator[Non
         )
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # caches and watchers are Python: compiled layers end here, and go on
 def _attention(
     module: nn.Module,
     query: Tensor,

@@ -15,7 +15,7 @@ def nonzero_share(queries: Tensor, keys: Tensor, threshold: float) -> Tensor:
     Only entries that the causal order lets a row see are counted.
     """
     rows, length = queries.shape[1], keys.shape[1]
-    found, seen = torch.zeros(len(queries), device=keys.device), 0
+    found = torch.zeros(len(queries), device=keys.device)
     for start in range(0, rows, BLOCK):
         end = min(start + BLOCK, rows)
         visible = length - rows + end
@@ -23,8 +23,7 @@ def nonzero_share(queries: Tensor, keys: Tensor, threshold: float) -> Tensor:
         allowed = torch.ones(attention.shape[1:], dtype=torch.bool, device=keys.device).tril(visible - (end - start))
         dense = (attention >= threshold * attention.amax(-1, keepdim=True)) & allowed
         found += dense.sum((1, 2))
-        seen += int(allowed.sum())
-    return found / seen
+    return found / sum(range(length - rows + 1, length + 1))
 
 
 def per_kv_head(scores: Tensor, kv_heads: int) -> Tensor:

