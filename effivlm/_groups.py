@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,17 +13,23 @@ from typing import TYPE_CHECKING, Any
 
 from effivlm._matrix import Plan
 from effivlm._recorder import Key, finished
-from effivlm.records import Cell, Outcome, Settings, Unsupported
+from effivlm.metrics.statistics import median_interval
+from effivlm.records import Cell, Cost, Outcome, Settings, Unsupported
 
 if TYPE_CHECKING:
     from effivlm.timing import Timing
 
-ROUNDS = 5
-Measurement = Callable[[], float]
+ROUNDS = 6
+"""The fewest rounds of a timing: as many as a 95 % interval of their median wants."""
+MOST_ROUNDS = 50
+PATIENCE_S = 5.0
+"""How long rounds are repeated at most, once there are enough."""
+NARROW = 0.02
+"""Width of the interval over the median at which a timing is settled."""
 WARMUP_ROUNDS = 1
+Measurement = Callable[[], float]
 Progress = Callable[[int, int], None]
 OpenModel = Callable[[], Any]
-Rounds = Callable[[Measurement], list[float]]
 
 
 @dataclass
@@ -54,8 +62,8 @@ class Groups:
             self._run(waiting if self.settings.share else [cell], open_model, progress)
         return self.done[cell, "quality"]
 
-    def timing(self, cell: Cell, part: str, open_model: OpenModel, measure: Rounds, remarks: Sequence[str]) -> Outcome:
-        """The timing outcome of `cell`: `measure` calls the synchronised measurement as often as it wants to.
+    def timing(self, cell: Cell, part: str, open_model: OpenModel, remarks: Sequence[str]) -> Outcome:
+        """The timing outcome of `cell`, measured until its median is settled.
 
         The dense timing of the group is measured first where no case of its own does it.
         """
@@ -63,8 +71,8 @@ class Groups:
             return self.done[cell, part]
         reference = cell.dense
         if (reference, part) not in self.done and reference not in self.selected[part]:
-            self._time(reference, part, open_model, rounds_of, remarks)
-        self._time(cell, part, open_model, measure, remarks)
+            self._time(reference, part, open_model, remarks)
+        self._time(cell, part, open_model, remarks)
         return self.done[cell, part]
 
     def drain(self) -> list[Outcome]:
@@ -108,11 +116,11 @@ class Groups:
         self.shown.add(task)
         self.samples += sample_records(task, self.settings)
 
-    def _time(self, cell: Cell, part: str, open_model: OpenModel, measure: Rounds, remarks: Sequence[str]) -> None:
+    def _time(self, cell: Cell, part: str, open_model: OpenModel, remarks: Sequence[str]) -> None:
         try:
             timing = self._prepare(cell, open_model)
-            rounds = measure(timing.ttft if part == "ttft" else timing.decode)
-            outcome = timing.outcome(part, rounds, tuple(remarks))
+            rounds = rounds_of(timing.ttft if part == "ttft" else timing.decode)
+            outcome = timing.outcome(part, rounds, (*remarks, *unsettled(rounds)))
         except Exception as error:
             outcome = self._broken(cell, part, error)
         self._keep(outcome)
@@ -141,11 +149,30 @@ class Groups:
         return Outcome(cell, self.fingerprint(cell, part), status, part=part, reason=reason)
 
 
-def rounds_of(measurement: Measurement, rounds: int = ROUNDS) -> list[float]:
-    """`rounds` measurements after the warm-up."""
+def rounds_of(measurement: Measurement) -> list[float]:
+    """Measurements after the warm-up: until the interval of their median is narrow, or there are many, or time is up."""
     for _ in range(WARMUP_ROUNDS):
         measurement()
-    return [measurement() for _ in range(rounds)]
+    rounds: list[float] = []
+    start = time.monotonic()
+    while len(rounds) < ROUNDS or (
+        spread(rounds) > NARROW and len(rounds) < MOST_ROUNDS and time.monotonic() - start < PATIENCE_S
+    ):
+        rounds.append(measurement())
+    return rounds
+
+
+def spread(rounds: Sequence[float]) -> float:
+    """Width of the interval of the rounds' median over the median; infinite under the rounds it wants."""
+    interval, median = median_interval(rounds), Cost(tuple(rounds)).median
+    return (interval[1] - interval[0]) / median if interval and median > 0 else math.inf
+
+
+def unsettled(rounds: Sequence[float]) -> list[str]:
+    """A remark where rounds ended before their median was settled."""
+    if (wide := spread(rounds)) <= NARROW:
+        return []
+    return [f"not settled: after {len(rounds)} rounds the interval of the median is {wide:.1%} wide, not {NARROW:.0%}"]
 
 
 def fingerprint_of(cell: Cell, part: str, plan: Plan, settings: Settings) -> str:

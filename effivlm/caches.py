@@ -21,6 +21,7 @@ class PromptCache:
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # a compiled layer must not be compiled anew for its number
     def update(self, key: Tensor, value: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         if layer != len(self.keys):
             raise RuntimeError(f"layer {layer} was cached out of order: {len(self.keys)} layers are there")
@@ -170,6 +171,7 @@ class DecodingCache(ABC):
 
     layers: Sequence[AnsweringLayer]
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # as in `PromptCache`
     def update(self, key: Tensor, value: Tensor, layer: int, *_: Any, **__: Any) -> tuple[AnsweringLayer, Tensor]:
         self.layers[layer].offer(key, value)
         return self.layers[layer], value

@@ -27,6 +27,7 @@ ALLOWED = {
     "_packed_triton": set(),
     "engine": {"caches", "decode", "packed"},
     "meters": {"records", "caches"},
+    "watch": set(),
     "floors": {"meters", "models"},
     "metrics": {"records", "metrics"},
     "tasks": {"records", "metrics", "tasks"},
