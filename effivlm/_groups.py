@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import os
-import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,19 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from effivlm._matrix import Plan
 from effivlm._recorder import Key, finished
-from effivlm.metrics.statistics import median_interval
-from effivlm.records import Cell, Cost, Outcome, Settings, Unsupported
+from effivlm.records import Cell, Outcome, Settings, Unsupported
 
 if TYPE_CHECKING:
     from effivlm.timing import Timing
 
-ROUNDS = 6
-"""The fewest rounds of a timing: as many as a 95 % interval of their median wants."""
-MOST_ROUNDS = 50
-PATIENCE_S = 5.0
-"""How long rounds are repeated at most, once there are enough."""
-NARROW = 0.02
-"""Width of the interval over the median at which a timing is settled."""
 WARMUP_ROUNDS = 1
 Measurement = Callable[[], float]
 Progress = Callable[[int, int], None]
@@ -43,7 +33,6 @@ class Groups:
     settings: Settings
     folder: Path
     selected: Mapping[str, Sequence[Cell]]
-    remarks: tuple[str, ...] = ()
     done: dict[Key, Outcome] = field(default_factory=dict)
     pending: list[Outcome] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
@@ -117,12 +106,19 @@ class Groups:
         self.samples += sample_records(task, self.settings)
 
     def _time(self, cell: Cell, part: str, open_model: OpenModel, remarks: Sequence[str]) -> None:
+        from effivlm.rounds import rounds_of, unsettled
+
         try:
             timing = self._prepare(cell, open_model)
-            rounds = rounds_of(timing.ttft if part == "ttft" else timing.decode)
-            outcome = timing.outcome(part, rounds, (*remarks, *unsettled(rounds)))
+            measurement = timing.ttft if part == "ttft" else timing.decode
+            for _ in range(WARMUP_ROUNDS):
+                measurement()
+            with timing.watched():
+                rounds = rounds_of(measurement)
+            outcome = timing.outcome(part, rounds, (*remarks, *unsettled(part, rounds)))
         except Exception as error:
             outcome = self._broken(cell, part, error)
+            self._prepared = None  # a device that is full must not stay so for the cells to come
         self._keep(outcome)
 
     def _prepare(self, cell: Cell, open_model: OpenModel) -> Timing:
@@ -135,7 +131,6 @@ class Groups:
         return self._prepared[1]
 
     def _keep(self, outcome: Outcome) -> None:
-        outcome = outcome.with_remarks(*(remark for remark in self.remarks if remark not in outcome.remarks))
         self.done[outcome.cell, outcome.part] = outcome
         self.pending.append(outcome)
 
@@ -147,32 +142,6 @@ class Groups:
         if status == "failed" and not plain:
             self.trace = "".join(traceback.format_exception(error))
         return Outcome(cell, self.fingerprint(cell, part), status, part=part, reason=reason)
-
-
-def rounds_of(measurement: Measurement) -> list[float]:
-    """Measurements after the warm-up: until the interval of their median is narrow, or there are many, or time is up."""
-    for _ in range(WARMUP_ROUNDS):
-        measurement()
-    rounds: list[float] = []
-    start = time.monotonic()
-    while len(rounds) < ROUNDS or (
-        spread(rounds) > NARROW and len(rounds) < MOST_ROUNDS and time.monotonic() - start < PATIENCE_S
-    ):
-        rounds.append(measurement())
-    return rounds
-
-
-def spread(rounds: Sequence[float]) -> float:
-    """Width of the interval of the rounds' median over the median; infinite under the rounds it wants."""
-    interval, median = median_interval(rounds), Cost(tuple(rounds)).median
-    return (interval[1] - interval[0]) / median if interval and median > 0 else math.inf
-
-
-def unsettled(rounds: Sequence[float]) -> list[str]:
-    """A remark where rounds ended before their median was settled."""
-    if (wide := spread(rounds)) <= NARROW:
-        return []
-    return [f"not settled: after {len(rounds)} rounds the interval of the median is {wide:.1%} wide, not {NARROW:.0%}"]
 
 
 def fingerprint_of(cell: Cell, part: str, plan: Plan, settings: Settings) -> str:

@@ -37,6 +37,7 @@ class Asked:
     device: str = "auto"
     dtype: str = "auto"
     engine: str = "auto"
+    batch: str = "1"
     share: bool = True
 
 
@@ -87,6 +88,7 @@ def build(asked: Asked) -> Plan:
         dtype=_choice("--vlm-dtype", asked.dtype, DTYPES),
         share=asked.share,
         engine=_engine(asked.engine, asked.device),
+        batch=_whole("--vlm-batch", asked.batch, least=1),
     )
     budgets = _unique(_budget(text).label for text in asked.budgets or DEFAULT_BUDGETS)
     methods = _unique(steps.asked(text) for text in asked.methods or _all("methods"))

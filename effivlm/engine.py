@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from effivlm.caches import ForkedCache
 from effivlm.decode import Start, Step, forced, greedy, unsure_rows
+from effivlm.meters import synchronise
 from effivlm.packed import SLACK, PackedCache, sort_of
 
-LIMIT = 256  # a layer's number is a constant of its graph, so there is one for each layer and shape
+LIMIT = 256
+"""Graphs of one function that may stand side by side: one for each batch, sort of layer and kind of pass."""
 CHUNK = 4
 """Steps between two looks at what was said, where no row has to be looked at after every token."""
 
@@ -26,15 +28,19 @@ def compiled(layers: Sequence[nn.Module], dynamic: bool, **options: Any) -> Iter
     The attention itself stays out, with caches and watchers. `dynamic` says whether lengths vary, as in prefills; a decoding
     step has one shape.
     """
-    before = [layer.forward for layer in layers]
-    with torch._dynamo.config.patch(recompile_limit=LIMIT, accumulated_recompile_limit=8 * LIMIT):
+    own = [vars(layer).get("forward") for layer in layers]
+    free: dict[str, Any] = {"allow_unspec_int_on_nn_module": True}  # a layer's number is no constant of its graph
+    with torch._dynamo.config.patch(recompile_limit=LIMIT, accumulated_recompile_limit=8 * LIMIT, **free):
         for layer in layers:
             layer.forward = torch.compile(layer.forward, dynamic=dynamic, options=options or None)
         try:
             yield
         finally:
-            for layer, forward in zip(layers, before, strict=True):
-                layer.forward = forward
+            for layer, forward in zip(layers, own, strict=True):
+                if forward is None:
+                    del layer.forward
+                else:
+                    layer.forward = forward
 
 
 class Replay:
@@ -45,7 +51,13 @@ class Replay:
     """
 
     def __init__(
-        self, step: Step, starts: Sequence[Start], room: int, device: torch.device, slack: float = 1.0
+        self,
+        step: Step,
+        starts: Sequence[Start],
+        room: int,
+        device: torch.device,
+        slack: float = 1.0,
+        capture: bool = True,
     ) -> None:
         self.step, self.device = step, device
         self.cache = PackedCache([start.cache for start in starts], room, slack)
@@ -54,7 +66,7 @@ class Replay:
         self.said = torch.zeros(room, len(starts), dtype=torch.long, device=device)
         self.unsure = torch.zeros(room, len(starts), dtype=torch.bool, device=device)
         self._advance: Callable[[], None] = self._once
-        if device.type == "cuda":
+        if capture and device.type == "cuda":
             self._advance = self._captured(starts)
         self.load(starts)
 
@@ -106,10 +118,13 @@ class Paced:
     `engine` says which of the two ran.
     """
 
-    def __init__(self, step: Step, start: Start, steps: int, device: torch.device, batch: int = 1) -> None:
-        self.steps, self.engine = steps, "cuda_graph" if device.type == "cuda" else "eager"
+    def __init__(
+        self, step: Step, start: Start, steps: int, device: torch.device, batch: int = 1, asked: str = "auto"
+    ) -> None:
+        captured = captures(device, asked)
+        self.steps, self.engine = steps, Captured.name if captured else Eager.name
         self._step, self._starts, self._device = step, [start] * batch, device
-        if device.type == "cuda":
+        if captured:
             self._replay = Replay(step, self._starts, steps, device)
         else:
             self._cache = ForkedCache([start.cache] * batch, steps)
@@ -119,7 +134,7 @@ class Paced:
     def rewind(self) -> None:
         """Back to the prompt: a call after it costs the steps and nothing else."""
         self._spent = False
-        if self.engine == "cuda_graph":
+        if self.engine == Captured.name:
             self._replay.load(self._starts)
         else:
             self._cache.rewind()
@@ -129,7 +144,7 @@ class Paced:
         if self._spent:
             self.rewind()
         self._spent = True
-        if self.engine == "cuda_graph":
+        if self.engine == Captured.name:
             self._replay.take(self.steps)
             return self._replay.said
         tokens = torch.tensor([[start.token] for start in self._starts], device=self._device)
@@ -214,15 +229,45 @@ class Captured:
         return count
 
 
-def engine_for(step: Step, device: torch.device, asked: str = "auto", spread: bool = False) -> Captured | Eager:
-    """The engine that was asked for; "auto" is the captured one where the whole model stands on one GPU.
+def captures(device: torch.device, asked: str = "auto", spread: bool = False) -> bool:
+    """Whether steps are captured; "auto" does so where the whole model stands on one GPU.
 
     Raises:
-        ValueError: a captured step was asked for where there can be none.
+        ValueError: "cuda_graph" was asked for where nothing can be captured.
     """
     possible = device.type == "cuda" and not spread
-    if asked == "cuda_graph" and not possible:
-        raise ValueError(
-            f"engine cuda_graph wants the whole model on one GPU, not {'several' if spread else device.type}"
-        )
-    return Captured(step, device) if possible and asked != "eager" else Eager(step, device)
+    if asked == Captured.name and not possible:
+        place = "several" if spread else device.type
+        raise ValueError(f"engine {asked} wants the whole model on one GPU, not {place}")
+    return possible and asked != Eager.name
+
+
+def engine_for(step: Step, device: torch.device, asked: str = "auto", spread: bool = False) -> Captured | Eager:
+    """The engine that was asked for. Raises ValueError as `captures` does."""
+    return Captured(step, device) if captures(device, asked, spread) else Eager(step, device)
+
+
+def largest_batch(fits: Callable[[int], bool], most: int = 4096) -> int:
+    """The largest batch that fits, tried and not computed; 0 if not even one.
+
+    Within 2 % of the first batch that did not fit, or `most`.
+    """
+    good, bad = 0, 1
+    while bad <= most and fits(bad):
+        good, bad = bad, 2 * bad
+    while bad - good > max(1, good // 50) and good < most:
+        middle = min(most, (good + bad) // 2)
+        good, bad = (middle, bad) if fits(middle) else (good, middle)
+    return good
+
+
+def batch_fits(step: Step, start: Start, steps: int, device: torch.device, batch: int) -> bool:
+    """Whether a CUDA device holds copies of one compressed prompt and takes a step with them."""
+    try:
+        Replay(step, [start] * batch, steps, device, capture=False).take(1)
+        synchronise(device)
+    except torch.cuda.OutOfMemoryError:
+        return False
+    finally:
+        torch.cuda.empty_cache()
+    return True

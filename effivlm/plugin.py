@@ -54,6 +54,9 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     group.addoption("--vlm-device", default=asked.device, help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     group.addoption("--vlm-dtype", default=asked.dtype, help=f"{', '.join(_matrix.DTYPES)} (default: %(default)s)")
     group.addoption("--vlm-engine", default=asked.engine, help=f"{', '.join(_matrix.ENGINES)} (default: %(default)s)")
+    group.addoption(
+        "--vlm-batch", default=asked.batch, metavar="N", help="also time decoding of N copies at once (default: 1)"
+    )
     group.addoption("--vlm-run", default="", metavar="FOLDER", help="new folder of this run (default: reports/<time>)")
     group.addoption("--vlm-resume", default="", metavar="FOLDER", help="go on with a run: only what is missing")
     group.addoption("--vlm-no-share", action="store_true", help="run every cell alone instead of a group at once")
@@ -170,7 +173,7 @@ class Bench:
         option = self.config.option
         lists: dict[str, Any] = {name: _split(f"--vlm-{name}", getattr(option, f"vlm_{name}")) for name in LISTS}
         words: dict[str, Any] = {
-            name: getattr(option, f"vlm_{name}") for name in ("limit", "seed", "device", "dtype", "engine")
+            name: getattr(option, f"vlm_{name}") for name in ("limit", "seed", "device", "dtype", "engine", "batch")
         }
         return Asked(**lists, **words, share=not option.vlm_no_share)
 

@@ -283,6 +283,7 @@ class Settings:
     dtype: str = "float32"
     share: bool = True
     engine: str = "auto"
+    batch: int = 1
 
 
 def dump(record: Mapping[str, Any]) -> str:

@@ -70,7 +70,8 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
             "method": [cell.method, cell.preset, repr(method_of(cell, settings.seed))],
             "task": [cell.task, dict(registry.declared("tasks", cell.task))],
             "settings": [settings.limit, settings.seed, settings.device.split(":")[0], settings.dtype]
-            + [settings.engine] * (settings.engine != "auto"),
+            + [settings.engine] * (settings.engine != "auto")
+            + [f"batch {settings.batch}"] * (part == "decode" and settings.batch > 1),
             "versions": _versions(),
         }
     )

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from effivlm.decode import Start
-from effivlm.engine import Paced
+import torch
+
+from effivlm.engine import Captured, Eager, Paced, batch_fits, captures, compiled, largest_batch
 from effivlm.floors import decoder_flops, rates, step_bytes, tower_flops
 from effivlm.meters import Spans, kv_bytes, peak_memory_bytes, timed_s
 from effivlm.methods._base import Method
 from effivlm.models._adapter import Adapter
 from effivlm.records import Cell, Cost, Outcome, Settings
+from effivlm.rounds import rounds_of, unsettled
 from effivlm.run import achieved, cell_fingerprint, method_of, task_of
 from effivlm.tree import Leaf, Tree
+from effivlm.watch import Seen, Watch
 
 STEPS = 16
 PARTS = ("tower", "method", "prefill")
@@ -36,37 +41,103 @@ class Timing:
     tree: Tree
     _leaf: Leaf | None = None
     _paced: Paced | None = None
+    _watch: Watch | None = None
+    _seen: Seen | None = None
+    _calls: int = 0
 
     def ttft(self) -> float:
         """Seconds to the first token, nothing shared."""
         tree = self.tree.with_inputs(self.method)
-        with self.model.seams():
+        with self._fused(dynamic=True):
             seconds, self._leaf = timed_s(lambda: tree.leaf(self.method), self.model.device)
+        self._note()
         return seconds
 
     def decode(self) -> float:
         """Milliseconds per generated token, mean over `STEPS` steps at batch 1."""
-        with self.model.seams():
-            if self._paced is None:
-                leaf = self.leaf()
-                start = Start(leaf.cache, leaf.token, leaf.position)
-                self._paced = Paced(self.model.step, start, STEPS, self.model.device)
-            self._paced.rewind()
-            seconds, _ = timed_s(self._paced, self.model.device)
-        return 1e3 * seconds / STEPS
+        self._paced = self._paced or self._pace(1)
+        value = self._step_ms(self._paced)
+        self._note()
+        return value
 
     def leaf(self) -> Leaf:
         """The compressed prompt, computed once."""
         if self._leaf is None:
-            with self.model.seams():
+            with self._fused(dynamic=True):
                 self._leaf = self.tree.with_inputs(self.method).leaf(self.method)
         return self._leaf
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Ask the driver, while the rounds of a part are taken, for what makes them less trustworthy, and for their energy."""
+        self._calls, self._seen, self._watch = 0, None, Watch.of(self.model.device)
+        with self._watch or nullcontext():
+            yield
+        if self._watch:
+            self._seen, self._watch = self._watch.seen, None
+
+    def _note(self) -> None:
+        self._calls += 1
+        if self._watch:
+            self._watch.sample()
+
+    @property
+    def _captures(self) -> bool:
+        return captures(self.model.device, self.settings.engine, self.model.spread)
+
+    @contextmanager
+    def _fused(self, dynamic: bool) -> Iterator[None]:
+        """Inside the seams; where steps are captured, layers are compiled too. On a CPU that makes a micro model no faster."""
+        with self.model.seams(), compiled(self.model.layers, dynamic) if self._captures else nullcontext():
+            yield
+
+    def _pace(self, batch: int) -> Paced:
+        start, asked = self.leaf().start, Captured.name if self._captures else Eager.name
+        with self._fused(dynamic=False):
+            return Paced(self.model.step, start, STEPS, self.model.device, batch, asked)
+
+    def _step_ms(self, paced: Paced) -> float:
+        with self.model.seams():
+            paced.rewind()
+            return 1e3 * timed_s(paced, self.model.device)[0] / STEPS
+
+    def _rounds_at(self, batch: int) -> list[float]:
+        """Milliseconds per step of a batch; its caches leave the device with it."""
+        paced = self._pace(batch)
+        return rounds_of(lambda: self._step_ms(paced))
+
+    def _batched(self) -> tuple[dict[str, Cost], list[str]]:
+        """Decoding of as many copies as `Settings.batch` says, and how many would fit; remarks on what could not be told."""
+        batch, device = self.settings.batch, self.model.device
+        if batch == 1:
+            return {}, []
+        costs = {"batch": Cost((float(batch),))}
+        try:
+            rounds = self._rounds_at(batch)
+        except torch.cuda.OutOfMemoryError as error:
+            return costs, [f"no decoding at batch {batch}: {str(error).splitlines()[0]}"]
+        bytes_ = step_bytes(self.model, batch * kv_bytes(self.leaf().cache))
+        costs["batch_decode_ms_per_step"] = Cost(tuple(rounds))
+        costs["batch_tokens_per_s"] = Cost(tuple(1e3 * batch / value for value in rounds))
+        costs["batch_decode_floor_ms_per_step"] = Cost((1e3 * bytes_ / rates(device, self.model.dtype).bytes_per_s,))
+        if device.type == "cuda":
+            with self.model.seams():
+                most = largest_batch(partial(batch_fits, self.model.step, self.leaf().start, STEPS, device))
+            costs["largest_batch"] = Cost((float(most),))
+        return costs, unsettled(f"decoding at batch {batch}", rounds)
+
+    def _energy(self, part: str) -> dict[str, Cost]:
+        """Joules of the whole GPU for one first token, or one generated token, what lies between rounds included."""
+        if self._seen is None or self._seen.energy_j is None:
+            return {}
+        tokens, name = (1, "ttft_energy_j") if part == "ttft" else (STEPS, "decode_energy_j_per_token")
+        return {name: Cost((self._seen.energy_j / (self._calls * tokens),))}
 
     def outcome(self, part: str, rounds: Sequence[float], remarks: Sequence[str] = ()) -> Outcome:
         """The measured rounds of one part ("ttft": seconds, "decode": milliseconds per token) as an outcome."""
         unit = {"ttft": "ttft_s", "decode": "decode_ms_per_token"}[part]
         tree = self.tree.with_inputs(self.method)
-        with self.model.seams():
+        with self._fused(dynamic=True):
             peak, leaf = peak_memory_bytes(lambda: tree.leaf(self.method), self.model.device)
         costs: dict[str, Cost] = {
             unit: Cost(tuple(rounds)),
@@ -75,7 +146,9 @@ class Timing:
         }
         if peak:
             costs["peak_memory_bytes"] = Cost((float(peak),))
-        costs |= self._floor(part, tree, leaf) | (self._split() if part == "ttft" else {})
+        more, unsure = (self._split(), []) if part == "ttft" else self._batched()
+        costs |= self._floor(part, tree, leaf) | more | self._energy(part)
+        seen = self._seen.remarks if self._seen else ()
         facts: dict[str, Any] = {"engine": self._engine(part), "kernel": "sdpa", "weights": self.model.weights, "n": 1}
         return Outcome(
             self.cell,
@@ -84,7 +157,7 @@ class Timing:
             part=part,
             costs=costs,
             achieved=achieved(self.cell, self.method, [leaf.without_cache()]),
-            remarks=tuple(remarks),
+            remarks=(*remarks, *seen, *unsure),
             **facts,
         )
 
@@ -105,13 +178,15 @@ class Timing:
         """Where the time to first token goes: `tower_s`, `method_s`, `prefill_s`; and before its clock starts `image_s`."""
         fresh = (Tree(self.model, self.tree.sample, [self.method]) for _ in range(SPLITS))
         images = tuple(timed_s(lambda tree=tree: tree.inputs_of(self.method), self.model.device)[0] for tree in fresh)  # type: ignore[misc]
-        with self.model.seams():
+        with self._fused(dynamic=True):
             rounds = split(self.tree, self.method)
         costs = {f"{name}_s": Cost(tuple(seconds.get(name, 0.0) for seconds in rounds)) for name in PARTS}
         return {"image_s": Cost(images)} | {name: cost for name, cost in costs.items() if any(cost.rounds)}
 
     def _engine(self, part: str) -> str:
-        return self._paced.engine if part == "decode" and self._paced else "eager"
+        if part == "decode" and self._paced:
+            return self._paced.engine
+        return "compiled" if self._captures else Eager.name
 
 
 def split(tree: Tree, method: Method) -> list[dict[str, float]]:

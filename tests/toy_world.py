@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
@@ -187,6 +188,9 @@ class Timing:
     def decode(self) -> float:
         note("decode", self.cell.id)
         return 8.0
+
+    def watched(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def outcome(self, part: str, rounds: Sequence[float], remarks: Sequence[str]) -> Outcome:
         unit = {"ttft": "ttft_s", "decode": "decode_ms_per_token"}[part]

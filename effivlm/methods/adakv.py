@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from effivlm.caches import KeptLayer
-from effivlm.methods._base import LayerView, best, gathered
+from effivlm.methods._base import LayerView, best, best_of_each, gathered
 from effivlm.methods._budget import apportion
 from effivlm.methods._layers import check, check_choice, exact
 from effivlm.methods.snapkv import SnapKv
@@ -57,8 +57,7 @@ class AdaKv(SnapKv):
         scores = self.ranked([view], [early])[0, :, :early]
         counts = self.shares(scores, budget - window)
         recent = torch.arange(early, view.length, device=scores.device)
-        order = scores.sort(dim=-1, descending=True, stable=True).indices
-        kept = [torch.cat([row[:count].sort().values, recent]) for row, count in zip(order, counts, strict=True)]
+        kept = [torch.cat([row, recent]) for row in best_of_each(scores, counts)]
         lengths, longest = tuple(len(part) for part in kept), max(len(part) for part in kept)
         places = torch.stack([torch.cat([part, part.new_zeros(longest - len(part))]) for part in kept])
         whole = gathered(view, places)

@@ -1,0 +1,44 @@
+"""How often a measurement is repeated: until its median is settled, or there are many rounds, or time is up."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+
+from effivlm.metrics.statistics import median_interval
+from effivlm.records import Cost
+
+LEAST = 6
+"""The fewest rounds: as many as a 95 % interval of their median wants."""
+MOST = 50
+PATIENCE_S = 5.0
+"""How long rounds are repeated at most, once there are enough."""
+NARROW = 0.02
+"""Width of the interval over the median at which a measurement is settled."""
+
+
+def rounds_of(measurement: Callable[[], float]) -> list[float]:
+    """Measurements in whatever unit they have, of something that is warm."""
+    rounds: list[float] = []
+    start = time.monotonic()
+    while len(rounds) < LEAST or (
+        spread(rounds) > NARROW and len(rounds) < MOST and time.monotonic() - start < PATIENCE_S
+    ):
+        rounds.append(measurement())
+    return rounds
+
+
+def spread(rounds: Sequence[float]) -> float:
+    """Width of the interval of the rounds' median over the median; infinite under the rounds it wants."""
+    interval, median = median_interval(rounds), Cost(tuple(rounds)).median
+    return (interval[1] - interval[0]) / median if interval and median > 0 else math.inf
+
+
+def unsettled(name: str, rounds: Sequence[float]) -> list[str]:
+    """A remark where rounds ended before their median was settled."""
+    if (wide := spread(rounds)) <= NARROW:
+        return []
+    return [
+        f"{name} is not settled: after {len(rounds)} rounds its median's interval is {wide:.0%} wide, not {NARROW:.0%}"
+    ]
