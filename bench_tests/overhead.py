@@ -16,42 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from effivlm import registry, steps
+from effivlm.drawn import page
 from effivlm.floors import decoder_flops, rates, tower_flops
 from effivlm.meters import peak_memory_bytes, timed_s
 from effivlm.models._adapter import Adapter
 from effivlm.models._sources import resolve
-from effivlm.records import Budget, Cell, Sample, Settings, Unsupported
+from effivlm.records import Budget, Cell, Settings, Unsupported
 from effivlm.run import method_of, open_model
 from effivlm.timing import PARTS, split
 from effivlm.tree import Tree
 
 ROOT = Path(__file__).parent.parent
 FILE = ROOT / "reports" / "baselines" / "overhead.json"
-QUESTION = "What does the picture show?"
-SHAPE = (17, 22)  # of the picture: a page
-STEPS = 14
-
-
-def page(model: Adapter, tokens: int) -> Sample:
-    """A picture whose prompt is about as long as asked, found by halving its size."""
-
-    def sample(scale: float) -> Sample:
-        size = tuple(max(28, round(side * scale)) for side in SHAPE)
-        rng = torch.Generator().manual_seed(0)
-        pixels = torch.randint(0, 256, (size[1], size[0], 3), generator=rng, dtype=torch.uint8).numpy()
-        return Sample("page", QUESTION, ("",), (Image.fromarray(pixels),))
-
-    low, high, best = 2.0, 200.0, (float("inf"), sample(2.0))
-    for _ in range(STEPS):
-        middle = (low + high) / 2
-        made = sample(middle)
-        count = model.prepare(made)["input_ids"].shape[1]
-        best = min(best, (abs(count - tokens), made), key=lambda one: one[0])
-        low, high = (middle, high) if count < tokens else (low, middle)
-    return best[1]
 
 
 @dataclass

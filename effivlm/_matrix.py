@@ -38,6 +38,7 @@ class Asked:
     dtype: str = "auto"
     engine: str = "auto"
     batch: str = "1"
+    prompt: str = "0"
     share: bool = True
 
 
@@ -89,6 +90,7 @@ def build(asked: Asked) -> Plan:
         share=asked.share,
         engine=_engine(asked.engine, asked.device),
         batch=_whole("--vlm-batch", asked.batch, least=1),
+        prompt=_whole("--vlm-prompt", asked.prompt, least=0),
     )
     budgets = _unique(_budget(text).label for text in asked.budgets or DEFAULT_BUDGETS)
     methods = _unique(steps.asked(text) for text in asked.methods or _all("methods"))

@@ -57,6 +57,9 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     group.addoption(
         "--vlm-batch", default=asked.batch, metavar="N", help="also time decoding of N copies at once (default: 1)"
     )
+    group.addoption(
+        "--vlm-prompt", default=asked.prompt, metavar="N", help="time on a drawn page of about N prompt tokens"
+    )
     group.addoption("--vlm-run", default="", metavar="FOLDER", help="new folder of this run (default: reports/<time>)")
     group.addoption("--vlm-resume", default="", metavar="FOLDER", help="go on with a run: only what is missing")
     group.addoption("--vlm-no-share", action="store_true", help="run every cell alone instead of a group at once")
@@ -173,7 +176,8 @@ class Bench:
         option = self.config.option
         lists: dict[str, Any] = {name: _split(f"--vlm-{name}", getattr(option, f"vlm_{name}")) for name in LISTS}
         words: dict[str, Any] = {
-            name: getattr(option, f"vlm_{name}") for name in ("limit", "seed", "device", "dtype", "engine", "batch")
+            name: getattr(option, f"vlm_{name}")
+            for name in ("limit", "seed", "device", "dtype", "engine", "batch", "prompt")
         }
         return Asked(**lists, **words, share=not option.vlm_no_share)
 

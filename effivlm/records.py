@@ -284,6 +284,7 @@ class Settings:
     share: bool = True
     engine: str = "auto"
     batch: int = 1
+    prompt: int = 0
 
 
 def dump(record: Mapping[str, Any]) -> str:

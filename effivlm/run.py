@@ -71,7 +71,8 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
             "task": [cell.task, dict(registry.declared("tasks", cell.task))],
             "settings": [settings.limit, settings.seed, settings.device.split(":")[0], settings.dtype]
             + [settings.engine] * (settings.engine != "auto")
-            + [f"batch {settings.batch}"] * (part == "decode" and settings.batch > 1),
+            + [f"batch {settings.batch}"] * (part == "decode" and settings.batch > 1)
+            + [f"prompt {settings.prompt}"] * (part != "quality" and settings.prompt > 0),
             "versions": _versions(),
         }
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from effivlm.drawn import page
 from effivlm.engine import Captured, Eager, Paced, batch_fits, captures, compiled, largest_batch
 from effivlm.floors import decoder_flops, rates, step_bytes, tower_flops
 from effivlm.meters import Spans, kv_bytes, peak_memory_bytes, timed_s
@@ -28,7 +29,7 @@ SPLITS = 3  # passes whose parts are measured, beside those whose whole is
 
 @dataclass
 class Timing:
-    """One cell ready to be timed on the first sample of its task; every call is synchronised with the device.
+    """One cell ready to be timed on one sample; every call is synchronised with the device.
 
     TTFT runs from the processor's output on the device to the first token: vision tower, method, prefill, compression. Decode
     runs a fixed number of steps over the compressed cache, whatever the tokens say.
@@ -143,6 +144,7 @@ class Timing:
             unit: Cost(tuple(rounds)),
             "kv_bytes": Cost((float(kv_bytes(leaf.cache)),)),
             "weight_bytes": Cost((float(self.model.weight_bytes()),)),
+            "prompt_tokens": Cost((float(leaf.length),)),
         }
         if peak:
             costs["peak_memory_bytes"] = Cost((float(peak),))
@@ -203,8 +205,13 @@ def split(tree: Tree, method: Method) -> list[dict[str, float]]:
 
 
 def prepare_timing(cell: Cell, model: Adapter, settings: Settings) -> Timing:
-    """Get one cell ready on the first sample of its task; Unsupported when the method cannot reach the budget there."""
-    method, sample = method_of(cell, settings.seed), task_of(cell.task).samples(1, settings.seed)[0]
+    """Get one cell ready on the first sample of its task, or on a drawn page whose prompt is as long as the settings say.
+
+    Raises:
+        Unsupported: the method cannot reach the budget there.
+    """
+    method = method_of(cell, settings.seed)
+    sample = page(model, settings.prompt) if settings.prompt else task_of(cell.task).samples(1, settings.seed)[0]
     timing = Timing(cell, model, method, settings, Tree(model, sample, [method]))
     timing.leaf()
     return timing

@@ -34,7 +34,10 @@ def test_the_first_line_names_the_run_and_the_last_its_end(toy: Toy) -> None:
     toy.run(*QUALITY, "--vlm-seed=7")
     first, *between, last = toy.records()
     assert (first["kind"], first["schema"]) == ("run", 1)
-    settings = {"limit": 2, "seed": 7, "device": "cpu", "dtype": "float32", "share": True, "engine": "auto", "batch": 1}
+    settings = {"limit": 2, "seed": 7, "device": "cpu", "dtype": "float32", "share": True, "engine": "auto"} | {
+        "batch": 1,
+        "prompt": 0,
+    }
     assert first["settings"] == settings
     assert "--vlm-seed=7" in first["command"]
     assert set(first) >= {"versions", "device", "driver", "commit", "started"}

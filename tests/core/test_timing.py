@@ -83,6 +83,15 @@ def test_decoding_of_a_batch_stands_beside_that_of_one(model: Adapter, one_task:
     assert not [name for name in one.outcome("decode", [value]).costs if "batch" in name]
 
 
+def test_a_drawn_page_has_about_the_length_that_was_asked_for_or_none_is_drawn(model: Adapter, one_task: None) -> None:
+    asked = {"llava_onevision": 125, "qwen2_vl": 61, "internvl2_5": 75}[model.source.family]
+    drawn = ready(model, prompt=asked).outcome("ttft", [1.0]).costs["prompt_tokens"].median
+    assert abs(drawn - asked) <= 7
+    assert drawn != ready(model).outcome("ttft", [1.0]).costs["prompt_tokens"].median
+    with pytest.raises(ValueError, match="no picture makes a prompt of about 9000 tokens for twin; the nearest has"):
+        ready(model, prompt=9000)
+
+
 def test_a_batch_that_does_not_fit_leaves_its_reason_and_the_rest(
     model: Adapter, one_task: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
