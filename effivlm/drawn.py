@@ -11,7 +11,9 @@ from effivlm.records import Sample
 QUESTION = "What does the picture show?"
 PAGE = (17, 22)
 """Width and height, of a letter page, in the unit that is looked for."""
-TRIES = 14
+SMALLEST, LARGE = 2.0, 32.0
+"""Between these (34 x 44 and 544 x 704 pixels) a picture may grow without making more tokens."""
+TRIES = 12
 FAR = 0.25
 """Share of the length asked for by which a prompt may miss it: some models grow by whole tiles."""
 _SCALES: dict[tuple[str, int], float] = {}
@@ -30,19 +32,27 @@ def page(model: Adapter, tokens: int) -> Sample:
 
 
 def _scale(model: Adapter, tokens: int) -> float:
-    low, high = 2.0, 200.0
-    best = (float("inf"), low)
+    tried: dict[float, int] = {}
+
+    def count(scale: float) -> int:
+        tried[scale] = model.prepare(_sample(scale))["input_ids"].shape[1]
+        return tried[scale]
+
+    low, high = SMALLEST, LARGE
+    while count(high) < tokens and tried[high] > tried.get(
+        high / 2, 0
+    ):  # a larger one is shrunk where it makes no more
+        high *= 2
     for _ in range(TRIES):
         middle = (low + high) / 2
-        count = model.prepare(_sample(middle))["input_ids"].shape[1]
-        best = min(best, (abs(count - tokens), middle))
-        low, high = (middle, high) if count < tokens else (low, middle)
-    if best[0] > FAR * tokens:
-        nearest = model.prepare(_sample(best[1]))["input_ids"].shape[1]
+        low, high = (middle, high) if count(middle) < tokens else (low, middle)
+    found = min(tried, key=lambda scale: (abs(tried[scale] - tokens), scale))
+    nearest = tried[found]
+    if abs(nearest - tokens) > FAR * tokens:
         raise ValueError(
             f"no picture makes a prompt of about {tokens} tokens for {model.source.name}; the nearest has {nearest}"
         )
-    return best[1]
+    return found
 
 
 def _sample(scale: float) -> Sample:
