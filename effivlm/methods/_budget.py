@@ -30,37 +30,51 @@ def apportion(
         raise ValueError(f"weights must not be negative and not all be zero: {list(weights)}")
     if any(below > above for below, above in zip(lows, highs, strict=True)) or not sum(lows) <= total <= sum(highs):
         raise ValueError(f"{total} cannot be split into shares between {lows} and {highs}")
-    ideal = _filled(shares, total, lows, highs)
-    counts = [math.floor(value) for value in ideal]
-    order = sorted(range(count), key=lambda index: (counts[index] - ideal[index], index))
+    ideal, unit = _filled(shares, total, lows, highs)
+    counts = [value // unit for value in ideal]
+    order = sorted(range(count), key=lambda index: (-(ideal[index] % unit), index))
     open_places = [index for index in order if counts[index] < highs[index]]
     for index in open_places[: total - sum(counts)]:
         counts[index] += 1
     return counts
 
 
-def _filled(weights: list[Fraction], total: int, lows: list[int], highs: list[int]) -> list[Fraction]:
-    """clip(level * weight, low, high) at the level where the sum is `total`; zero weights above their low share the rest."""
+def _filled(weights: list[Fraction], total: int, lows: list[int], highs: list[int]) -> tuple[list[int], int]:
+    """clip(level * weight, low, high) at the level where the sum is `total`; zero weights above their low share the rest.
 
-    def at(level: Fraction) -> list[Fraction]:
-        return [min(max(level * w, Fraction(a)), Fraction(b)) for w, a, b in zip(weights, lows, highs, strict=True)]
+    In whole numbers of 1 / the number beside them: a prompt waits for this, and fractions take several times as long.
+    """
+    scale = math.lcm(*(weight.denominator for weight in weights))
+    whole = [weight.numerator * (scale // weight.denominator) for weight in weights]
+    bounds = list(zip(lows, highs, strict=True))
 
-    if sum(weights, Fraction(0)) == total and all(a <= w <= b for w, a, b in zip(weights, lows, highs, strict=True)):
-        return weights
-    levels = sorted(
-        {Fraction(bound) / w for w, a, b in zip(weights, lows, highs, strict=True) if w for bound in (a, b)}
-    )
-    place = bisect_left(levels, Fraction(total), key=lambda level: sum(at(level), Fraction(0)))
+    def at(level: Fraction) -> list[int]:
+        times, unit = level.numerator, level.denominator
+        return [min(max(times * w, a * unit), b * unit) for w, (a, b) in zip(whole, bounds, strict=True)]
+
+    def reached(level: Fraction) -> Fraction:
+        return Fraction(sum(at(level)), level.denominator)
+
+    if sum(whole) == total * scale and all(
+        a * scale <= w <= b * scale for w, (a, b) in zip(whole, bounds, strict=True)
+    ):
+        return whole, scale
+    levels = sorted({Fraction(bound, w) for w, ends in zip(whole, bounds, strict=True) if w for bound in ends})
+    place = bisect_left(levels, Fraction(total), key=reached)
     below = levels[place - 1] if place else Fraction(0)
     if place < len(levels):
-        start, end = sum(at(below)), sum(at(levels[place]))
-        part = Fraction(0) if end == start else Fraction(total - start) / Fraction(end - start)
-        return at(below + part * (levels[place] - below))
-    full = at(below)  # every weighted share is at its bound; what is left goes to the unweighted ones in order
-    left = Fraction(total - sum(full))
-    for index, weight in enumerate(weights):
+        start, end = reached(below), reached(levels[place])
+        part = Fraction(0) if end == start else (total - start) / (end - start)
+        level = below + part * (levels[place] - below)
+        return at(level), level.denominator
+    full, unit = (
+        at(below),
+        below.denominator,
+    )  # every weighted share is at its bound; the unweighted ones get what is left
+    left = total * unit - sum(full)
+    for index, weight in enumerate(whole):
         if not weight:
-            extra = min(left, highs[index] - full[index])
+            extra = min(left, highs[index] * unit - full[index])
             full[index] += extra
             left -= extra
-    return full
+    return full, unit
