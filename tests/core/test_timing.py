@@ -12,7 +12,7 @@ from forms import sample
 from toy_task import Toy
 
 from effivlm import rounds, timing
-from effivlm.engine import Eager, captures, largest_batch
+from effivlm.engine import Eager, captures, compiled, largest_batch
 from effivlm.meters import peak_memory_bytes, timed_s
 from effivlm.models._adapter import Adapter
 from effivlm.records import Cell, Settings
@@ -192,3 +192,28 @@ def test_a_gpus_timings_agree_with_themselves_and_say_which_engine_ran(model: Ad
         assert low / 1.2 <= outcome.costs[next(iter(outcome.costs))].median <= 1.2 * high
     assert outcome.costs["largest_batch"].median >= 4
     on_gpu.close()
+
+
+def test_layers_are_compiled_inside_and_as_they_were_outside(model: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[bool, Any]] = []
+
+    def compiling(forward: Any, dynamic: bool, options: Any) -> Any:
+        asked.append((dynamic, options))
+        return lambda *args, **kwargs: forward(*args, **kwargs)
+
+    monkeypatch.setattr(torch, "compile", compiling)
+    before = [layer.forward for layer in model.layers]
+    own = lambda *args, **kwargs: before[0](*args, **kwargs)  # noqa: E731
+    model.layers[0].forward = own  # as accelerate does
+
+    def broken() -> None:
+        with compiled(model.layers, dynamic=True, max_autotune=True):
+            assert all(layer.forward != plain for layer, plain in zip(model.layers, before, strict=True))
+            raise RuntimeError("inside")
+
+    with pytest.raises(RuntimeError, match="inside"):
+        broken()
+    assert model.layers[0].forward is own
+    del model.layers[0].forward
+    assert [layer.forward for layer in model.layers] == before
+    assert asked == [(True, {"max_autotune": True})] * len(model.layers)
