@@ -23,13 +23,13 @@ FILE = ROOT / "reports" / "baselines" / "figures.json"
 README = ROOT / "README.md"
 MARKS = ("<!-- figures: made by bench_tests/figures.py -->", "<!-- /figures -->")
 MODEL, TASK = "micro_llava_onevision", "docvqa_micro"
-METHODS = ("random_kv", "streaming_llm", "snapkv")
+METHODS = ("random_kv", "streaming_llm", "h2o", "snapkv", "pyramidkv", "vl_cache")
 BUDGETS = ("0.01", "0.05", "0.10", "0.20", "0.40")
 MANY = [f"0.{number:04d}" for number in range(1, 81)]
 
 
 def sweep(samples: int, rounds: int) -> dict[str, Any]:
-    """Seconds for dense and three cache methods at five budgets: shared, each cell alone, and dense alone."""
+    """Seconds for dense and six cache methods at five budgets: shared, each cell alone, and dense alone."""
     from effivlm.models._sources import resolve
     from effivlm.records import Cell, Settings
     from effivlm.run import open_model, run_group

@@ -12,8 +12,8 @@ from effivlm.records import Cost
 LEAST = 6
 """The fewest rounds: as many as a 95 % interval of their median wants."""
 MOST = 50
-PATIENCE_S = 5.0
-"""How long rounds are repeated at most, once there are enough."""
+PATIENCE_S = 2.0
+"""After so long there are no more rounds than the fewest."""
 NARROW = 0.02
 """Width of the interval over the median at which a measurement is settled."""
 
