@@ -9,11 +9,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# rows, columns, warps, stages; of all rows of a prompt, and of a window of it
+Tile = tuple[int, int, int, int]
+# rows, columns, warps, stages: the fastest on an H100 at 28 heads of 128; of all rows of a prompt, and of a window of it
 LSE_TILE = (64, 64, 4, 3)
-SUMS_TILE = (64, 64, 4, 3)
-FEW_LSE_TILE = (32, 64, 4, 3)
-FEW_SUMS_TILE = (32, 64, 4, 3)
+SUMS_TILE = (128, 128, 4, 2)
+FEW_LSE_TILE = (32, 128, 4, 3)
+FEW_SUMS_TILE = (32, 128, 4, 3)
 FEW = 32
 LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)
 
@@ -100,7 +101,7 @@ def _sums_kernel(  # type: ignore[no-untyped-def]  # as above
 def row_lse(queries: Tensor, keys: Tensor, causal: bool = True) -> Tensor:
     """Natural log-sum-exp [H_q, W] of the last W rows: queries [H_q, W, D] over keys [H_kv, N, D], scaled by 1 / sqrt(D)."""
     heads, rows, _ = queries.shape
-    length, tile = keys.shape[1], FEW_LSE_TILE if rows <= FEW else LSE_TILE
+    length, tile = keys.shape[1], _tile(queries, FEW_LSE_TILE, LSE_TILE)
     tall, wide, *_ = tile
     # a few rows make too few programs for a GPU: their keys are shared out
     splits = max(1, min(256 // (heads * triton.cdiv(rows, tall)), triton.cdiv(length, 2 * wide)))
@@ -112,17 +113,24 @@ def row_lse(queries: Tensor, keys: Tensor, causal: bool = True) -> Tensor:
 
 def sums(queries: Tensor, keys: Tensor, lse: Tensor, causal: bool = True) -> Tensor:
     """Sums over the last W rows [H_q, N] of softmax attention, given their log-sum-exp [H_q, W]."""
-    length, tile = keys.shape[1], FEW_SUMS_TILE if queries.shape[1] <= FEW else SUMS_TILE
+    length, tile = keys.shape[1], _tile(queries, FEW_SUMS_TILE, SUMS_TILE)
     out = queries.new_empty(len(queries), length, dtype=torch.float32)
     grid = (triton.cdiv(length, tile[1]), len(queries))
     _launch(_sums_kernel, grid, tile, causal, queries, keys, lse, out)
     return out
 
 
+def _tile(queries: Tensor, few: Tile, many: Tile) -> Tile:
+    """The tile for these rows; float32 takes twice the shared memory, so its tile is the smallest."""
+    if queries.element_size() > 2:
+        return LSE_TILE
+    return few if queries.shape[1] <= FEW else many
+
+
 def _launch(
     kernel: Any,
     grid: tuple[int, ...],
-    tile: tuple[int, int, int, int],
+    tile: Tile,
     causal: bool,
     queries: Tensor,
     keys: Tensor,
