@@ -15,7 +15,7 @@ from effivlm import registry
 from effivlm.columns import column_sums, row_attention
 from effivlm.hooks import Tower
 from effivlm.methods._attention import per_kv_head, pooled
-from effivlm.methods._base import CachePart, ImageView, LayerView, Stage, VisualPart, best, best_of_each, generator
+from effivlm.methods._base import CachePart, ImageView, LayerView, Stage, VisualPart, best, generator
 from effivlm.methods._budget import apportion
 from effivlm.methods.downsample import Downsample
 from effivlm.methods.fastv import FastV
@@ -348,15 +348,3 @@ def test_apportion_refuses_what_cannot_be(total: int, low: int, high: int | None
 def test_impossible_hyper_parameters_are_refused_with_their_value(make) -> None:
     with pytest.raises(ValueError, match=r"4|0|'some'|'blur'|'sum'"):
         make()
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(-3, 3), min_size=1, max_size=40), st.integers(1, 3), st.integers(0, 9), st.data())
-def test_the_best_are_those_of_a_stable_sort_whatever_is_equal_or_infinite(drawn, heads, seed, data) -> None:
-    scores = torch.tensor(drawn, dtype=torch.float32).repeat(2, heads, 1)
-    scores = scores.masked_fill(scores == 3, torch.inf).masked_fill(scores == -3, -torch.inf)
-    scores = torch.stack([torch.stack([row.roll(seed * at) for at, row in enumerate(layer)]) for layer in scores])
-    counts = [data.draw(st.integers(0, len(drawn))) for _ in scores]
-    order = scores.sort(dim=-1, descending=True, stable=True).indices
-    for ours, row, count in zip(best_of_each(scores, counts), order, counts, strict=True):
-        assert torch.equal(ours, row[:, :count].sort(dim=-1).values)

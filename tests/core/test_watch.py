@@ -318,23 +318,29 @@ def test_without_uuid_the_index_finds_it_with_a_remark(
 
 def test_a_device_that_nvml_does_not_know_is_not_guessed(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(uuid="11-22"))
-    absent(Watch.of(CUDA), "NVML does not know cuda:1 (Not Found)")
+    assert seen_by(Watch.of(CUDA)) == untold("NVML does not know cuda:1 (Not Found)")
 
 
-def absent(found: Watch | None, why: str) -> None:
-    """The watch measures seconds alone, and says why in one sentence."""
+def seen_by(found: Watch | None) -> Seen:
+    """A quarter of a second, as this watch sees it."""
     assert found is not None
     found.clock = iter([1.0, 1.25]).__next__
     with found:
         found.sample()
-    assert found.seen == Seen(None, 0.25, (), (f"energy, clocks and other processes are not told: {why}",))
+    return found.seen
+
+
+def untold(why: str) -> Seen:
+    """Seconds alone, and one sentence."""
+    return Seen(None, 0.25, (), (f"energy, clocks and other processes are not told: {why}",))
 
 
 def test_without_bindings_or_driver_the_watch_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pynvml, "nvmlInit", fails(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND))
-    absent(Watch.of(CUDA), "NVML cannot be loaded (NVML Shared Library Not Found)")
+    assert seen_by(Watch.of(CUDA)) == untold("NVML cannot be loaded (NVML Shared Library Not Found)")
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    absent(Watch.of(CUDA), "NVML cannot be loaded (import of pynvml halted; None in sys.modules)")
+    missing = untold("NVML cannot be loaded (import of pynvml halted; None in sys.modules)")
+    assert seen_by(Watch.of(CUDA)) == missing
 
 
 def test_the_driver_is_asked_only_by_names_that_the_bindings_have() -> None:
