@@ -172,7 +172,7 @@ def build(folder: Path) -> Path:
         file.writelines(dump(line) + "\n" for line in extra)
     made = document.build(HEADER, found, END)
     for one in made["cells"]:
-        one["costs"].get("ttft_s", {})["floor_s"] = 0.03
+        one["costs"]["ttft_floor_s"] = {"rounds": [0.03], "median": 0.03, "interval": None, "n": 1}
         if one["method"] == "dense":
             noise = {"same": 0.97, "exact": 0.9, "soft": 0.98, "prefix": 0.95, "forced": 0.99}
             one["noise"] = {**noise, "n": 8, "change": "another kernel"}

@@ -205,7 +205,7 @@ def test_the_most_special_tolerance_counts_and_the_last_of_equals() -> None:
         ("score", "is not GROUP=VALUE"),
         ("score=0.1,", "is not GROUP=VALUE"),
         (".score=0.1", "is not GROUP=VALUE"),
-        ("speed=1.1", "'speed' is not one of score, kept, ttft, decode, memory"),
+        ("speed=1.1", "'speed' is not one of score, kept, ttft, decode, batch, memory"),
         ("score=high", "'high' is not a number"),
         ("score=2", "is not in \\[0, 1\\]"),
         ("decode=0.9", "ratio of at least 1"),

@@ -167,7 +167,7 @@ def test_without_dense_there_is_no_ratio_and_no_speedup() -> None:
     which = cell("fastv", "0.10")
     (one,) = document([quality(which, [1.0]), timed(which, "ttft", 0.1)])["cells"]
     assert one["ratio"] is None
-    assert one["speedups"] == {"ttft": None, "decode": None}
+    assert one["speedups"] == {"ttft": None, "decode": None, "batch": None}
 
 
 def test_a_speedup_takes_the_fastest_dense_of_its_own_engine_and_says_when_there_is_none() -> None:

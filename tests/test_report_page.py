@@ -265,7 +265,7 @@ def test_noise_flips_floors_refusals_and_published_values_reach_the_page_when_a_
         "change": "another kernel",
     }
     other["loyalty"] = {**other["loyalty"], "flips": {"right_to_wrong": 3, "wrong_to_right": 1}}
-    other["costs"]["ttft_s"]["floor_s"] = 0.02
+    other["costs"]["ttft_floor_s"] = {"rounds": [0.02], "median": 0.02, "interval": None, "n": 1}
     found["summary"]["refused"] = [{"table": "op", "reason": "two kinds", "select": "one"}]
     found["published"] = [{"source": "a paper", "value": 0.5}]
     data = payload.payload(found)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from effivlm.records import Outcome
+from effivlm.report.costs import SPEEDUPS
 from effivlm.report.document import build
 from tests.outcomes import END, HEADER, cell, quality, timed
 
@@ -176,4 +177,4 @@ def test_a_point_lacks_a_cost_that_one_of_its_tasks_lacks() -> None:
     outcomes = [*grid({"fastv": ["a", "b"]}), timed(cell(task="a", model="m"), "ttft", 0.2)]
     outcomes.append(timed(cell("fastv", "0.10", "a", "m"), "ttft", 0.1))
     (point,) = summary(outcomes)["pareto"]
-    assert point["costs"] == {"keep": 0.1, "kv": pytest.approx(0.1), "ttft": None, "decode": None}
+    assert point["costs"] == {"keep": 0.1, "kv": pytest.approx(0.1), **dict.fromkeys(SPEEDUPS)}

@@ -5,7 +5,7 @@ const charts = (() => {
   const SYMBOLS = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "x", "star"];
   const GLYPHS = ["●", "■", "▲", "◆", "✚", "▼", "✖", "★"];
   const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
-  const ACROSS = { keep: "keep, asked", kv: "cache bytes / dense", ttft: "TTFT speed-up", decode: "decode speed-up" };
+  const ACROSS = { keep: "keep, asked", kv: "cache bytes / dense", ttft: "TTFT speed-up", decode: "decode speed-up", batch: "decode speed-up at a batch" };
   const UP = { quality: "quality kept (OP)", loyalty: "same as dense (OL)" };
   const BARS = 40;
   const hidden = new Set(), shown = { intervals: false, published: true };
@@ -44,7 +44,7 @@ const charts = (() => {
     const found = at.task < 0 ? rows.filter(row => row.model === at.model) : cells.filter(cell => inChoice(cell, at) && !isDense(cell.setting));
     return found.map(one => {
       const kv = at.task < 0 ? one.kv : one.kv_bytes_dense ? one.kv_bytes / one.kv_bytes_dense : null;
-      const across = { keep: keepOf(one.setting), kv, ttft: one.ttft, decode: one.decode }[x];
+      const across = { keep: keepOf(one.setting), kv, ttft: one.ttft, decode: one.decode, batch: one.batch }[x];
       const [up, low, high] = y === "quality" ? (at.task < 0 ? [one.op, one.low, one.high] : [one.ratio, one.rlow, one.rhigh]) : [at.task < 0 ? one.ol : one.same, one.ollow, one.olhigh];
       const name = methodOf(one.setting), keep = keepOf(one.setting);
       return { series: methods.indexOf(name), x: across, y: up, low, high, keep, text: lines(`${name}, keep ${keepText(keep)}`, `${UP[y]} ${num(up)}${report.range(low, high)}`, `${ACROSS[x]} ${num(across)}`, x !== "kv" && !lacks(kv) && `cache ${num(kv)} of dense`) };
@@ -168,7 +168,7 @@ const charts = (() => {
     return { all: all.length, drawn: drawn.length, floors: floors.length };
   }
   function times() {
-    const units = { ttft: { name: "ttft_s", fold: 1000, unit: "ms", title: "Time to first token" }, decode: { name: "decode_ms_per_token", fold: 1, unit: "ms/token", title: "Decode" } };
+    const units = { ttft: { name: "ttft_s", fold: 1000, unit: "ms", title: "Time to first token" }, decode: { name: "decode_ms_per_token", fold: 1, unit: "ms/token", title: "Decode" }, batch: { name: "batch_decode_ms_per_step", fold: 1, unit: "ms/step", title: "Decode of a batch" } };
     const found = Object.entries(units).map(([word, unit]) => bars(word, `${word}-chart`, unit)).filter(Boolean);
     const { model, task } = choice(), cut = found.find(one => one.drawn < one.all);
     by("times-lead").textContent = !found.length ? "No times were measured for this choice: bench_tests/test_efficiency.py measures them." : `${model >= 0 && task >= 0 ? "Medians over rounds; whiskers are 95 % intervals." : "Speed-ups against dense, geometric means over tasks. Choose one model and one task for milliseconds."} The dashed line is dense.${found.some(one => one.floors) ? " The short upright strokes are the physical floor: bytes to move and operations to do at the device’s own limits." : ""}${cut ? ` The first ${cut.drawn} of ${cut.all} bars are drawn; choose a budget to see the others.` : ""}`;

@@ -13,7 +13,7 @@ def incomparable(old: Measured, new: Measured, part: str) -> Reason | None:
 
     What a side did not record (a task's version, an engine, its questions) counts as the same.
     """
-    return _runs(old, new, part) or (_samples(old, new) if part == "quality" else _engines(old, new, part))
+    return _runs(old, new, part) or (_samples(old, new) if part == "quality" else _timings(old, new, part))
 
 
 def _runs(old: Measured, new: Measured, part: str) -> Reason | None:
@@ -40,8 +40,21 @@ def _samples(old: Measured, new: Measured) -> Reason | None:
     return None
 
 
-def _engines(old: Measured, new: Measured, part: str) -> Reason | None:
+def _timings(old: Measured, new: Measured, part: str) -> Reason | None:
     before, after = (one.engines.get(part, "").partition(" @ ")[0] for one in (old, new))
     if before and after and before != after:
         return ("engine", f"{part} was timed on engine {before}, now on {after}: {RENEW}")
+    lengths = [_counted(one, "prompt_tokens", 0) for one in (old, new)]
+    if all(lengths) and lengths[0] != lengths[1]:
+        asked = f"run with --vlm-prompt {lengths[0]}, or {RENEW}"
+        return ("prompt", f"{part} was timed on a prompt of {lengths[0]:,} tokens, now of {lengths[1]:,}: {asked}")
+    batches = [_counted(one, "batch", 1) for one in (old, new)]
+    if part == "decode" and batches[0] != batches[1]:
+        asked = f"run with --vlm-batch {batches[0]}, or {RENEW}"
+        return ("batch", f"decode was also timed at batch {batches[0]}, now at {batches[1]}: {asked}")
     return None
+
+
+def _counted(one: Measured, name: str, absent: int) -> int:
+    cost = one.data["costs"].get(name)
+    return round(cost["median"]) if cost else absent

@@ -8,18 +8,28 @@ from typing import Any
 from effivlm.metrics.statistics import ends, median_interval
 from effivlm.records import Cost, Outcome
 
-SPEEDUPS = {"ttft": "ttft_s", "decode": "decode_ms_per_token"}
-Dense = Mapping[tuple[str, str], Cost]
+SPEEDUPS = {"ttft": "ttft_s", "decode": "decode_ms_per_token", "batch": "batch_decode_ms_per_step"}
+"""What a speed-up is the ratio of; "batch" is decoding of many prompts at once."""
+FLOORS = {"ttft": "ttft_floor_s", "decode": "decode_floor_ms_per_token", "batch": "batch_decode_floor_ms_per_step"}
+"""What the device cannot beat of the same."""
+BESIDE = (
+    *("prompt_tokens", "image_s", "tower_s", "method_s", "prefill_s", "batch", "batch_tokens_per_s", "largest_batch"),
+    *("ttft_energy_j", "decode_energy_j_per_token"),
+)
+"""What else a timing may know of itself."""
+Under = tuple[str, str, int]
+"""A cost's name, the engine (with its batch) and how long the prompt was: only what agrees in all three is compared."""
+Dense = Mapping[Under, Cost]
 
 
 def dense_costs(outcomes: Iterable[Outcome]) -> Dense:
-    """The fastest dense measurement by (cost name, engine): never a slowed one where a faster stands beside it."""
-    fastest: dict[tuple[str, str], Cost] = {}
+    """The fastest dense measurement of each sort: never a slowed one where a faster stands beside it."""
+    fastest: dict[Under, Cost] = {}
     for outcome in outcomes:
         for name, cost in _measured(outcome).items():
-            known = fastest.get((name, outcome.engine))
-            if known is None or cost.median < known.median:
-                fastest[name, outcome.engine] = cost
+            under = _under(outcome, name)
+            if under not in fastest or cost.median < fastest[under].median:
+                fastest[under] = cost
     return fastest
 
 
@@ -49,19 +59,33 @@ def speedups(outcomes: Iterable[Outcome], dense: Dense) -> tuple[dict[str, Any],
         for word, name in SPEEDUPS.items():
             if name not in measured:
                 continue
-            reference = dense.get((name, outcome.engine))
-            if reference is not None:
-                found[word] = _speedup(measured[name], reference)
-            elif any(known == name for known, _ in dense):
-                remarks.append(f"no dense {name} on engine {outcome.engine or 'unnamed'}, so no {word} speed-up")
+            _, engine, tokens = under = _under(outcome, name)
+            if under in dense:
+                found[word] = _speedup(measured[name], dense[under])
+            elif any(known == name for known, *_ in dense):
+                length = f" at {tokens:,} prompt tokens" if tokens else ""
+                remarks.append(f"no dense {name} on engine {engine or 'unnamed'}{length}, so no {word} speed-up")
     return found, remarks
 
 
 def engines(outcomes: Iterable[Outcome]) -> dict[str, str]:
     """The engine by the name of the speed-up it gives, as `speedups` takes them."""
     return {
-        word: outcome.engine for outcome in outcomes for word, name in SPEEDUPS.items() if name in _measured(outcome)
+        word: _engine(outcome, name)
+        for outcome in outcomes
+        for word, name in SPEEDUPS.items()
+        if name in _measured(outcome)
     }
+
+
+def _engine(outcome: Outcome, name: str) -> str:
+    batch = outcome.costs.get("batch")
+    return f"{outcome.engine}, batch {batch.median:.0f}" if batch and name == SPEEDUPS["batch"] else outcome.engine
+
+
+def _under(outcome: Outcome, name: str) -> Under:
+    tokens = outcome.costs.get("prompt_tokens")
+    return name, _engine(outcome, name), round(tokens.median) if tokens else 0
 
 
 def _measured(outcome: Outcome) -> dict[str, Cost]:

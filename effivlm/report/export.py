@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from effivlm.report.costs import BESIDE, FLOORS, SPEEDUPS
+
 Path_ = tuple[str, ...]
 Columns = Mapping[str, Path_]
 Row = Sequence[Any]
@@ -58,8 +60,7 @@ TABLES: Mapping[str, Columns] = {
         **_SETTING,
         **_value("op_ratio"),
         "cache_share_of_dense": ("costs", "kv"),
-        "ttft_speedup_ratio": ("costs", "ttft"),
-        "decode_speedup_ratio": ("costs", "decode"),
+        **{f"{word}_speedup_ratio": ("costs", word) for word in SPEEDUPS},
         "front": ("front",),
     },
     "cells": {
@@ -92,8 +93,8 @@ TABLES: Mapping[str, Columns] = {
         "kv_bytes_dense": ("achieved", "kv_bytes_dense"),
         "median_weight_bytes": ("costs", "weight_bytes", "median"),
         "median_peak_memory_bytes": ("costs", "peak_memory_bytes", "median"),
-        **_timed("ttft", "ttft_s"),
-        **_timed("decode", "decode_ms_per_token"),
+        **{column: path for word, cost in SPEEDUPS.items() for column, path in _timed(word, cost).items()},
+        **{f"median_{cost}": ("costs", cost, "median") for cost in (*FLOORS.values(), *BESIDE)},
         "engine": ("engine",),
         "kernel": ("kernel",),
         "weights": ("weights",),

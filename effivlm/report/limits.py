@@ -28,6 +28,7 @@ GROUPS: Mapping[str, Group] = {
     "kept": Group("change of the kept fraction beyond rounding", 0.0),
     "ttft": Group("time to first token, after / before", 1.10, "ttft_s", "ttft"),
     "decode": Group("time per token, after / before", 1.05, "decode_ms_per_token", "decode"),
+    "batch": Group("time per step of a batch, after / before", 1.05, "batch_decode_ms_per_step", "decode"),
     "memory": Group("peak memory, after / before", 1.05, "peak_memory_bytes"),
 }
 

@@ -19,10 +19,9 @@
   ];
   const modelColumn = at => (at.model < 0 ? [{ head: "model", kind: "text", text: r => data.models[r.model] }] : []);
   const taskColumn = at => (at.task < 0 ? [{ head: "task", kind: "text", text: r => data.tasks[r.task] }] : []);
-  const speedColumns = [
-    { head: "TTFT ×", text: r => num(r.ttft, 2) + range(r.tlow, r.thigh, 2), value: r => r.ttft },
-    { head: "decode ×", text: r => num(r.decode, 2) + range(r.dlow, r.dhigh, 2), value: r => r.decode },
-  ];
+  const copies = [...new Set(cells.map(cell => cell.copies).filter(n => !lacks(n)))].sort((a, b) => a - b).join(", ");
+  const speedColumns = [["ttft", "TTFT ×"], ["decode", "decode ×"], ["batch", `decode × at batch ${copies}`]].filter(([word]) => word !== "batch" || copies).map(([word, head]) => (
+    { head, text: r => num(r[word], 2) + range(r[`${word[0]}low`], r[`${word[0]}high`], 2), value: r => r[word] }));
   function show(host, columns, list, name, start) { table(by(host), columns, list, { rowClass: startsMethod(list), name, start }); }
   function refuse(host, lead, words) {
     const found = words.flatMap(refusals);
@@ -83,6 +82,21 @@
     ], list, { name: "Published values", start: 20 });
   }
 
+  const ms = (field, fold = 1) => ({ text: r => num(lacks(r[field]) ? null : r[field] * fold, 2), value: r => r[field] });
+  const TIMES = [
+    ["prompt tokens", "prompt_tokens", { text: r => r.prompt_tokens.toLocaleString("en"), value: r => r.prompt_tokens }],
+    ["TTFT ms", "ttft_s", ms("ttft_s", 1000)], ["floor", "tfloor", ms("tfloor", 1000)], ["of it tower", "tower_s", ms("tower_s", 1000)], ["method", "method_s", ms("method_s", 1000)], ["prefill", "prefill_s", ms("prefill_s", 1000)], ["before it: pictures", "image_s", ms("image_s", 1000)],
+    ["decode ms/token", "decode_ms_per_token", ms("decode_ms_per_token")], ["floor", "dfloor", ms("dfloor")],
+    ["batch", "copies", { text: r => num(r.copies, 0), value: r => r.copies }], ["ms/step", "batch_decode_ms_per_step", ms("batch_decode_ms_per_step")], ["floor", "bfloor", ms("bfloor")], ["tokens/s", "batch_tokens_per_s", { text: r => num(r.batch_tokens_per_s, 0), value: r => r.batch_tokens_per_s }], ["largest batch", "largest_batch", { text: r => num(r.largest_batch, 0), value: r => r.largest_batch }],
+    ["peak memory", "peak_memory_bytes", { text: r => bytes(r.peak_memory_bytes), value: r => r.peak_memory_bytes }], ["J to first token", "ttft_energy_j", ms("ttft_energy_j")], ["J/token", "decode_energy_j_per_token", ms("decode_energy_j_per_token")],
+  ];
+  function times() {
+    const at = choice(), list = ordered(cells.filter(cell => inChoice(cell, at) && !(lacks(cell.ttft_s) && lacks(cell.decode_ms_per_token))));
+    by("details").hidden = !list.length;
+    if (!list.length) return;
+    const known = TIMES.filter(([, field]) => list.some(r => !lacks(r[field]))).map(([head, field, column]) => ({ head, value: column.value, text: r => (lacks(r[field]) ? "–" : column.text(r)) }));
+    show("details-body", [...methodColumns, ...modelColumn(at), ...taskColumn(at), ...known], list, "Times in detail", 20);
+  }
   function evenness() {
     const at = choice(), list = ordered(rows.filter(row => row.model === at.model && (!lacks(row.og) || !lacks(row.ogm))));
     by("og-lead").textContent = "Deviation of score / dense score in percent of its mean: over tasks as published, and over models, which the published form averages away. Lower is more even.";
@@ -170,7 +184,7 @@
     options(by("task"), [...(data.tasks.length === 1 ? [] : [["-1", "all tasks"]]), ...data.tasks.map((name, i) => [i, name])]);
     charts.start();
     viewer.start();
-    const tables = () => { results(); evenness(); loyalty(); viewer.restart(); audit(); };
+    const tables = () => { results(); times(); evenness(); loyalty(); viewer.restart(); audit(); };
     for (const id of ["model", "task"]) by(id).addEventListener("change", () => { tables(); charts.all(); });
     unmeasured();
     tables();

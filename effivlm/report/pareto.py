@@ -7,15 +7,16 @@ from typing import Any
 
 from effivlm.metrics import summary
 from effivlm.report.cells import Row
+from effivlm.report.costs import SPEEDUPS
 
 DIGITS = 9  # of a quality: what differs beyond them was rounded differently on the way
-SMALLER_IS_BETTER = {"keep": True, "kv": True, "ttft": False, "decode": False}
+SMALLER_IS_BETTER = {"keep": True, "kv": True, **dict.fromkeys(SPEEDUPS, False)}
 
 
 def pareto(op: Sequence[dict[str, Any]], rows: Sequence[Row]) -> list[dict[str, Any]]:
     """One point for each OP row that can be compared, with its costs over the same (model, task) pairs.
 
-    `costs`: keep (asked fraction), kv (cache bytes / dense cache bytes), ttft and decode (geometric mean speed-ups),
+    `costs`: keep (asked fraction), kv (cache bytes / dense cache bytes) and the geometric means of all speed-ups,
     None where any pair lacks it or the pairs were timed on several engines. `front` names the costs at which no setting
     of the same model has both better quality and better cost.
     """
@@ -45,7 +46,7 @@ def _costs(keep: float, members: Sequence[Row]) -> dict[str, float | None]:
         "keep": keep,
         "kv": sum(one["kv_bytes"] for one in achieved) / dense if complete else None,
     }
-    for word in ("ttft", "decode"):
+    for word in SPEEDUPS:
         average = summary.efficiency((row.data["speedups"][word] or {}).get("value") for row in members)
         alike = len({row.origins.get(word) for row in members}) == 1
         found[word] = average.value if alike and not average.missing else None

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from effivlm.report.costs import SPEEDUPS
+from effivlm.report.costs import BESIDE, FLOORS, SPEEDUPS
 
 REASON = 2000
 CELLS_NAMED = 20
@@ -15,23 +15,11 @@ _LOYALTY = ("same", "exact", "score_agreement", "soft", "prefix", "forced", "kap
 _NOISE = ("same", "exact", "soft", "prefix", "forced", "n")
 _KEPT = ("asked_keep", "kept", "total", "keep", "kv_bytes", "kv_bytes_dense", "visual_tokens")
 _ROW = (
-    *("model", "setting", "op", "low", "high", "mean", "tasks", "set", "undefined", "ol", "ollow", "olhigh", "olnoise"),
-    *(
-        "free",
-        "oltasks",
-        "og",
-        "oglow",
-        "oghigh",
-        "ogtasks",
-        "ogm",
-        "ogmodels",
-        "ttft",
-        "tlow",
-        "thigh",
-        "decode",
-        "dlow",
-    ),
-    *("dhigh", "kv", "front"),
+    *("model", "setting", "op", "low", "high", "mean", "tasks", "set", "undefined"),
+    *("ol", "ollow", "olhigh", "olnoise", "free", "oltasks"),
+    *("og", "oglow", "oghigh", "ogtasks", "ogm", "ogmodels"),
+    *("ttft", "tlow", "thigh", "decode", "dlow", "dhigh", "batch", "blow", "bhigh"),
+    *("kv", "front"),
 )
 
 
@@ -132,17 +120,18 @@ def _cell(cell: Mapping[str, Any], names: Mapping[str, Places]) -> dict[str, Any
 
 
 def _times(cell: Mapping[str, Any]) -> dict[str, float | None]:
-    """Speed-ups with their ends, and what was measured: median, ends and, where the cost carries one, its floor."""
+    """Speed-ups with their ends, what was measured with its ends and floor, and what else is known of it."""
     found: dict[str, float | None] = {}
     for word, name in SPEEDUPS.items():
         measured, cost = cell["speedups"][word], cell["costs"].get(name) or {}
         low, high = _ends(measured and measured["interval"])
         early, late = _ends(cost.get("interval"))
-        floor = next((value for key, value in cost.items() if key.startswith("floor")), None)
+        floor = (cell["costs"].get(FLOORS[word]) or {}).get("median")
         letter = word[0]
         found |= {word: measured and measured["value"], f"{letter}low": low, f"{letter}high": high}
         found |= {name: cost.get("median"), f"{letter}early": early, f"{letter}late": late, f"{letter}floor": floor}
-    return found
+    beside = {name: (cell["costs"].get(name) or {}).get("median") for name in (*BESIDE, "peak_memory_bytes")}
+    return found | {"copies": beside.pop("batch"), **beside}
 
 
 def _layers(per_layer: Sequence[float]) -> list[Any]:

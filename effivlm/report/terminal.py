@@ -9,7 +9,8 @@ WIDTH = 100
 CELL_ROWS = 120
 BLOCK_ROWS = 60
 REASONS = 5
-_COLUMNS = ("method", "keep", "score [95%]", "OP ratio", "as dense", "TTFT x", "decode x", "asked/kept")
+_COLUMNS = ("method", "keep", "score [95%]", "OP ratio", "as dense")
+_SPEEDUPS = {"ttft": "TTFT x", "decode": "decode x", "batch": "batch x"}
 _NONE = "-"
 
 
@@ -26,7 +27,9 @@ def table(document: Mapping[str, Any]) -> str:
     lines = _status(document["run"])
     if len(cells) <= CELL_ROWS:
         for group in groups.values():
-            lines += _block(_group_title(group), _COLUMNS, [_cell_row(cell) for cell in _ordered(group)])
+            words = _words(cell["speedups"]["batch"] for cell in group)
+            head = (*_COLUMNS, *(_SPEEDUPS[word] for word in words), "asked/kept")
+            lines += _block(_group_title(group), head, [_cell_row(cell, words) for cell in _ordered(group)])
     else:
         lines += [f"{len(cells)} cells in {len(groups)} (model, task) groups: their rows stand in report.html"]
     for model in dict.fromkeys(model for model, _ in groups):
@@ -48,7 +51,14 @@ def _group_title(group: Sequence[Mapping[str, Any]]) -> str:
     counts = sorted({cell["n"] for cell in group})
     n = f"n {counts[0]}" if len(counts) == 1 else f"n {counts[0]} to {counts[-1]}"
     weights = ", random weights" if any(cell["weights"] == "random" for cell in group) else ""
-    return f"{lead['model']} on {lead['task']} ({score}, {n}{weights})"
+    batches = sorted({round(cell["costs"]["batch"]["median"]) for cell in group if "batch" in cell["costs"]})
+    batch = f", batch {' and '.join(map(str, batches))}" if batches else ""
+    return f"{lead['model']} on {lead['task']} ({score}, {n}{weights}{batch})"
+
+
+def _words(batched: Iterable[Any]) -> list[str]:
+    """The speed-ups that have a column: that of a batch only where one was timed."""
+    return [word for word in _SPEEDUPS if word != "batch" or any(batched)]
 
 
 def _overall(document: Mapping[str, Any], model: str) -> list[str]:
@@ -59,6 +69,7 @@ def _overall(document: Mapping[str, Any], model: str) -> list[str]:
     if not chosen:
         return []
     loyal, faster = _by_setting(summary["ol"], model), _by_setting(summary["oe"], model)
+    words = _words(of == "batch" for *_, of in faster)
     body = [
         (
             _method(row),
@@ -66,8 +77,7 @@ def _overall(document: Mapping[str, Any], model: str) -> list[str]:
             f"{_number(row['value'], 3)} {_interval(row['interval'], 3)}".rstrip(),
             str(row["n"]),
             _number(_value(loyal, row, ""), 3),
-            _number(_value(faster, row, "ttft"), 2),
-            _number(_value(faster, row, "decode"), 2),
+            *(_number(_value(faster, row, word), 2) for word in words),
         )
         for row in _ordered(chosen)
     ]
@@ -76,9 +86,8 @@ def _overall(document: Mapping[str, Any], model: str) -> list[str]:
         if kind == "common"
         else "each setting's own tasks"
     )
-    return _block(
-        f"{model}, OP over {tasks}", ("method", "keep", "OP [95%]", "tasks", "as dense", "TTFT x", "decode x"), body
-    )
+    head = ("method", "keep", "OP [95%]", "tasks", "as dense", *(_SPEEDUPS[word] for word in words))
+    return _block(f"{model}, OP over {tasks}", head, body)
 
 
 def _by_setting(rows: Iterable[Mapping[str, Any]], model: str) -> dict[tuple[Any, ...], Any]:
@@ -94,7 +103,7 @@ def _value(found: Mapping[tuple[Any, ...], Any], row: Mapping[str, Any], what: s
     return found.get((row["method"], row["preset"], row["keep"], what))
 
 
-def _cell_row(cell: Mapping[str, Any]) -> tuple[str, ...]:
+def _cell_row(cell: Mapping[str, Any], words: Sequence[str]) -> tuple[str, ...]:
     scale = cell["scale"]
     scaled = cell["interval"] and [end * scale for end in cell["interval"]]
     achieved = cell["achieved"]
@@ -104,8 +113,7 @@ def _cell_row(cell: Mapping[str, Any]) -> tuple[str, ...]:
         f"{_number(cell['score'], 1, scale)} {_interval(scaled, 1)}".rstrip(),
         _number(cell["ratio"], 3),
         _number((cell["loyalty"] or {}).get("same"), 3),
-        _number((cell["speedups"]["ttft"] or {}).get("value"), 2),
-        _number((cell["speedups"]["decode"] or {}).get("value"), 2),
+        *(_number((cell["speedups"][word] or {}).get("value"), 2) for word in words),
         _asked_and_kept(achieved) if achieved else _NONE,
     )
 
