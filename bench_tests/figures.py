@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,27 +29,28 @@ BUDGETS = ("0.01", "0.05", "0.10", "0.20", "0.40")
 MANY = [f"0.{number:04d}" for number in range(1, 81)]
 
 
-def sweep(samples: int, rounds: int) -> dict[str, Any]:
+def sweep(samples: int, rounds: int, device: str = "cpu") -> dict[str, Any]:
     """Seconds for dense and six cache methods at five budgets: shared, each cell alone, and dense alone."""
+    from effivlm._groups import on_device
     from effivlm.models._sources import resolve
     from effivlm.records import Cell, Settings
     from effivlm.run import open_model, run_group
 
     dense = Cell(MODEL, "dense", "paper", "1.00", TASK)
     cells = [dense, *(Cell(MODEL, method, "paper", keep, TASK) for method in METHODS for keep in BUDGETS)]
-    model = open_model(resolve(MODEL), Settings())
-    asked = {
-        "shared": (cells, Settings(limit=samples)),
-        "alone": (cells, Settings(limit=samples, share=False)),
-        "dense": ([dense], Settings(limit=samples)),
-    }
-    run_group(cells, model, Settings(limit=1))
+    where = on_device(Settings(limit=samples, device=device, dtype="auto"))
+    model = open_model(resolve(MODEL), where)
+    asked = {"shared": (cells, where), "alone": (cells, replace(where, share=False)), "dense": ([dense], where)}
+    for group, settings in asked.values():
+        run_group(group, model, replace(settings, limit=1))
     seconds: dict[str, list[float]] = {name: [] for name in asked}
     for _ in range(rounds):  # in turn, so that a slow minute of the machine hits all alike
         for name, (group, settings) in asked.items():
             seconds[name].append(_timed(lambda group=group, settings=settings: run_group(group, model, settings)))  # type: ignore[misc]
     median = {name: statistics.median(values) for name, values in seconds.items()}
     return {
+        "device": where.device,
+        "dtype": where.dtype,
         "cells": len(cells),
         "samples": samples,
         "rounds_s": seconds,
@@ -94,6 +96,7 @@ def machine() -> dict[str, Any]:
         "processor": platform.machine(),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": torch.get_num_threads(),
     }
 
@@ -135,7 +138,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sweep", metavar="FILE", type=Path, help="measure the sweep alone, into this file")
+    parser.add_argument("--device", default="cpu", help="of the sweep: cpu, cuda or cuda:N")
     asked = parser.parse_args()
+    if asked.sweep:
+        swept = {"machine": machine(), "sweep": sweep(asked.samples, asked.rounds, asked.device)}
+        asked.sweep.write_text(json.dumps(swept, indent=1) + "\n", encoding="utf-8")
+        print(json.dumps(swept["sweep"], indent=1))
+        return
+    if asked.device != "cpu":
+        parser.error("--device goes with --sweep: the README's figures are those of a CPU")
     figures = {
         "machine": machine(),
         "sweep": sweep(asked.samples, asked.rounds),

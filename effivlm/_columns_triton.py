@@ -84,16 +84,26 @@ def _sums_kernel(  # type: ignore[no-untyped-def]  # as above
     lse_base = lse_ptr + head.to(tl.int64) * rows_there
     before = length - rows_there
     first = tl.maximum(block * COLUMNS - before, 0) // ROWS * ROWS if CAUSAL else 0
+    # a power of two, and one multiplication and addition for each weight
+    scale *= LOG2E
+    full = (
+        tl.cdiv((block + 1) * COLUMNS - 1 - before, ROWS) * ROWS if CAUSAL else 0
+    )  # from here on rows see the whole block
+    full = tl.minimum(tl.maximum(full, first), tl.cdiv(rows_there, ROWS) * ROWS)
     total = tl.zeros([COLUMNS], tl.float32)
-    for start in range(first, rows_there, ROWS):
+    for start in range(first, full, ROWS):
         rows = start + steps
         q_at = q_base + rows[:, None] * DIM + dims[None, :]
         query = tl.load(q_at, mask=(rows[:, None] < rows_there) & (dims[None, :] < DIM), other=0.0)
         lse = tl.load(lse_base + rows, mask=rows < rows_there, other=float("inf"))
-        logits = tl.dot(query, key, input_precision="ieee") * scale
-        weights = tl.exp2((logits - lse[:, None]) * LOG2E)
-        if CAUSAL:
-            weights = tl.where(keys[None, :] <= rows[:, None] + before, weights, 0.0)
+        weights = tl.exp2(tl.dot(query, key, input_precision="ieee") * scale - (lse * LOG2E)[:, None])
+        total += tl.sum(tl.where(keys[None, :] <= rows[:, None] + before, weights, 0.0), 0)
+    for start in range(full, rows_there, ROWS):
+        rows = start + steps
+        q_at = q_base + rows[:, None] * DIM + dims[None, :]
+        query = tl.load(q_at, mask=(rows[:, None] < rows_there) & (dims[None, :] < DIM), other=0.0)
+        lse = tl.load(lse_base + rows, mask=rows < rows_there, other=float("inf"))
+        weights = tl.exp2(tl.dot(query, key, input_precision="ieee") * scale - (lse * LOG2E)[:, None])
         total += tl.sum(weights, 0)
     tl.store(out_ptr + head.to(tl.int64) * length + keys, total, mask=keys < length)
 

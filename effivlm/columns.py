@@ -18,6 +18,28 @@ WIDEST = 256
 BLOCK = 64  # rows at a time: what they make stays in the cache of a processor core
 
 
+def products(left: Tensor, right: Tensor) -> Tensor:
+    """Batched left [B, M, D] times right [B, N, D] turned: [B, M, N] in float32.
+
+    On CUDA factors of half precision are multiplied as they are and summed in float32, which loses nothing.
+    """
+    turned, exact = right.transpose(1, 2), left.is_cuda and left.dtype != torch.float32
+    found: Tensor = torch.bmm(left, turned, out_dtype=torch.float32) if exact else left.float() @ turned.float()
+    return found
+
+
+def row_logits(queries: Tensor, keys: Tensor) -> Tensor:
+    """What `row_attention` is the softmax of: -inf where the causal order lets a row see nothing."""
+    heads, rows, dim = queries.shape
+    kv_heads, length, _ = keys.shape
+    grouped = queries.reshape(kv_heads, heads // kv_heads * rows, dim)
+    logits: Tensor = products(grouped, keys).reshape(heads, rows, length) / dim**0.5
+    if rows > 1:  # the last row alone sees everything
+        later = torch.ones(rows, length, dtype=torch.bool, device=keys.device).triu(length - rows + 1)
+        logits = logits.masked_fill(later, float("-inf"))
+    return logits
+
+
 def row_attention(queries: Tensor, keys: Tensor) -> Tensor:
     """Causal softmax attention of the last W rows of a prompt.
 
@@ -28,14 +50,7 @@ def row_attention(queries: Tensor, keys: Tensor) -> Tensor:
     Returns:
         [H_q, W, N] in float32; every row sums to 1.
     """
-    heads, rows, dim = queries.shape
-    kv_heads, length, _ = keys.shape
-    grouped = queries.float().reshape(kv_heads, heads // kv_heads * rows, dim)
-    logits: Tensor = (grouped @ keys.float().transpose(1, 2) / dim**0.5).reshape(heads, rows, length)
-    if rows > 1:  # the last row alone sees everything
-        later = torch.ones(rows, length, dtype=torch.bool, device=keys.device).triu(length - rows + 1)
-        logits = logits.masked_fill(later, float("-inf"))
-    return logits.softmax(-1)
+    return row_logits(queries, keys).softmax(-1)
 
 
 def column_sums(queries: Tensor, keys: Tensor) -> Tensor:
@@ -63,7 +78,7 @@ def received(queries: Tensor, keys: Tensor, lse: Tensor | None = None) -> Tensor
     Returns:
         [H_q, N]; every head's sum is W.
     """
-    if not queries.is_cuda or not _triton():
+    if not queries.is_cuda or not has_triton():
         return column_sums(queries, keys)
     from effivlm import _columns_triton as kernels
 
@@ -79,23 +94,19 @@ def received_by_all(queries: Tensor, keys: Tensor) -> Tensor:
         keys: [H, P, D].
     """
     heads, rows, dim = queries.shape
-    if queries.is_cuda and dim <= WIDEST and _triton():
+    if queries.is_cuda and dim <= WIDEST and has_triton():
         from effivlm import _columns_triton as kernels
 
         queries, keys = queries.contiguous(), keys.contiguous()
         total = kernels.sums(queries, keys, kernels.row_lse(queries, keys, False), False).sum(0)
         return total / (heads * rows)
-    exact = (
-        queries.is_cuda and queries.dtype != torch.float32
-    )  # products of half precision, summed in float32 as they are
-    turned = (keys if exact else keys.float()).transpose(1, 2)
     total = torch.zeros(keys.shape[1], device=keys.device)
     for block in queries.split(max(1, ELEMENTS // (heads * keys.shape[1])), dim=1):
-        logits = torch.bmm(block, turned, out_dtype=torch.float32) if exact else block.float() @ turned
-        total += (logits / dim**0.5).softmax(-1).sum((0, 1))
+        total += (products(block, keys) / dim**0.5).softmax(-1).sum((0, 1))
     return total / (heads * rows)
 
 
 @cache
-def _triton() -> bool:
+def has_triton() -> bool:
+    """Whether Triton is installed."""
     return find_spec("triton") is not None

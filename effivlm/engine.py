@@ -247,16 +247,21 @@ def engine_for(step: Step, device: torch.device, asked: str = "auto", spread: bo
     return Captured(step, device) if captures(device, asked, spread) else Eager(step, device)
 
 
-def largest_batch(fits: Callable[[int], bool], most: int = 4096) -> int:
+def largest_batch(fits: Callable[[int], bool], guess: int = 1, most: int = 4096) -> int:
     """The largest batch that fits, tried and not computed; 0 if not even one.
 
-    Within 2 % of the first batch that did not fit, or `most`.
+    Within 2 % of the first batch that did not fit, or `most`. The nearer the guess, the fewer are tried.
     """
-    good, bad = 0, 1
-    while bad <= most and fits(bad):
-        good, bad = bad, 2 * bad
-    while bad - good > max(1, good // 50) and good < most:
-        middle = min(most, (good + bad) // 2)
+    good, bad = 0, most + 1
+    batch, step = max(1, min(guess, most)), 1
+    while good < batch < bad:
+        if fits(batch):
+            good, batch = batch, min(most, batch + step * max(1, batch // 50))
+        else:
+            bad, batch = batch, max(1, batch - step * max(1, batch // 50))
+        step *= 2
+    while bad - good > max(1, good // 50):
+        middle = (good + bad) // 2
         good, bad = (middle, bad) if fits(middle) else (good, middle)
     return good
 

@@ -73,6 +73,12 @@ def peak_memory_bytes(work: Callable[[], Result], device: torch.device) -> tuple
     return torch.cuda.max_memory_allocated(device), result
 
 
+def free_bytes(device: torch.device) -> int:
+    """Memory of a CUDA device that this process could still use."""
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused
+
+
 def kv_bytes(cache: Sequence[KeptLayer]) -> int:
     """Bytes of all keys and values of a prompt that are kept."""
     return sum(layer.nbytes for layer in cache)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from effivlm.caches import PromptCache
@@ -47,17 +48,21 @@ def prefilled(
     Raises:
         Unsupported: the budget of `layer` cannot be reached.
     """
-    rows = max((part.rows(prompt.visual) for part in observers), default=0)
+    visual = prompt.visual
+    rows = max((part.rows(visual) for part in observers), default=0)
     columns = any(part.columns for part in observers)
-    question = question_rows(prompt.visual) if observers else -1
+    question = question_rows(visual) if observers else -1
     seen: dict[int, LayerView] = {}
+    marked: dict[torch.device, Tensor] = {}  # one tensor for all layers of a device: that they agree is seen by it
+
+    def marks(key: Tensor) -> Tensor:
+        return marked.setdefault(key.device, visual.to(key.device))
 
     def look(number: int, query: Tensor, key: Tensor, value: Tensor, lse: Tensor | None) -> None:
         def note() -> None:
             sums = received(query[0], key[0], None if lse is None else lse[0]) if columns else None
-            marks = prompt.visual.to(key.device)
             last = _last(query, rows).clone()
-            seen[number] = LayerView(last, key[0], value[0], marks, number, sums, question)
+            seen[number] = LayerView(last, key[0], value[0], marks(key), number, sums, question)
             for part in observers if layer is None else ():  # what stays of a pruned prompt is known at its end
                 part.look(seen[number])
 
@@ -87,8 +92,7 @@ def prefilled(
         there = stays[number]
         if number not in seen:
             nothing = key.new_zeros(len(key[0]), 0, key.shape[-1])
-            marks = prompt.visual.to(key.device)
-            seen[number] = LayerView(nothing, key[0], value[0], marks, number, None, question)
+            seen[number] = LayerView(nothing, key[0], value[0], marks(key), number, None, question)
         view = seen[number]
         views.append(view if there is None else replace(view, visual=view.visual[there.to(key.device)]))
     return Prefilled(prompt, logits, cache, tuple(views), stays)

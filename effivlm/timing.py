@@ -13,7 +13,7 @@ import torch
 from effivlm.drawn import page
 from effivlm.engine import Captured, Eager, Paced, batch_fits, captures, compiled, largest_batch
 from effivlm.floors import decoder_flops, rates, step_bytes, tower_flops
-from effivlm.meters import Spans, kv_bytes, peak_memory_bytes, timed_s
+from effivlm.meters import Spans, free_bytes, kv_bytes, peak_memory_bytes, timed_s
 from effivlm.methods._base import Method
 from effivlm.models._adapter import Adapter
 from effivlm.records import Cell, Cost, Outcome, Settings
@@ -122,8 +122,11 @@ class Timing:
         costs["batch_tokens_per_s"] = Cost(tuple(1e3 * batch / value for value in rounds))
         costs["batch_decode_floor_ms_per_step"] = Cost((1e3 * bytes_ / rates(device, self.model.dtype).bytes_per_s,))
         if device.type == "cuda":
+            leaf = self.leaf()
+            each = kv_bytes(leaf.cache) * (1 + STEPS * len(leaf.cache) / sum(layer.kept for layer in leaf.cache))
             with self.model.seams():
-                most = largest_batch(partial(batch_fits, self.model.step, self.leaf().start, STEPS, device))
+                fits = partial(batch_fits, self.model.step, leaf.start, STEPS, device)
+                most = largest_batch(fits, int(free_bytes(device) / each))
             costs["largest_batch"] = Cost((float(most),))
         return costs, unsettled(f"decoding at batch {batch}", rounds)
 

@@ -26,6 +26,7 @@ from effivlm.methods._base import (
     Part,
     VisualPart,
 )
+from effivlm.methods._choose import doubting
 from effivlm.methods._composed import Composed
 from effivlm.models._adapter import Adapter, Prompt
 from effivlm.prefill import Prefilled, prefilled
@@ -102,7 +103,8 @@ class Tree:
         *prefill, part = path
         done = self.prefilled(tuple(prefill))
         if isinstance(part, CachePart):
-            cache = self.within("method", lambda: part.compress(done.views, self.sample.id))
+            with doubting():
+                cache = self.within("method", lambda: part.compress(done.views, self.sample.id))
         else:
             cache = [KeptLayer(key[0], value[0]) for key, value in zip(done.cache.keys, done.cache.values, strict=True)]
         inputs = self._inputs(None)

@@ -25,7 +25,7 @@ def overlay(*settings: tuple[str, str, str, str]) -> list[dict[str, Any]]:
 
 
 def test_a_measured_setting_gets_the_printed_score_op_and_og_with_their_source() -> None:
-    score, op, og = overlay(("llava_onevision_7b", "fastv", "0.01", "docvqa"))
+    score, ttft, decode, op, og = overlay(("llava_onevision_7b", "fastv", "0.01", "docvqa"))
     setting = {"method": "fastv", "keep": 0.01}
     source = "EffiVLM-Bench, arXiv 2506.00479, "
     model = {"model": "llava_onevision_7b"}
@@ -37,6 +37,9 @@ def test_a_measured_setting_gets_the_printed_score_op_and_og_with_their_source()
         "of": "score",
         "value": 8.0,
     }
+    plot = source + "efficiency scatter plot of LLaVA-OneVision-7B on DocVQA, read off to about 0.02"
+    where = {"source": plot, **model, **setting, "task": "docvqa"}
+    assert [ttft, decode] == [{**where, "of": "ttft", "value": 3.27}, {**where, "of": "decode", "value": 1.98}]
     assert op == {"source": source + "pruning table", **model, **setting, "task": None, "of": "op", "value": 0.48}
     assert og == {
         "source": source + "table of OG and OL",
@@ -76,12 +79,19 @@ def test_nothing_is_laid_over_micro_models_micro_tasks_and_settings_that_were_no
 
 def test_a_setting_that_several_cells_have_is_printed_once() -> None:
     rows = overlay(*[("llava_onevision_7b", "fastv", "0.10", task) for task in ("docvqa", "gqa")])
-    assert [(row["of"], row["task"]) for row in rows] == [("score", "docvqa"), ("op", None), ("score", "gqa")]
+    assert [(row["of"], row["task"]) for row in rows] == [
+        ("score", "docvqa"),
+        ("ttft", "docvqa"),
+        ("decode", "docvqa"),
+        ("op", None),
+        ("score", "gqa"),
+    ]
 
 
 def test_the_shipped_tables_hold_every_printed_row_and_no_other_value_than_numbers() -> None:
     data = published.load()
-    assert [len(data[name]) for name in ("pruning", "parameter", "cache", "og", "ol")] == [27, 11, 144, 9, 9]
+    assert [len(data[name]) for name in ("pruning", "parameter", "cache", "og", "ol", "oe")] == [27, 11, 144, 9, 9, 9]
+    assert all(len(speedups) == len(data["cache_budgets"]) for row in data["oe"] for speedups in row[1:])
     assert all(len(row[-1]) == 15 for row in [*data["pruning"], *data["parameter"]])
     assert all(len(row[-1]) == len(data["cache_budgets"]) for row in data["cache"])
     assert json.loads(dump(data)) == data

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from PIL.Image import Image
@@ -22,6 +22,8 @@ from effivlm.caches import KeptLayer
 from effivlm.hooks import Tower
 from effivlm.methods._budget import apportion
 from effivlm.records import Budget
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +136,7 @@ class LayerView:
     layer: int
     received: Tensor | None = None
     question: int = -1
-    found: dict[Hashable, Tensor] = field(default_factory=dict, compare=False, repr=False)
+    found: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def length(self) -> int:
@@ -145,11 +147,27 @@ class LayerView:
         """How many rows of the prompt follow its last visual entry; the last 32 where none does, or nothing is visual."""
         return self.question if self.question >= 0 else question_rows(self.visual)
 
-    def once(self, name: Hashable, make: Callable[[], Tensor]) -> Tensor:
+    def once(self, name: Hashable, make: Callable[[], Found]) -> Found:
         """What `make` computes, under a name that says all that it depends on beside this view."""
         if name not in self.found:
             self.found[name] = make()
-        return self.found[name]
+        return cast(Found, self.found[name])
+
+
+class Told:
+    """A number on its way from the device: to ask for it is to wait for what made it, and for nothing given later."""
+
+    def __init__(self, number: Tensor) -> None:
+        self._number = number.to("cpu", non_blocking=True)
+        self._arrived = torch.cuda.Event() if number.is_cuda else None
+        if self._arrived:
+            self._arrived.record(torch.cuda.current_stream(number.device))
+
+    @property
+    def value(self) -> float:
+        if self._arrived:
+            self._arrived.synchronize()
+        return self._number.item()
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,49 +298,3 @@ def generator(seed: int, *names: object) -> torch.Generator:
     """A CPU random generator that depends on `seed` and `names` alone: the same on every device and in every order."""
     digest = hashlib.sha256(repr((seed, *names)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-
-
-def best(scores: Tensor, count: int) -> Tensor:
-    """Numbers of the `count` highest scores of the last dimension, ascending; ties go to the lower number.
-
-    Raises:
-        ValueError: a score is NaN, so that no order exists.
-    """
-    return best_of_each(scores[None], [count])[0]
-
-
-def best_of_each(scores: Tensor, counts: Sequence[int]) -> list[Tensor]:
-    """`best` of every score tensor [L, .., N], with a count of its own.
-
-    Nothing is sorted: a GPU sorts long rows one after another. Entries above the count-th highest score stay, and of those
-    that equal it as many as are missing.
-
-    Raises:
-        ValueError: a score is NaN, so that no order exists.
-    """
-    if scores.isnan().any():
-        raise ValueError("scores hold NaN, so no entries can be chosen by them")
-    most, shape = max(counts), [-1] + [1] * (scores.dim() - 1)
-    lowest = torch.stack([_lowest(row, count) for row, count in zip(scores, counts, strict=True)])
-    above, equal = scores > lowest, scores == lowest
-    missing = torch.tensor(counts).view(shape).to(scores.device, non_blocking=True) - above.sum(-1, keepdim=True)
-    found = numbers_of(above | (equal & (equal.cumsum(-1) <= missing)), most)
-    return [row[..., :count] for row, count in zip(found, counts, strict=True)]
-
-
-def numbers_of(mask: Tensor, most: int) -> Tensor:
-    """Numbers [.., most] of what is marked along the last dimension, ascending, without asking the device how many there are.
-
-    Where fewer than `most` are marked, what stands behind the last one means nothing.
-    """
-    # every marked entry writes its number into its place; the others write into one behind the last
-    places = torch.where(mask, mask.cumsum(-1) - 1, most)
-    numbers = torch.arange(mask.shape[-1], device=mask.device).expand_as(places)
-    return numbers.new_zeros(*mask.shape[:-1], most + 1).scatter_(-1, places, numbers)[..., :most]
-
-
-def _lowest(scores: Tensor, count: int) -> Tensor:
-    """The count-th highest score of the last dimension [.., 1]."""
-    if not count:
-        return torch.full_like(scores[..., :1], torch.inf)
-    return scores.topk(count, dim=-1, sorted=False).values.amin(-1, keepdim=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from effivlm.methods._base import best
+from effivlm.methods._choose import best
 
 
 def clustered(features: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -7,11 +7,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-import torch
 from torch import Tensor
 
 from effivlm.methods._attention import nonzero_share
-from effivlm.methods._base import CachePart, LayerView, question_rows
+from effivlm.methods._base import CachePart, LayerView, Told, question_rows
 from effivlm.methods._budget import apportion
 
 LAYER_BUDGETS = ("uniform", "pyramid", "density")
@@ -107,7 +106,7 @@ class LayeredCache(CachePart):
             )
             least = [1] * len(views)
         else:
-            ideal = torch.stack([self._density(view) for view in views]).tolist()
+            ideal = [self._density(view).value for view in views]
             least = [self._floor(pair[0], pair[1]) for pair in zip(whole, lengths, strict=True)]
         low = [max(0, needed - part) for needed, part in zip(least, held, strict=True)]
         shares = apportion(mixed(ideal, exact(self.uniform_share)), free, low, room)
@@ -117,10 +116,10 @@ class LayeredCache(CachePart):
         if self.layer_budgets == "density":
             self._density(view)
 
-    def _density(self, view: LayerView) -> Tensor:
-        def share() -> Tensor:
+    def _density(self, view: LayerView) -> Told:
+        def share() -> Told:
             rows = view.queries[:, -view.question_rows :]
-            return nonzero_share(rows, view.keys, self.density_threshold).mean()
+            return Told(nonzero_share(rows, view.keys, self.density_threshold).mean())
 
         return view.once(("density", self.density_threshold), share)
 

@@ -7,7 +7,9 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from effivlm.caches import KeptLayer
-from effivlm.methods._base import LayerView, numbers_of
+from effivlm.columns import WIDEST, has_triton, products
+from effivlm.methods._base import LayerView
+from effivlm.methods._choose import numbers_of
 
 TILE = 2048
 SMALLEST = 1e-12  # norm of a key that is divided by
@@ -34,7 +36,8 @@ def merged(view: LayerView, chosen: Tensor, merge: str, scope: str) -> KeptLayer
 
     # one bag for each kept entry; bags are summed in one order on every device, which an atomic add is not
     bags = (place + torch.arange(heads, device=place.device)[:, None] * chosen.shape[1]).flatten()
-    order = bags.argsort(stable=True)
+    small = torch.int16 if heads * chosen.shape[1] <= torch.iinfo(torch.int16).max else torch.int32
+    order = bags.to(small).argsort(stable=True)  # a GPU sorts short numbers in fewer passes
     sizes = torch.zeros_like(counts).scatter_add(1, place, torch.ones_like(cosine)).long().flatten()
 
     def fold(kept: Tensor, evicted: Tensor) -> Tensor:
@@ -71,15 +74,16 @@ def _nearest(evicted: Tensor, kept: Tensor, sorts: tuple[Tensor, Tensor] | None)
 
     With `sorts` ([H, E] and [H, K]) only kept ones of the same sort count; the cosine is -inf where there is none.
     """
-    exact = kept.is_cuda and kept.dtype != torch.float32  # products of half precision, summed in float32 as they are
-    targets = (kept if exact else kept.float()).transpose(1, 2)
     own, theirs = ((1 / part.float().norm(dim=-1).clamp(min=SMALLEST)) for part in (evicted, kept))
+    if evicted.is_cuda and evicted.shape[-1] <= WIDEST and evicted.shape[1] and has_triton():
+        from effivlm.methods import _merge_triton
+
+        place, product = _merge_triton.nearest(evicted, kept, theirs, sorts)
+        return place, product * own
     places, cosines = [], []
     for start in range(0, evicted.shape[1], TILE):
         tile = slice(start, start + TILE)
-        ours = evicted[:, tile]
-        products = torch.bmm(ours, targets, out_dtype=torch.float32) if exact else ours.float() @ targets
-        similar = products * theirs[:, None]
+        similar = products(evicted[:, tile], kept) * theirs[:, None]
         if sorts is not None:
             similar = similar.masked_fill(sorts[0][:, tile, None] != sorts[1][:, None], -torch.inf)
         cosine, place = similar.max(-1)

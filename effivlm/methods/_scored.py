@@ -13,7 +13,8 @@ from torch.nn.functional import pad
 from effivlm.caches import KeptLayer
 from effivlm.columns import received
 from effivlm.methods._attention import per_kv_head, pooled
-from effivlm.methods._base import LayerView, best_of_each
+from effivlm.methods._base import LayerView
+from effivlm.methods._choose import best_of_each
 from effivlm.methods._layers import LayeredCache, check, check_choice
 from effivlm.methods._merge import MERGES, SCOPES, merged
 

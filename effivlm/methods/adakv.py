@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from effivlm.caches import KeptLayer
-from effivlm.methods._base import LayerView, best, best_of_each, gathered
+from effivlm.methods._base import LayerView, gathered
 from effivlm.methods._budget import apportion
+from effivlm.methods._choose import best, best_of_each
 from effivlm.methods._layers import check, check_choice, exact
 from effivlm.methods.snapkv import SnapKv
 

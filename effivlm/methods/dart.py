@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from effivlm.methods._base import LayerPart, Selection, Stage, best
+from effivlm.methods._base import LayerPart, Selection, Stage
 from effivlm.methods._budget import apportion
+from effivlm.methods._choose import best
 from effivlm.methods._stages import only, text_after
 
 

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from effivlm.columns import received
-from effivlm.methods._base import Selection, Stage, best
+from effivlm.methods._base import Selection, Stage
+from effivlm.methods._choose import best
 from effivlm.methods._stages import StagedPart, only
 
 

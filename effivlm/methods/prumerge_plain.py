@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from effivlm.methods._base import best
+from effivlm.methods._choose import best
 from effivlm.methods._prumerge import Merging
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from effivlm.methods._base import best
+from effivlm.methods._choose import best
 from effivlm.methods._per_image import others
 from effivlm.methods._prumerge import Merging
 

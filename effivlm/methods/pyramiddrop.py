@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from effivlm.columns import row_attention
-from effivlm.methods._base import Selection, Stage, best
+from effivlm.methods._base import Selection, Stage
+from effivlm.methods._choose import best
 from effivlm.methods._stages import StagedPart, at_depth
 
 

@@ -41,4 +41,4 @@ class RandomKv(LayeredCache):
             torch.cat([torch.randperm(early, generator=rng)[: budget - window], recent]).sort().values
             for rng in (generator(self.seed, sample_id, view.layer, head) for head in heads)
         ]
-        return torch.stack(rows).to(view.keys.device)
+        return torch.stack(rows).to(view.keys.device, non_blocking=True)

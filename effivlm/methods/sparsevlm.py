@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from effivlm.methods._base import LayerView, Selection, Stage, best
+from effivlm.methods._base import LayerView, Selection, Stage
+from effivlm.methods._choose import best
 from effivlm.methods._clusters import clustered
 from effivlm.methods._stages import StagedPart, at_depth, attention_of, text_after
 from effivlm.records import Unsupported

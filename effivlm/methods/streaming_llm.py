@@ -45,8 +45,8 @@ class StreamingLlm(CachePart):
 
     def select(self, view: LayerView, budget: int, sample_id: str) -> Tensor:
         sinks = self._sinks(budget)
-        kept = torch.cat([torch.arange(sinks), torch.arange(view.length - (budget - sinks), view.length)])
-        return kept.to(view.keys.device).expand(view.keys.shape[0], -1)
+        numbers = torch.arange(view.length, device=view.keys.device)
+        return torch.cat([numbers[:sinks], numbers[view.length - (budget - sinks) :]]).expand(len(view.keys), -1)
 
     def layer(self, view: LayerView, budget: int, sample_id: str, chosen: Tensor | None = None) -> KeptLayer:
         kept = super().layer(view, budget, sample_id, chosen)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from effivlm.methods._base import Selection, best
+from effivlm.methods._base import Selection
+from effivlm.methods._choose import best
 from effivlm.methods._per_image import PerImage, Seen, others
 from effivlm.methods._similar import closest, unit
 

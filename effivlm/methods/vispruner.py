@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from effivlm.methods._base import Selection, best
+from effivlm.methods._base import Selection
+from effivlm.methods._choose import best
 from effivlm.methods._per_image import PerImage, Seen
 from effivlm.methods._similar import closest, unit
 

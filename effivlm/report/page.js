@@ -72,7 +72,7 @@
     const ours = one => {
       if (lacks(one.task)) return rows.find(row => setting(one, row))?.[one.of];
       const cell = cells.find(other => setting(one, other) && data.tasks[other.task] === one.task);
-      return cell && scaled(cell.score, cell);
+      return cell && (one.of === "score" ? scaled(cell.score, cell) : cell[one.of]);
     };
     table(by("published-body"), [
       { head: "method", kind: "head", text: r => r.method }, { head: "keep", text: r => keepText(r.keep), value: r => r.keep },

@@ -15,8 +15,9 @@ from effivlm import registry
 from effivlm.columns import column_sums, row_attention
 from effivlm.hooks import Tower
 from effivlm.methods._attention import per_kv_head, pooled
-from effivlm.methods._base import CachePart, ImageView, LayerView, Stage, VisualPart, best, generator
+from effivlm.methods._base import CachePart, ImageView, LayerView, Stage, VisualPart, generator
 from effivlm.methods._budget import apportion
+from effivlm.methods._choose import best
 from effivlm.methods.downsample import Downsample
 from effivlm.methods.fastv import FastV
 from effivlm.methods.random_kv import RandomKv

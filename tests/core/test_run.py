@@ -144,7 +144,7 @@ def test_a_torn_picture_is_not_shown(toy_task: Toy) -> None:
 
 def test_a_method_that_breaks_takes_no_other_cell_with_it(model: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
     kind = registry.load("methods", "snapkv")
-    monkeypatch.setattr(kind, "select", lambda *given: 1 / 0)
+    monkeypatch.setattr(kind, "layer", lambda *given: 1 / 0)
     outcomes = {
         one.cell.method: one for one in run_group(cells(methods=["snapkv", "random_kv"]), model, Settings(limit=2))
     }
