@@ -24,6 +24,7 @@ def _lse_kernel(  # type: ignore[no-untyped-def]  # the compiler reads annotatio
     q_ptr,
     k_ptr,
     out_ptr,
+    most_ptr,
     rows_there,
     length,
     scale,
@@ -56,8 +57,30 @@ def _lse_kernel(  # type: ignore[no-untyped-def]  # the compiler reads annotatio
         finite = tl.where(above == float("-inf"), 0.0, above)  # a row that sees nothing of this split yet
         total = total * tl.exp2((highest - finite) * LOG2E) + tl.sum(tl.exp2((logits - finite[:, None]) * LOG2E), 1)
         highest = above
-    out = out_ptr + (split * tl.num_programs(1) + head).to(tl.int64) * rows_there + rows
-    tl.store(out, highest + tl.log(total), mask=rows < rows_there)
+    out = (split * tl.num_programs(1) + head).to(tl.int64) * rows_there + rows
+    tl.store(out_ptr + out, highest + tl.log(total), mask=rows < rows_there)
+    tl.store(most_ptr + out, highest, mask=rows < rows_there)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _joined(part_ptr, rows, rows_there, stride, SPLITS: tl.constexpr):  # type: ignore[no-untyped-def]  # as above
+    """Log-sum-exp of rows from those of their splits; infinite where there is no row, so that its weights are 0."""
+    lse = tl.load(part_ptr + rows, mask=rows < rows_there, other=float("inf"))
+    for split in tl.static_range(1, SPLITS):
+        part = tl.load(part_ptr + split * stride + rows, mask=rows < rows_there, other=float("-inf"))
+        above = tl.maximum(lse, part)
+        finite = tl.where((above == float("-inf")) | (above == float("inf")), 0.0, above)
+        lse = tl.where(above == float("inf"), above, above + tl.log(tl.exp(lse - finite) + tl.exp(part - finite)))
+    return lse
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _most(part_ptr, rows, rows_there, stride, SPLITS: tl.constexpr):  # type: ignore[no-untyped-def]  # as above
+    """Largest logit of rows from those of their splits."""
+    most = tl.load(part_ptr + rows, mask=rows < rows_there, other=float("inf"))
+    for split in tl.static_range(1, SPLITS):
+        most = tl.maximum(most, tl.load(part_ptr + split * stride + rows, mask=rows < rows_there, other=0.0))
+    return most
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -65,7 +88,10 @@ def _sums_kernel(  # type: ignore[no-untyped-def]  # as above
     q_ptr,
     k_ptr,
     lse_ptr,
+    most_ptr,
     out_ptr,
+    near_ptr,
+    below,
     rows_there,
     length,
     scale,
@@ -75,58 +101,76 @@ def _sums_kernel(  # type: ignore[no-untyped-def]  # as above
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     CAUSAL: tl.constexpr,
+    SPLITS: tl.constexpr,
+    NEAR: tl.constexpr,
 ):
     block, head = tl.program_id(0), tl.program_id(1)
     keys, dims, steps = block * COLUMNS + tl.arange(0, COLUMNS), tl.arange(0, PADDED), tl.arange(0, ROWS)
     k_at = k_ptr + (head // GROUP).to(tl.int64) * length * DIM + keys[None, :] * DIM + dims[:, None]
     key = tl.load(k_at, mask=(keys[None, :] < length) & (dims[:, None] < DIM), other=0.0)
     q_base = q_ptr + head.to(tl.int64) * rows_there * DIM
-    lse_base = lse_ptr + head.to(tl.int64) * rows_there
+    stats = head.to(tl.int64) * rows_there
+    stride = tl.num_programs(1).to(tl.int64) * rows_there
     before = length - rows_there
     first = tl.maximum(block * COLUMNS - before, 0) // ROWS * ROWS if CAUSAL else 0
-    # a power of two, and one multiplication and addition for each weight
-    scale *= LOG2E
-    full = (
-        tl.cdiv((block + 1) * COLUMNS - 1 - before, ROWS) * ROWS if CAUSAL else 0
-    )  # from here on rows see the whole block
-    full = tl.minimum(tl.maximum(full, first), tl.cdiv(rows_there, ROWS) * ROWS)
     total = tl.zeros([COLUMNS], tl.float32)
-    for start in range(first, full, ROWS):
+    near = tl.zeros([COLUMNS], tl.float32)
+    for start in range(first, rows_there, ROWS):
         rows = start + steps
         q_at = q_base + rows[:, None] * DIM + dims[None, :]
         query = tl.load(q_at, mask=(rows[:, None] < rows_there) & (dims[None, :] < DIM), other=0.0)
-        lse = tl.load(lse_base + rows, mask=rows < rows_there, other=float("inf"))
-        weights = tl.exp2(tl.dot(query, key, input_precision="ieee") * scale - (lse * LOG2E)[:, None])
-        total += tl.sum(tl.where(keys[None, :] <= rows[:, None] + before, weights, 0.0), 0)
-    for start in range(full, rows_there, ROWS):
-        rows = start + steps
-        q_at = q_base + rows[:, None] * DIM + dims[None, :]
-        query = tl.load(q_at, mask=(rows[:, None] < rows_there) & (dims[None, :] < DIM), other=0.0)
-        lse = tl.load(lse_base + rows, mask=rows < rows_there, other=float("inf"))
-        weights = tl.exp2(tl.dot(query, key, input_precision="ieee") * scale - (lse * LOG2E)[:, None])
+        lse = _joined(lse_ptr + stats, rows, rows_there, stride, SPLITS)
+        logits = tl.dot(query, key, input_precision="ieee")
+        weights = tl.exp2(logits * (scale * LOG2E) - (lse * LOG2E)[:, None])
+        if CAUSAL:
+            weights = tl.where(keys[None, :] <= rows[:, None] + before, weights, 0.0)
         total += tl.sum(weights, 0)
-    tl.store(out_ptr + head.to(tl.int64) * length + keys, total, mask=keys < length)
+        if NEAR:
+            lowest = _most(most_ptr + stats, rows, rows_there, stride, SPLITS) + below
+            counted = logits * scale >= lowest[:, None]
+            if CAUSAL:
+                counted = counted & (keys[None, :] <= rows[:, None] + before)
+            near += tl.sum(counted.to(tl.float32), 0)
+    out = head.to(tl.int64) * length + keys
+    tl.store(out_ptr + out, total, mask=keys < length)
+    if NEAR:
+        tl.store(near_ptr + out, near, mask=keys < length)
 
 
-def row_lse(queries: Tensor, keys: Tensor, causal: bool = True) -> Tensor:
-    """Natural log-sum-exp [H_q, W] of the last W rows: queries [H_q, W, D] over keys [H_kv, N, D], scaled by 1 / sqrt(D)."""
+def row_stats(queries: Tensor, keys: Tensor, causal: bool = True) -> Tensor:
+    """Natural log-sum-exp, and largest logit, of the last W rows over each of S stretches of keys: [2, S, H_q, W].
+
+    Of queries [H_q, W, D] over keys [H_kv, N, D], scaled by 1 / sqrt(D); -inf where a row sees nothing of a stretch.
+    """
     heads, rows, _ = queries.shape
     length, tile = keys.shape[1], _tile(queries, FEW_LSE_TILE, LSE_TILE)
     tall, wide, *_ = tile
     # a few rows make too few programs for a GPU: their keys are shared out
     splits = max(1, min(256 // (heads * triton.cdiv(rows, tall)), triton.cdiv(length, 2 * wide)))
-    out = queries.new_empty(splits, heads, rows, dtype=torch.float32)
+    out = queries.new_empty(2, splits, heads, rows, dtype=torch.float32)
     grid = (triton.cdiv(rows, tall), heads, splits)
-    _launch(_lse_kernel, grid, tile, causal, queries, keys, out, SPLITS=splits)
-    return out[0] if splits == 1 else out.logsumexp(0)
+    _launch(_lse_kernel, grid, tile, causal, queries, keys, out[0], out[1], SPLITS=splits)
+    return out
 
 
-def sums(queries: Tensor, keys: Tensor, lse: Tensor, causal: bool = True) -> Tensor:
-    """Sums over the last W rows [H_q, N] of softmax attention, given their log-sum-exp [H_q, W]."""
-    length, tile = keys.shape[1], _tile(queries, FEW_SUMS_TILE, SUMS_TILE)
-    out = queries.new_empty(len(queries), length, dtype=torch.float32)
+def sums(queries: Tensor, keys: Tensor, stats: Tensor, causal: bool = True) -> Tensor:
+    """Sums over the last W rows [H_q, N] of softmax attention, given `row_stats`, or [1, 1, H_q, W], their log-sum-exp alone."""
+    return _sums(queries, keys, stats, causal, None)[0]
+
+
+def sums_and_near(queries: Tensor, keys: Tensor, stats: Tensor, below: float) -> tuple[Tensor, Tensor]:
+    """Causal `sums`, and how many of the rows that see a key have its logit at most `below` (negative) under their largest:
+    both [H_q, N] in float32."""
+    out = _sums(queries, keys, stats, True, below)
+    return out[0], out[1]
+
+
+def _sums(queries: Tensor, keys: Tensor, stats: Tensor, causal: bool, below: float | None) -> Tensor:
+    length, tile, near = keys.shape[1], _tile(queries, FEW_SUMS_TILE, SUMS_TILE), below is not None
+    out = queries.new_empty(1 + near, len(queries), length, dtype=torch.float32)
     grid = (triton.cdiv(length, tile[1]), len(queries))
-    _launch(_sums_kernel, grid, tile, causal, queries, keys, lse, out)
+    tensors = (stats[0], stats[-1], out[0], out[-1])
+    _launch(_sums_kernel, grid, tile, causal, queries, keys, *tensors, below or 0.0, SPLITS=stats.shape[1], NEAR=near)
     return out
 
 
@@ -144,7 +188,7 @@ def _launch(
     causal: bool,
     queries: Tensor,
     keys: Tensor,
-    *others: Tensor,
+    *others: Tensor | float,
     **constants: int,
 ) -> None:
     heads, rows, dim = queries.shape

@@ -5,6 +5,7 @@ Everything in float32. On CUDA, Triton kernels do the sums; elsewhere, and where
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from importlib.util import find_spec
 
@@ -83,7 +84,31 @@ def received(queries: Tensor, keys: Tensor, lse: Tensor | None = None) -> Tensor
     from effivlm import _columns_triton as kernels
 
     queries, keys = queries.contiguous(), keys.contiguous()
-    return kernels.sums(queries, keys, kernels.row_lse(queries, keys) if lse is None else lse.contiguous())
+    stats = kernels.row_stats(queries, keys) if lse is None else lse.contiguous()[None, None]
+    return kernels.sums(queries, keys, stats)
+
+
+def received_and_near(queries: Tensor, keys: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """`received` of the last W rows [H_q, N], and the share [H_q] of their attention entries that reach `threshold` times their
+    row's largest.
+
+    Only entries that the causal order lets a row see are counted. Told from logits: a softmax keeps their differences.
+    """
+    rows, length = queries.shape[1], keys.shape[1]
+    below, visible = math.log(threshold) if threshold else -math.inf, sum(range(length - rows + 1, length + 1))
+    if queries.is_cuda and has_triton():
+        from effivlm import _columns_triton as kernels
+
+        queries, keys = queries.contiguous(), keys.contiguous()
+        sums, near = kernels.sums_and_near(queries, keys, kernels.row_stats(queries, keys), below)
+        return sums, near.sum(1) / visible
+    count = torch.zeros(len(queries), device=keys.device)
+    for start in range(0, rows, BLOCK):
+        end = min(start + BLOCK, rows)
+        logits = row_logits(queries[:, start:end], keys[:, : length - rows + end])
+        lowest = (logits.amax(-1, keepdim=True) + below).clamp(min=torch.finfo(torch.float32).min)  # -inf is not seen
+        count += (logits >= lowest).sum((1, 2), dtype=torch.int32)
+    return received(queries, keys), count / visible
 
 
 def received_by_all(queries: Tensor, keys: Tensor) -> Tensor:
@@ -98,7 +123,7 @@ def received_by_all(queries: Tensor, keys: Tensor) -> Tensor:
         from effivlm import _columns_triton as kernels
 
         queries, keys = queries.contiguous(), keys.contiguous()
-        total = kernels.sums(queries, keys, kernels.row_lse(queries, keys, False), False).sum(0)
+        total = kernels.sums(queries, keys, kernels.row_stats(queries, keys, False), False).sum(0)
         return total / (heads * rows)
     total = torch.zeros(keys.shape[1], device=keys.device)
     for block in queries.split(max(1, ELEMENTS // (heads * keys.shape[1])), dim=1):

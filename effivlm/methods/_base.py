@@ -136,7 +136,7 @@ class LayerView:
     layer: int
     received: Tensor | None = None
     question: int = -1
-    found: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
+    found: dict[Hashable, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @property
     def length(self) -> int:

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from torch import Tensor
 
-from effivlm.methods._attention import nonzero_share
+from effivlm.columns import received_and_near
 from effivlm.methods._base import CachePart, LayerView, Told, question_rows
 from effivlm.methods._budget import apportion
 
@@ -117,11 +117,15 @@ class LayeredCache(CachePart):
             self._density(view)
 
     def _density(self, view: LayerView) -> Told:
-        def share() -> Told:
-            rows = view.queries[:, -view.question_rows :]
-            return Told(nonzero_share(rows, view.keys, self.density_threshold).mean())
+        return view.once(("density", self.density_threshold), lambda: Told(self.question(view)[1].mean()))
 
-        return view.once(("density", self.density_threshold), share)
+    def question(self, view: LayerView) -> tuple[Tensor, Tensor]:
+        """What the rows after the image look at [H_q, N], summed over them, and how dense that is [H_q]."""
+        rows = view.question_rows
+        return view.once(
+            ("question", rows, self.density_threshold),
+            lambda: received_and_near(view.queries[:, -rows:], view.keys, self.density_threshold),
+        )
 
     def _floor(self, budget: int, length: int) -> int:
         """The fewest entries of a layer: `density_floor` of the prompt, but 2 where the budget is below that."""

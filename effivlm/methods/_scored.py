@@ -16,7 +16,7 @@ from effivlm.methods._attention import per_kv_head, pooled
 from effivlm.methods._base import LayerView
 from effivlm.methods._choose import best_of_each
 from effivlm.methods._layers import LayeredCache, check, check_choice
-from effivlm.methods._merge import MERGES, SCOPES, merged
+from effivlm.methods._merge import MERGES, SCOPES, inverse_norms, merged, partners
 
 POOLS = ("avg", "max")
 
@@ -56,6 +56,8 @@ class ScoredCache(LayeredCache):
 
     def look(self, view: LayerView) -> None:
         super().look(view)
+        if self.merge != "none":
+            inverse_norms(view)
         self.scores(view, view.length - self.protected(self.keep.of(view.length), view.length))
 
     def ranked(self, views: Sequence[LayerView], early: Sequence[int]) -> Tensor:
@@ -88,8 +90,13 @@ class ScoredCache(LayeredCache):
     def selections(self, views: Sequence[LayerView], budgets: Sequence[int]) -> Sequence[Tensor | None]:
         """Layers that see the same entries on one device are ranked in one pass, which takes a few large kernels."""
         first = views[0]
-        same = all(view.visual is first.visual and view.length == first.length for view in views)
-        return self._together(views, budgets) if same else super().selections(views, budgets)
+        if not all(view.visual is first.visual and view.length == first.length for view in views):
+            return super().selections(views, budgets)
+        chosen = self._together(views, budgets)
+        if self.merge != "none" and len(set(budgets)) == 1:
+            for view, found in zip(views, partners(views, chosen, self.merge_scope), strict=True):
+                view.found["partners", self] = found
+        return chosen
 
     def _together(self, views: Sequence[LayerView], budgets: Sequence[int]) -> list[Tensor]:
         length = views[0].length
@@ -102,8 +109,9 @@ class ScoredCache(LayeredCache):
     def layer(self, view: LayerView, budget: int, sample_id: str, chosen: Tensor | None = None) -> KeptLayer:
         if self.merge == "none":
             return super().layer(view, budget, sample_id, chosen)
-        chosen = self.select(view, budget, sample_id) if chosen is None else chosen
-        return merged(view, chosen, self.merge, self.merge_scope)
+        kept = self.select(view, budget, sample_id) if chosen is None else chosen
+        there = view.found.pop(("partners", self), None) or partners([view], [kept], self.merge_scope)[0]
+        return merged(view, kept, self.merge, there)
 
     def last_rows(self, view: LayerView, rows: int) -> Tensor:
         """Attention [H_kv, N] that entries get from the last `rows` rows, mean over the query heads of a KV head."""

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from effivlm.methods._attention import per_kv_head
 from effivlm.methods._base import LayerView, question_rows
 from effivlm.methods._scored import ScoredCache
 
@@ -43,4 +44,8 @@ class VlCache(ScoredCache):
         return question_rows(visual)
 
     def scores(self, view: LayerView, early: int) -> Tensor:
-        return self.last_rows(view, view.question_rows)[:, :early]
+        means = view.once(("question heads", self.density_threshold), lambda: self._heads(view))
+        return means[:, :early]
+
+    def _heads(self, view: LayerView) -> Tensor:
+        return per_kv_head(self.question(view)[0], len(view.keys))

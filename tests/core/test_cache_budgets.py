@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_methods import asked, attention64, view
 
-from effivlm.methods._attention import nonzero_share
+from effivlm.columns import received_and_near
 from effivlm.methods._base import CachePart, LayerView, question_rows
 from effivlm.methods._budget import apportion
 from effivlm.methods._layers import mixed, pyramid
@@ -31,6 +31,10 @@ from effivlm.records import Budget
 
 KEEPS = st.fractions(min_value=Fraction(1, 100), max_value=Fraction(99, 100), max_denominator=100).map(Budget)
 KINDS = [SnapKv, PyramidKv, H2o, LookM, VlCache, AdaKv, Tova, ExpectedAttention, RandomKv]
+
+
+def density(queries: torch.Tensor, keys: torch.Tensor, threshold: float) -> torch.Tensor:
+    return received_and_near(queries, keys, threshold)[1]
 
 
 def views(method: CachePart, lengths: list[int], seed: int = 0) -> list[LayerView]:
@@ -110,23 +114,23 @@ def test_density_is_the_share_of_entries_near_their_rows_largest(seed, length, r
     for head in attention:
         dense = sum(int((row >= threshold * row.max()).sum()) for row in head)
         found.append(dense / sum(length - rows + row + 1 for row in range(rows)))
-    ours = nonzero_share(shown.queries, shown.keys, threshold)
+    ours = density(shown.queries, shown.keys, threshold)
     torch.testing.assert_close(ours.double(), torch.tensor(found).double(), rtol=0, atol=1.01 / rows / length)
-    assert (nonzero_share(shown.queries, shown.keys, 0.0) == 1).all(), "with no threshold all count, later ones never"
+    assert (density(shown.queries, shown.keys, 0.0) == 1).all(), "with no threshold all count, later ones never"
 
 
 def test_density_worked_example_leaves_out_what_is_under_a_hundredth_of_the_largest() -> None:
     row = torch.tensor([0.5, 0.3, 0.196, 0.004])
     queries, keys = (row.log() * 2)[None, None], torch.eye(4)[None]
-    assert nonzero_share(queries, keys, 0.01).tolist() == [0.75]
-    assert nonzero_share(queries, keys, 1.0).tolist() == [0.25]
+    assert density(queries, keys, 0.01).tolist() == [0.75]
+    assert density(queries, keys, 1.0).tolist() == [0.25]
 
 
 def test_density_does_not_depend_on_the_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = view(3, 50)
-    whole = nonzero_share(shown.queries, shown.keys, 0.01)
-    monkeypatch.setattr("effivlm.methods._attention.BLOCK", 7)
-    torch.testing.assert_close(nonzero_share(shown.queries, shown.keys, 0.01), whole)
+    whole = density(shown.queries, shown.keys, 0.01)
+    monkeypatch.setattr("effivlm.columns.BLOCK", 7)
+    torch.testing.assert_close(density(shown.queries, shown.keys, 0.01), whole)
 
 
 def test_hybrid_worked_example_splits_four_fifths_evenly() -> None:
@@ -139,9 +143,7 @@ def test_denser_layers_get_more_and_less_so_in_a_mix() -> None:
     keep = Budget.parse("0.2")
     pure, hybrid = VlCache(keep=keep), VlCache(keep=keep, uniform_share=0.8)
     shown = views(pure, [80] * 4)
-    densities = [
-        float(nonzero_share(one.queries[:, -question_rows(one.visual) :], one.keys, 0.01).mean()) for one in shown
-    ]
+    densities = [float(density(one.queries[:, -question_rows(one.visual) :], one.keys, 0.01).mean()) for one in shown]
     assert densities == sorted(densities, reverse=True)
     budgets = pure.budgets(shown)
     assert budgets == sorted(budgets, reverse=True)
@@ -181,7 +183,8 @@ def test_layers_that_lost_an_image_look_at_the_same_rows_in_any_company(kind: ty
     later = replace(view(2, 60), visual=marks[there])
     later = replace(later, **{name: getattr(later, name)[:, there] for name in ("queries", "keys", "values")})
     method = kind(keep=Budget.parse("0.3"), layer_budgets="density")
-    rows = method.rows(marks)
+    rows, known = method.rows(marks), question_rows(marks)  # as a prefill tells its layers
+    first, later = replace(first, question=known), replace(later, question=known)
     asked_for = [asked(first, method), asked(later, replace(method, layer_budgets="uniform"))]
     narrow = [
         replace(one, queries=full.queries[:, -rows:]) for one, full in zip(asked_for, (first, later), strict=True)

@@ -10,11 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_methods import asked, view
 
+from effivlm.caches import KeptLayer
+from effivlm.methods import _merge
 from effivlm.methods._base import LayerView, gathered
-from effivlm.methods._merge import merged
 from effivlm.methods.h2o import H2o
 from effivlm.methods.look_m import LookM
 from effivlm.records import Budget
+
+
+def merged(shown: LayerView, chosen: torch.Tensor, rule: str, scope: str) -> KeptLayer:
+    return _merge.merged(shown, chosen, rule, _merge.partners([shown], [chosen], scope)[0])
+
 
 RULES = ["averaged", "pivotal", "weighted"]
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
 from effivlm import columns
-from effivlm.columns import column_sums, received, received_by_all
+from effivlm.columns import column_sums, received, received_and_near, received_by_all, row_logits
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernels run on CUDA")
 
@@ -73,7 +75,8 @@ def test_the_kernels_equal_the_written_out_attention(heads, kv_heads, length, di
 
     queries, keys = drawn(heads, kv_heads, length, dim, "cuda", dtype)
     expected, rows = written_out(queries, keys)
-    torch.testing.assert_close(kernels.row_lse(queries, keys).double(), rows, rtol=0, atol=2e-5)
+    lse = kernels.row_stats(queries, keys)[0].logsumexp(0)
+    torch.testing.assert_close(lse.double(), rows, rtol=0, atol=2e-5)
     torch.testing.assert_close(received(queries, keys).double(), expected, rtol=1e-5, atol=0)
 
 
@@ -107,6 +110,15 @@ def test_the_last_rows_alone_get_the_same_from_the_kernels(rows, heads, kv_heads
     queries, keys = drawn(heads, kv_heads, 1027, dim, "cuda", dtype)
     last = queries[:, -rows:]
     torch.testing.assert_close(received(last, keys), column_sums(last, keys), rtol=1e-5, atol=1e-9)
+    for threshold in (0.0, 0.01, 0.5):
+        sums, near = received_and_near(last, keys, threshold)
+        torch.testing.assert_close(sums, received(last, keys))
+        logits = row_logits(last.double(), keys.double())
+        largest = logits.amax(-1, keepdim=True)
+        margin = torch.where(logits > -torch.inf, logits - largest - math.log(threshold or 1e-300), -1.0)
+        seen = sum(range(len(keys[0]) - rows + 1, len(keys[0]) + 1))
+        exact, unsure = (margin >= 0).sum((1, 2)) / seen, (margin.abs() < 1e-4).sum((1, 2)) / seen
+        assert ((near - exact).abs() <= unsure + 1e-6).all()
 
 
 @GPU

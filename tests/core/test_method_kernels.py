@@ -16,9 +16,9 @@ import pytest
 import torch
 from test_methods import asked, view
 
-from effivlm.methods._base import CachePart
+from effivlm.methods import _merge
+from effivlm.methods._base import CachePart, LayerView
 from effivlm.methods._choose import _plain, best_of_each, doubting
-from effivlm.methods._merge import _nearest
 from effivlm.methods.h2o import H2o
 from effivlm.methods.look_m import LookM
 from effivlm.methods.pyramidkv import PyramidKv
@@ -73,41 +73,76 @@ def test_a_score_without_an_order_writes_nothing_beside_its_row() -> None:
     assert torch.equal(ours[0, [0, 2]], theirs[0, [0, 2]])
 
 
-@KERNELS
-@pytest.mark.parametrize("sorted_apart", [False, True])
-@pytest.mark.parametrize(("evicted", "kept", "dim"), [(1, 1, 8), (150, 70, 24), (65, 129, 16), (300, 200, 128)])
-def test_the_kernel_finds_the_nearest_key(evicted: int, kept: int, dim: int, sorted_apart: bool) -> None:
-    from effivlm.methods._merge_triton import nearest
+def on_device(seed: int, length: int, dim: int = 8, heads: int = 2) -> LayerView:
+    one = view(seed, length, heads, heads)
+    keys, values = drawn(seed, heads, length, dim), drawn(seed + 1, heads, length, dim + 4)
+    return replace(one, queries=one.queries.to(DEVICE), visual=one.visual.to(DEVICE), keys=keys, values=values)
 
-    gone, left = drawn(1, 2, evicted, dim), drawn(2, 2, kept, dim)
-    inverse = 1 / left.norm(dim=-1)
-    sorts = (drawn(3, 2, evicted) > 0, drawn(4, 2, kept) > 0.5) if sorted_apart else None
-    similar = gone.double() @ left.double().transpose(1, 2) * inverse.double()[:, None]
-    if sorts:
-        similar = similar.masked_fill(sorts[0][..., None] != sorts[1][:, None], -torch.inf)
-    place, product = nearest(gone, left, inverse, sorts)
+
+def some(heads: int, length: int, kept: int) -> torch.Tensor:
+    return torch.stack([drawn(head, length).argsort()[:kept].sort().values for head in range(heads)])
+
+
+@KERNELS
+@pytest.mark.parametrize("scope", ["all", "same_modality"])
+@pytest.mark.parametrize(("length", "kept", "dim"), [(2, 1, 8), (220, 70, 24), (194, 129, 16), (500, 200, 128)])
+def test_the_kernel_finds_the_nearest_key(length: int, kept: int, dim: int, scope: str) -> None:
+    from effivlm.methods import _merge_triton
+
+    one, chosen = on_device(length, length, dim), some(2, length, kept)
+    keys = one.keys.double() / one.keys.double().norm(dim=-1, keepdim=True)
+    gone = _merge._complement(chosen, length)
+    similar = _merge._rows(keys, gone) @ _merge._rows(keys, chosen).transpose(1, 2)
+    if scope == "same_modality":
+        similar = similar.masked_fill(one.visual[gone][..., None] != one.visual[chosen][:, None], -torch.inf)
     best = similar.max(-1).values
-    torch.testing.assert_close(product.double(), best, rtol=2e-6, atol=1e-6)
-    torch.testing.assert_close(similar.gather(-1, place[..., None])[..., 0][best > -torch.inf], best[best > -torch.inf])
+    place, cosine = torch.zeros_like(gone), torch.full_like(gone, -torch.inf, dtype=torch.float32)
+    visual = one.visual if scope == "same_modality" else None
+    _merge_triton.nearest(one.keys, _merge.inverse_norms(one), visual, gone, chosen, place, cosine)
+    torch.testing.assert_close(cosine.double(), best, rtol=2e-6, atol=1e-6)
+    taken = similar.gather(-1, place[..., None])[..., 0]
+    torch.testing.assert_close(taken[best > -torch.inf], best[best > -torch.inf], rtol=2e-6, atol=1e-6)
+    assert (place[best == -torch.inf] == 0).all()
+
+
+@KERNELS
+@pytest.mark.parametrize("rule", ["averaged", "pivotal", "weighted"])
+@pytest.mark.parametrize("scope", ["all", "same_modality"])
+@pytest.mark.parametrize(("length", "kept"), [(40, 7), (90, 60), (33, 32), (12, 12)])
+def test_the_kernels_merge_as_plain_pytorch_does(
+    rule: str, scope: str, length: int, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    for fused in (False, True):
+        monkeypatch.setattr(_merge, "_fused", lambda keys, fused=fused: fused)
+        layers = [on_device(length + layer, length) for layer in range(3)]
+        chosen = [some(2, length, kept).flip(0) if layer else some(2, length, kept) for layer in range(3)]
+        there = _merge.partners(layers, chosen, scope)
+        made.append([_merge.merged(*one, rule, known) for *one, known in zip(layers, chosen, there, strict=True)])
+    for plain, ours in zip(*made, strict=True):
+        torch.testing.assert_close(ours.keys, plain.keys, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(ours.values, plain.values, rtol=1e-5, atol=1e-6)
 
 
 @GPU
 def test_of_equal_partners_the_first_is_taken() -> None:
-    gone, left = drawn(7, 2, 300, 64), drawn(8, 2, 75, 64).repeat(1, 3, 1)
-    place, _ = _nearest(gone, left, None)
-    assert int(place.max()) < 75
+    one = on_device(7, 300, 64)
+    one.keys[:, :225] = one.keys[:, :75].repeat(1, 3, 1)
+    chosen = torch.arange(225, device=DEVICE).expand(2, -1).contiguous()
+    assert int(_merge.partners([one], [chosen], "all")[0].place.max()) < 75
 
 
 @GPU
 def test_half_precision_keys_find_the_partners_that_float64_finds() -> None:
-    gone, left = drawn(5, 4, 900, 128).to(HALF), drawn(6, 4, 600, 128).to(HALF)
-    place, cosine = _nearest(gone, left, None)
-    exact = torch.nn.functional.normalize(gone.double(), dim=-1) @ torch.nn.functional.normalize(
-        left.double(), dim=-1
-    ).transpose(1, 2)
+    one = on_device(5, 1500, 128, heads=4)
+    one = replace(one, keys=one.keys.to(HALF))
+    chosen = some(4, 1500, 600)
+    there = _merge.partners([one], [chosen], "all")[0]
+    keys = torch.nn.functional.normalize(one.keys.double(), dim=-1)
+    exact = _merge._rows(keys, there.gone) @ _merge._rows(keys, chosen).transpose(1, 2)
     best = exact.max(-1).values
-    torch.testing.assert_close(cosine.double(), best, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(exact.gather(-1, place[..., None])[..., 0], best, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(there.cosine.double(), best, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(exact.gather(-1, there.place[..., None])[..., 0], best, rtol=1e-5, atol=1e-6)
 
 
 def shown(method: CachePart, layers: int = 3, length: int = 300) -> list[Any]:
@@ -118,7 +153,7 @@ def shown(method: CachePart, layers: int = 3, length: int = 300) -> list[Any]:
         one = asked(view(layer, length), method)
         tensors = {name: getattr(one, name) for name in ("queries", "keys", "values", "received")}
         moved: Any = {name: None if tensor is None else tensor.to(DEVICE) for name, tensor in tensors.items()}
-        found.append(replace(one, **moved, visual=marks, layer=layer, question=20, found={}))
+        found.append(replace(one, **moved, visual=marks, layer=layer, question=20))
     return found
 
 
