@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from effivlm.caches import ForkedCache
 from effivlm.decode import Start, Step, forced, greedy, unsure_rows
+from effivlm.joined import joined
 from effivlm.meters import synchronise
 from effivlm.packed import SLACK, PackedCache, sort_of
 
@@ -26,11 +27,13 @@ def compiled(layers: Sequence[nn.Module], dynamic: bool, **options: Any) -> Iter
     """Let torch.compile fuse what stands around the attention of every decoder layer; `options` are Inductor's.
 
     The attention itself stays out, with caches and watchers. `dynamic` says whether lengths vary, as in prefills; a decoding
-    step has one shape.
+    step has one shape, and takes projections of one input in one product: in a prefill the values kept for later would hold on
+    to all of it.
     """
     own = [vars(layer).get("forward") for layer in layers]
     free: dict[str, Any] = {"allow_unspec_int_on_nn_module": True}  # a layer's number is no constant of its graph
-    with torch._dynamo.config.patch(recompile_limit=LIMIT, accumulated_recompile_limit=8 * LIMIT, **free):
+    together = nullcontext() if dynamic else joined(layers)
+    with together, torch._dynamo.config.patch(recompile_limit=LIMIT, accumulated_recompile_limit=8 * LIMIT, **free):
         for layer in layers:
             layer.forward = torch.compile(layer.forward, dynamic=dynamic, options=options or None)
         try:
