@@ -75,6 +75,8 @@ class PackedLayer(AnsweringLayer):
         key, value = self.taken()
         if not self.rolling:
             return self._grow(query, key, value, scaling).transpose(1, 2).contiguous()
+        if len(self.rolling) == 1 and not self.growing:  # rows stand in batch order then
+            return self.rolling[0].attend(query, key, value, scaling).transpose(1, 2).contiguous()
         output = value.new_empty(*query.shape[:3], value.shape[-1])
         if self.growing:
             at = self._growing

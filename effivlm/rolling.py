@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -39,8 +41,9 @@ class RollingSegment:
     """Rows of a decoding batch that roll by one sort of rule: keys and values [R, H_kv, S, D] in slots.
 
     `order` [R, H_kv, S] counts entries as they came, -1 in slots that a row has no use for; `free` [R, H_kv] is the slot that
-    the next one takes. Nothing depends on values in Python, so that steps can be captured in a CUDA graph, and `load` can put
-    other prompts into the slots of a captured one.
+    the next one takes; `facts` [4, R, 1, 1] are a row's next number, sinks, recent entries and slots in use. Nothing depends on
+    values in Python, so that steps can be captured in a CUDA graph, and `load` can put other prompts into the slots of a
+    captured one.
     """
 
     def __init__(self, rows: Tensor, layers: Sequence[RolledLayer], slack: float = 1.0) -> None:
@@ -55,7 +58,8 @@ class RollingSegment:
         self.order = torch.zeros(len(layers), heads, slots, dtype=torch.long, device=device)
         self.scores = torch.zeros(len(layers), heads, slots, device=device)
         self.free = torch.zeros(len(layers), heads, dtype=torch.long, device=device)
-        self.facts = torch.zeros(3, len(layers), 1, 1, dtype=torch.long, device=device)
+        self.facts = torch.zeros(4, len(layers), 1, 1, dtype=torch.long, device=device)
+        self._splits = 0
         self.load(layers)
 
     @property
@@ -85,7 +89,8 @@ class RollingSegment:
                 self.scores[row, :, :length] = rule.scores
         lengths = [keys.shape[1] for keys, _, _ in layers]
         sinks, recent = ([getattr(rule, name) for _, _, rule in layers] for name in ("sinks", "recent"))
-        self.facts.copy_(torch.tensor([lengths, sinks, recent])[..., None, None])
+        used = [length + self.scored for length in lengths]
+        self.facts.copy_(torch.tensor([lengths, sinks, recent, used])[..., None, None])
         self.free.copy_(torch.tensor(lengths if self.scored else sinks)[:, None].expand_as(self.free))
 
     def rewind(self) -> None:
@@ -97,11 +102,14 @@ class RollingSegment:
         part = copy(self)
         part.rows, part.layers = rows, [self.layers[row] for row in at.tolist()]
         part.keys, part.values, part.order = self.keys[at], self.values[at], self.order[at]
-        part.scores, part.free, part.facts = self.scores[at], self.free[at], self.facts[:, at]
+        part.scores, part.free, part.facts = self.scores[at], self.free[at], self.facts[:, at].contiguous()
+        part._splits = 0
         return part
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
         """Take the new entries one by one, each with its own query: [R, H_q, Q, D]."""
+        if fused(query):
+            return self._step(query, key, value, scaling)
         steps = []
         for at in range(query.shape[2]):
             step = slice(at, at + 1)
@@ -110,6 +118,24 @@ class RollingSegment:
             self.free.copy_(self._victim())
             self.facts[0] += 1
         return torch.cat(steps, 2)
+
+    def _step(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+        """One new entry per row, in kernels that do what the methods below do."""
+        from effivlm import _rolling_triton as kernels
+
+        self._splits = self._splits or kernels.splits_for(self.free.numel(), self.keys.shape[2], query.device)
+        return kernels.step(
+            (query, key, value),
+            self.keys,
+            self.values,
+            self.order,
+            self.scores,
+            self.free,
+            self.facts,
+            query.shape[-1] ** -0.5 if scaling is None else scaling,
+            (self.scored, self.shared),
+            self._splits,
+        )
 
     def _take(self, key: Tensor, value: Tensor) -> None:
         slot = self.free[..., None]
@@ -137,7 +163,7 @@ class RollingSegment:
 
     def _victim(self) -> Tensor:
         """The slot [R, H_kv] of the entry that goes next; of equal scores the later one."""
-        newest, sinks, recent = self.facts
+        newest, sinks, recent, _ = self.facts
         worth = self.scores if self.scored else self.order.float()
         if self.shared:
             worth = worth.mean(1, keepdim=True).expand_as(worth)
@@ -145,3 +171,13 @@ class RollingSegment:
         worth = worth.masked_fill(stays, torch.inf)
         least = worth == worth.amin(-1, keepdim=True)
         return torch.where(least, self.order, -1).argmax(-1)
+
+
+def fused(query: Tensor) -> bool:
+    """Whether kernels take the step of a query [R, H_q, Q, D]."""
+    return query.is_cuda and query.shape[2] == 1 and _triton()
+
+
+@cache
+def _triton() -> bool:
+    return find_spec("triton") is not None
