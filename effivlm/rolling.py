@@ -73,8 +73,9 @@ class RollingSegment:
         return 0
 
     def fits(self, layers: Sequence[RolledLayer]) -> bool:
-        """Whether other rows can take the places of these."""
-        return all(keys.shape[1] + self.scored <= self.keys.shape[2] for keys, _, _ in layers)
+        """Whether other rows can take the places of these; without padding, only rows of the same length."""
+        lengths = {keys.shape[1] + self.scored for keys, _, _ in layers}
+        return max(lengths) <= self.keys.shape[2] and (self.padded or lengths == {self.keys.shape[2]})
 
     def load(self, layers: Sequence[RolledLayer]) -> None:
         """Take the rows' prompts."""
