@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,8 @@ class Joint(nn.Module):
 
     def __init__(self, parts: Sequence[nn.Linear]) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.cat([part.weight for part in parts]), requires_grad=False)
-        biases = [part.bias for part in parts if part.bias is not None]
+        self.weight = nn.Parameter(torch.cat([part.weight.data for part in parts]), requires_grad=False)
+        biases = [part.bias.data for part in parts if part.bias is not None]
         self.bias = nn.Parameter(torch.cat(biases), requires_grad=False) if biases else None
         self.made: Tensor | None = None
 
@@ -73,7 +73,7 @@ def joined(layers: Sequence[nn.Module]) -> Iterator[None]:
             setattr(owner, name, part)
 
 
-def _plain(parts: Sequence[Any]) -> bool:
+def _plain(parts: Sequence[Any]) -> TypeGuard[Sequence[nn.Linear]]:
     """Whether these are linear layers of one input, type and place, all with a bias or none."""
     if not all(type(part) is nn.Linear for part in parts):
         return False
