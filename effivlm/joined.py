@@ -69,8 +69,8 @@ def joined(layers: Sequence[nn.Module]) -> Iterator[None]:
                     start = end
         yield
     finally:
-        for owner, name, part in swapped:
-            setattr(owner, name, part)
+        for owner, name, own in swapped:
+            setattr(owner, name, own)
 
 
 def _plain(parts: Sequence[Any]) -> TypeGuard[Sequence[nn.Linear]]:
