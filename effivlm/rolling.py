@@ -109,19 +109,23 @@ class RollingSegment:
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
         """Take the new entries one by one, each with its own query: [R, H_q, Q, D]."""
-        if fused(query):
-            return self._step(query, key, value, scaling)
         steps = []
         for at in range(query.shape[2]):
             step = slice(at, at + 1)
-            self._take(key[:, :, step], value[:, :, step])
-            steps.append(self._look(query[:, :, step], scaling))
-            self.free.copy_(self._victim())
-            self.facts[0] += 1
-        return torch.cat(steps, 2)
+            one, new, said = query[:, :, step], key[:, :, step], value[:, :, step]
+            take = self._step if fused(one) else self._plain_step
+            steps.append(take(one, new, said, scaling))
+        return steps[0] if len(steps) == 1 else torch.cat(steps, 2)
+
+    def _plain_step(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+        self._take(key, value)
+        found = self._look(query, scaling)
+        self.free.copy_(self._victim())
+        self.facts[0] += 1
+        return found
 
     def _step(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
-        """One new entry per row, in kernels that do what the methods below do."""
+        """As `_plain_step`, in kernels."""
         from effivlm import _rolling_triton as kernels
 
         self._splits = self._splits or kernels.splits_for(self.free.numel(), self.keys.shape[2], query.device)
