@@ -1,0 +1,72 @@
+"""The page of findings: its numbers are those of the reports, and it says what was not measured."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from toy_session import ROOT
+
+from effivlm.records import Cost, Outcome
+from effivlm.report import document
+from tests.outcomes import END, HEADER, achieved, cell, missing, timed
+from tests.test_report_batches import batched
+
+RUN = {**HEADER, "notes": [], "device": "a card", "driver": "1", "settings": {"dtype": "bfloat16"}}
+
+
+@pytest.fixture(scope="module")
+def findings() -> Any:
+    import sys
+
+    sys.path.insert(0, str(ROOT / "bench_tests"))
+    import findings
+
+    return findings
+
+
+def measured(method: str, keep: str, ttft: float, step: float, tokens: int = 7323) -> list[Outcome]:
+    which = cell(method, keep)
+    first = timed(which, "ttft", *[ttft] * 6, engine="compiled")
+    costs = {"ttft_floor_s": Cost((0.8 * ttft,)), "tower_s": Cost((0.05,)), "prompt_tokens": Cost((float(tokens),))}
+    decode = batched(which, 32, *[step] * 6, prompt=tokens)
+    floor = {"batch_decode_floor_ms_per_step": Cost((10.0 * float(which.keep),))}
+    parts = (
+        replace(first, costs={**first.costs, **costs}),
+        replace(decode, costs={**decode.costs, **floor}, achieved=achieved(float(which.keep))),
+    )
+    return [replace(part, weights="random") for part in parts]
+
+
+def built(*outcomes: Outcome) -> dict[str, Any]:
+    return document.build(RUN, outcomes, END)
+
+
+def test_the_page_sets_measured_beside_published_and_beside_what_the_floor_allows(findings: Any) -> None:
+    found = built(
+        *measured("dense", "1.00", 0.30, 12.0),
+        *measured("snapkv", "0.10", 0.31, 8.0),
+        *measured("fastv", "0.10", 0.12, 6.0),
+    )
+    text = findings.page([found], ["one.json"])
+    assert "| `snapkv` | 0.1 | 310.0 | 0.97 [0.97, 0.97] | 1.00 | 4.00 | 1.00 [1.00, 1.00] | 1.71 | 8.00 |" in text
+    assert "1.50 [1.50, 1.50] | 10.00 | 90 |" in text
+    assert "Speed-up to the first token at keep 0.1: pruning 2.50 (`fastv`), cache methods 0.97 (`snapkv`)." in text
+    assert "dense takes 12.00 ms a step, 1.20 of the floor" in text
+    assert "1.50 (`snapkv`) to 2.00 (`fastv`), where bytes allow at most 10.00; published 1.71 to 1.88" in text
+    assert "Dense needs 300 ms to the first token, of which 50 ms in the vision tower: 1.25 of its floor." in text
+
+
+def test_every_length_is_a_table_of_its_own_and_what_is_missing_is_named(findings: Any) -> None:
+    lengths = [
+        built(*measured("dense", "1.00", 0.1, 9.0, tokens), missing(cell("h2o", "0.10"))) for tokens in (2915, 7323)
+    ]
+    text = findings.page(lengths, ["a.json", "b.json"])
+    assert text.index("2,915 prompt tokens, batch 32") < text.index("7,323 prompt tokens, batch 32")
+    assert text.count("micro_llava-h2o-keep0.10-docvqa_micro (quality): failed, out of memory") == 2
+
+
+def test_a_group_without_dense_is_refused(findings: Any) -> None:
+    with pytest.raises(ValueError, match="dense of micro_llava at 7323 prompt tokens was not measured"):
+        findings.page([built(*measured("snapkv", "0.10", 0.31, 8.0))], ["one.json"])
