@@ -19,7 +19,7 @@ FEW = 32
 LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["rows_there", "length"])  # type: ignore[untyped-decorator]
 def _lse_kernel(  # type: ignore[no-untyped-def]  # the compiler reads annotations, and knows only its own
     q_ptr,
     k_ptr,
@@ -83,7 +83,7 @@ def _most(part_ptr, rows, rows_there, stride, SPLITS: tl.constexpr):  # type: ig
     return most
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["rows_there", "length"])  # type: ignore[untyped-decorator]
 def _sums_kernel(  # type: ignore[no-untyped-def]  # as above
     q_ptr,
     k_ptr,
@@ -147,6 +147,7 @@ def row_stats(queries: Tensor, keys: Tensor, causal: bool = True) -> Tensor:
     tall, wide, *_ = tile
     # a few rows make too few programs for a GPU: their keys are shared out
     splits = max(1, min(256 // (heads * triton.cdiv(rows, tall)), triton.cdiv(length, 2 * wide)))
+    splits = 1 << splits.bit_length() - 1  # every number of splits is a kernel of its own to compile
     out = queries.new_empty(2, splits, heads, rows, dtype=torch.float32)
     grid = (triton.cdiv(rows, tall), heads, splits)
     _launch(_lse_kernel, grid, tile, causal, queries, keys, out[0], out[1], SPLITS=splits)

@@ -100,9 +100,10 @@ def _combine_kernel(  # type: ignore[no-untyped-def]  # as above
 
 
 def splits_for(pairs: int, longest: int, device: torch.device) -> int:
-    """Into how many parts every cache is cut, so that all multiprocessors have work."""
+    """Into how many parts every cache is cut, so that all multiprocessors have work; a power of two, since every number is a
+    kernel of its own to compile."""
     processors = torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
-    return max(1, min(-(-4 * processors // pairs), -(-longest // (2 * BLOCK)), 64))
+    return triton.next_power_of_2(max(1, min(-(-4 * processors // pairs), -(-longest // (2 * BLOCK)), 64)))  # type: ignore[no-any-return]
 
 
 def attend(

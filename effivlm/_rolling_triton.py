@@ -20,7 +20,7 @@ TILE = 4096  # attention weights that a program adds to sums at a time
 LOWEST: tl.constexpr = tl.constexpr(-1e30)  # below any logit, and finite: a stretch may hold the new entry's slot alone
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["rows", "slots"])  # type: ignore[untyped-decorator]
 def _attend_kernel(  # type: ignore[no-untyped-def]  # the compiler reads annotations, and knows only its own
     q_ptr,
     new_k_ptr,
@@ -147,7 +147,7 @@ def _answer(  # type: ignore[no-untyped-def]  # as above
     tl.store(out_ptr + (pair * GROUP + head) * WIDTH + wide, answer.to(out_ptr.dtype.element_ty), mask=wide < WIDTH)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["rows", "slots"])  # type: ignore[untyped-decorator]
 def _finish_kernel(  # type: ignore[no-untyped-def]  # as above
     part_ptr,
     stats_ptr,

@@ -24,7 +24,7 @@ def products(left: Tensor, right: Tensor) -> Tensor:
 
     On CUDA factors of half precision are multiplied as they are and summed in float32, which loses nothing.
     """
-    turned, exact = right.transpose(1, 2), left.is_cuda and left.dtype != torch.float32
+    turned, exact = right.transpose(1, 2), left.is_cuda and left.dtype in (torch.float16, torch.bfloat16)
     found: Tensor = torch.bmm(left, turned, out_dtype=torch.float32) if exact else left.float() @ turned.float()
     return found
 

@@ -11,7 +11,7 @@ LONGEST = 1 << 15
 """Scores of a row up to which one program holds them all."""
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["length", "most"])  # type: ignore[untyped-decorator]
 def _highest_kernel(  # type: ignore[no-untyped-def]  # the compiler reads annotations, and knows only its own
     scores_ptr,
     wanted_ptr,

@@ -10,10 +10,12 @@ from torch import Tensor
 ROWS, COLUMNS = 64, 64
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["length", "evicted_there", "kept_there"])  # type: ignore[untyped-decorator]
 def _nearest_kernel(  # type: ignore[no-untyped-def]  # the compiler reads annotations, and knows only its own
     keys_ptr,
     inverse_ptr,
+    kept_ptr,
+    kept_inverse_ptr,
     visual_ptr,
     gone_ptr,
     chosen_ptr,
@@ -39,15 +41,16 @@ def _nearest_kernel(  # type: ignore[no-untyped-def]  # the compiler reads annot
         own = tl.load(visual_ptr + gone, mask=mine, other=0)
     best = tl.full([ROWS, COLUMNS], float("-inf"), tl.float32)
     tile = tl.zeros([ROWS, COLUMNS], tl.int32)
+    k_base = kept_ptr + head.to(tl.int64) * kept_there * DIM
     for first in range(0, kept_there, COLUMNS):
         there = first + cols < kept_there
-        at = tl.load(chosen_ptr + head.to(tl.int64) * kept_there + first + cols, mask=there, other=0)
-        k_at = keys_ptr + (start + at)[None, :] * DIM + dims[:, None]
+        k_at = k_base + (first + cols)[None, :] * DIM + dims[:, None]
         kept = tl.load(k_at, mask=there[None, :] & (dims[:, None] < DIM), other=0.0)
-        inverse = tl.load(inverse_ptr + start + at, mask=there, other=0.0)
+        inverse = tl.load(kept_inverse_ptr + head * kept_there + first + cols, mask=there, other=0.0)
         similar = tl.dot(evicted, kept, input_precision="ieee") * inverse[None, :]
         allowed = there[None, :]
         if SORTS:
+            at = tl.load(chosen_ptr + head.to(tl.int64) * kept_there + first + cols, mask=there, other=0)
             other = tl.load(visual_ptr + at, mask=there, other=0)
             allowed = allowed & (own[:, None] == other[None, :])
         better = allowed & (similar > best)
@@ -79,6 +82,8 @@ def nearest(
         _nearest_kernel[(triton.cdiv(count, ROWS), heads)](
             keys,
             inverse,
+            keys.gather(1, chosen[..., None].expand(-1, -1, dim)),
+            inverse.gather(1, chosen),
             inverse if visual is None else visual.view(torch.uint8),
             gone,
             chosen,
@@ -97,7 +102,7 @@ def nearest(
         )
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["length", "evicted_there", "kept_there"])  # type: ignore[untyped-decorator]
 def _fold_kernel(  # type: ignore[no-untyped-def]  # as above
     keys_ptr,
     values_ptr,
