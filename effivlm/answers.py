@@ -140,9 +140,9 @@ class Answers:
         reference = next((one for one in self.given[self.dense][-1:] if one.id == sample.id and not one.error), None)
         if reference is None:
             return
-        step, steps, device = self.model.step, self.task.max_new_tokens, self.model.device
+        steps, eos = self.task.max_new_tokens, self.model.eos
         try:
-            shares = agreements(step, starts, said, reference.tokens, steps, self.model.eos, device)
+            shares = agreements(self.engine.chosen, starts, said, reference.tokens, steps, eos)
         except Exception as error:  # as in `_show`
             for cell in cells:
                 self.lacking[cell].append(("forced", _named(error)))

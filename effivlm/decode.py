@@ -25,6 +25,10 @@ class Start:
     position: int
 
 
+Choose = Callable[[Sequence[Start], Sequence[int], Sequence[int]], list[list[int]]]
+"""Starts, numbers of some of them, and the tokens that they are fed, to the token that each chooses after each of these."""
+
+
 def greedy(
     step: Step, starts: Sequence[Start], max_new_tokens: int, eos: Collection[int], device: torch.device
 ) -> list[list[int]]:
@@ -90,13 +94,12 @@ def _close(logits: Tensor) -> list[int]:
 
 
 def agreements(
-    step: Step,
+    choose: Choose,
     starts: Sequence[Start],
     said: Sequence[Sequence[int]],
     target: Sequence[int],
     max_new_tokens: int,
     eos: Collection[int],
-    device: torch.device,
 ) -> list[float]:
     """Share of the target's tokens that each row chooses too when it is fed the target up to there (teacher forcing).
 
@@ -108,30 +111,32 @@ def agreements(
     wanted = [*({token} for token in target), *([set(eos)] if ended else [])]
     shares = [1.0] * len(starts)
     other = [row for row, own in enumerate(said) if list(own) != list(target)]
-    chosen = _chosen(step, [starts[row] for row in other], target[: len(wanted) - 1], device)
-    for row, tokens in zip(other, chosen, strict=True):
+    for row, tokens in zip(other, choose(starts, other, target[: len(wanted) - 1]), strict=True):
         made = [starts[row].token, *tokens]
         shares[row] = sum(token in right for token, right in zip(made, wanted, strict=True)) / len(wanted)
     return shares
 
 
-def _chosen(step: Step, starts: Sequence[Start], fed: Sequence[int], device: torch.device) -> list[list[int]]:
-    """The token that every row chooses after each of the `fed` ones, which it gets many in a pass."""
-    if not starts or not fed:
-        return [[] for _ in starts]
-    cache = ForkedCache([start.cache for start in starts], len(fed))
-    first = torch.tensor([[start.position] for start in starts], device=device)
-    width = max(1, POSITIONS // len(starts))
+def chosen(
+    step: Step, starts: Sequence[Start], rows: Sequence[int], fed: Sequence[int], device: torch.device
+) -> list[list[int]]:
+    """The token that each of the `rows` among the starts chooses after each of the `fed` ones, which it gets many in a pass."""
+    if not rows or not fed:
+        return [[] for _ in rows]
+    those = [starts[row] for row in rows]
+    cache = ForkedCache([start.cache for start in those], len(fed))
+    first = torch.tensor([[start.position] for start in those], device=device)
+    width = max(1, POSITIONS // len(those))
     passes, unsure = [], set[int]()
     for begin in range(0, len(fed), width):
-        part = torch.tensor(fed[begin : begin + width], device=device).expand(len(starts), -1)
+        part = torch.tensor(fed[begin : begin + width], device=device).expand(len(those), -1)
         logits = step(part, first + torch.arange(begin, begin + part.shape[1], device=device), cache)
         passes.append(logits.argmax(-1))
         unsure.update(_close(logits))
-    chosen: list[list[int]] = torch.cat(passes, 1).tolist()
-    for row in unsure:
-        chosen[row] = forced(step, starts[row], fed, device).argmax(-1).tolist()
-    return chosen
+    found: list[list[int]] = torch.cat(passes, 1).tolist()
+    for at in unsure:
+        found[at] = forced(step, those[at], fed, device).argmax(-1).tolist()
+    return found
 
 
 def forced(step: Step, start: Start, tokens: Sequence[int], device: torch.device, room: int | None = None) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from effivlm.caches import ForkedCache
-from effivlm.decode import Start, Step, forced, greedy, unsure_rows
+from effivlm.decode import Start, Step, chosen, forced, greedy, unsure_rows
 from effivlm.joined import joined
 from effivlm.meters import synchronise
 from effivlm.packed import SLACK, PackedCache, sort_of
@@ -171,6 +171,10 @@ class Eager:
         """As `decode.greedy`."""
         return greedy(self.step, starts, max_new_tokens, eos, self.device)
 
+    def chosen(self, starts: Sequence[Start], rows: Sequence[int], fed: Sequence[int]) -> list[list[int]]:
+        """As `decode.chosen`."""
+        return chosen(self.step, starts, rows, fed, self.device)
+
 
 class Captured:
     """Greedy decoding of batches, one after another, in captured steps that are kept for all batches of their sort."""
@@ -191,6 +195,21 @@ class Captured:
             while todo > 0 and any(answer[-1] not in eos for answer in answers):
                 todo -= self._extend(replay, starts, answers, todo, max_new_tokens, eos)
         return [answer[:-1] if answer[-1] in eos else answer for answer in answers]
+
+    def chosen(self, starts: Sequence[Start], rows: Sequence[int], fed: Sequence[int]) -> list[list[int]]:
+        """As `decode.chosen`, token by token. All starts are fed, so that the step serves that let them answer."""
+        if not rows or not fed:
+            return [[] for _ in rows]
+        replay = self._ready(starts, len(fed))
+        for token in fed:
+            replay.tokens.fill_(token)
+            replay.take(1)
+        said = replay.said[: len(fed)].T.tolist()
+        unsure = replay.unsure[: len(fed)].any(0).tolist() if len(starts) > 1 else [False]
+        for row in rows:
+            if unsure[row]:
+                said[row] = forced(self.step, starts[row], fed, self.device).argmax(-1).tolist()
+        return [said[row] for row in rows]
 
     def _ready(self, starts: Sequence[Start], room: int) -> Replay:
         sort = sort_of([start.cache for start in starts])

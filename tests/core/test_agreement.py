@@ -14,6 +14,7 @@ from effivlm import answers, decode, noise
 from effivlm.answers import _against
 from effivlm.caches import ForkedCache
 from effivlm.decode import Start, agreements, forced, greedy
+from effivlm.engine import Eager
 from effivlm.methods.dense import Dense
 from effivlm.methods.random_kv import RandomKv
 from effivlm.methods.snapkv import SnapKv
@@ -46,7 +47,7 @@ def chain(*rows: dict[int, int], gap: float = 1.0, single: dict[int, int] | None
 def shares(step: decode.Step, firsts: Sequence[int], said: Sequence[Sequence[int]], steps: int = 6) -> list[float]:
     """Agreement with the target 1 2 3, of rows whose prefill chose `firsts`."""
     starts = [Start([], first, 100 * row) for row, first in enumerate(firsts)]
-    return agreements(step, starts, said, (1, 2, 3), steps, (END, ALSO_END), CPU)
+    return agreements(Eager(step, CPU).chosen, starts, said, (1, 2, 3), steps, (END, ALSO_END))
 
 
 def test_every_token_of_the_target_and_its_end_count_once() -> None:
@@ -63,7 +64,8 @@ def test_a_target_that_was_cut_off_has_no_end() -> None:
 
 def test_a_target_that_ended_at_once_is_a_choice_of_the_end() -> None:
     starts = [Start([], END, 0), Start([], 4, 0)]
-    assert agreements(lambda *_: pytest.fail("nothing is to be fed"), starts, [(0,)] * 2, (), 6, (END,), CPU) == [1, 0]
+    eager = Eager(lambda *_: pytest.fail("nothing is to be fed"), CPU)
+    assert agreements(eager.chosen, starts, [(0,)] * 2, (), 6, (END,)) == [1, 0]
 
 
 def test_a_row_that_says_the_target_is_not_computed_again() -> None:
@@ -91,7 +93,7 @@ def test_tokens_that_go_in_by_several_passes_count_as_in_one(
         tree = Tree(model, sample("two"), kinds)
         starts = [tree.leaf(kind).start for kind in kinds]
         fed = greedy(model.step, starts[1:2], 8, (), model.device)[0]
-        found = agreements(step, starts, [()] * 3, fed, 9, (), model.device)
+        found = agreements(Eager(step, model.device).chosen, starts, [()] * 3, fed, 9, ())
         alone = [forced(model.step, start, fed, model.device).argmax(-1).tolist() for start in starts]
     ideal = [(start.token, *made) for start, made in zip(starts, alone, strict=True)]
     assert found == [sum(a == b for a, b in zip(made, (*fed, None), strict=True)) / 9 for made in ideal]

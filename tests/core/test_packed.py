@@ -13,7 +13,7 @@ from test_rolling import drawn, layer
 
 from effivlm.caches import ForkedLayer, KeptLayer
 from effivlm.decode import Start, greedy
-from effivlm.engine import CHUNK, Captured, Paced
+from effivlm.engine import CHUNK, Captured, Eager, Paced
 from effivlm.methods.adakv import AdaKv
 from effivlm.methods.dense import Dense
 from effivlm.methods.h2o import H2o
@@ -109,6 +109,8 @@ def test_prompts_of_one_group_share_a_captured_step_and_say_what_the_eager_loop_
             for eos in ((), ended):
                 expected = greedy(model.step, starts, longest, eos, model.device)
                 assert engine.greedy(starts, longest, eos) == expected
+            rows, fed = [0, len(starts) - 1], free[1][: longest - 1]
+            assert engine.chosen(starts, rows, fed) == Eager(model.step, model.device).chosen(starts, rows, fed)
     assert engine.captures == 1
 
 
@@ -170,7 +172,10 @@ def test_captured_steps_say_on_a_gpu_what_the_eager_loop_says(family: str) -> No
         starts = starts_of(model, form)
         with model.seams():
             for eos in ((), model.eos):
-                assert engine.greedy(starts, 12, eos) == greedy(model.step, starts, 12, eos, model.device)
+                said = engine.greedy(starts, 12, eos)
+                assert said == greedy(model.step, starts, 12, eos, model.device)
+            rows = list(range(len(starts)))
+            assert engine.chosen(starts, rows, said[0]) == Eager(model.step, model.device).chosen(starts, rows, said[0])
             paced = Paced(model.step, starts[0], 11, model.device, batch=3)
             assert paced.engine == "cuda_graph"
             for _ in range(2):
