@@ -88,8 +88,36 @@ def published(cell: Mapping[str, Any]) -> tuple[float | None, float | None]:
     return None, None
 
 
-def page(documents: Sequence[Mapping[str, Any]], sources: Sequence[str]) -> str:
-    """The page as Markdown."""
+def repeats(documents: Sequence[Mapping[str, Any]], again: Mapping[str, Any]) -> list[str]:
+    """Cells that a second run measured too: both medians with their intervals, and whether the intervals meet."""
+    first = {(group.tokens, cell["id"]): cell for group in groups(documents) for cell in group.cells}
+    lines, met, total = [], 0, 0
+    for group in groups([again]):
+        for cell in group.cells:
+            other = first.get((group.tokens, cell["id"]))
+            for name in SPEEDUPS.values() if other else ():
+                pair = [one["costs"].get(name) for one in (other, cell)]
+                if not all(one and one["interval"] for one in pair):
+                    continue
+                (low, high), (start, end) = (one["interval"] for one in pair)
+                meets = low <= end and start <= high
+                met, total = met + meets, total + 1
+                shown = [f"{one['median']:.4g} [{one['interval'][0]:.4g}, {one['interval'][1]:.4g}]" for one in pair]
+                apart = abs(pair[1]["median"] / pair[0]["median"] - 1)
+                lines.append(
+                    f"| {cell['id']} | {name} | {' | '.join(shown)} | {apart:.1%} | {'yes' if meets else 'no'} |"
+                )
+    head = ["| cell | what | first run | second run | medians apart | intervals meet |", "|---|---|---|---|---|---|"]
+    return [
+        f"Of {total} medians with intervals, {met} intervals meet those of a second process on the same card.",
+        "",
+        *head,
+        *lines,
+    ]
+
+
+def page(documents: Sequence[Mapping[str, Any]], sources: Sequence[str], again: Mapping[str, Any] | None = None) -> str:
+    """The page as Markdown; `again` is a second run of some of the cells."""
     run, made = documents[0]["run"], groups(documents)
     versions = run.get("versions", {})
     lines = ["# What compression saves on a GPU", ""]
@@ -115,6 +143,8 @@ def page(documents: Sequence[Mapping[str, Any]], sources: Sequence[str]) -> str:
     if unmeasured:
         lines += ["## Not measured", ""]
         lines += [f"- {one['id']} ({one['part']}): {one['status']}, {one['reason']}" for one in unmeasured] + [""]
+    if again:
+        lines += ["## The same cells in a second run", "", *repeats(documents, again), ""]
     return "\n".join(lines)
 
 
@@ -208,10 +238,12 @@ def _number(value: float | None, digits: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("reports", nargs="+", type=Path, help="report.json of one run each")
+    parser.add_argument("--again", type=Path, help="report.json of a second run of some of the cells")
     parser.add_argument("--out", type=Path, default=PAGE)
     asked = parser.parse_args()
     documents = [json.loads(path.read_text(encoding="utf-8")) for path in asked.reports]
-    text = page(documents, [path.name for path in asked.reports])
+    again = json.loads(asked.again.read_text(encoding="utf-8")) if asked.again else None
+    text = page(documents, [path.name for path in asked.reports], again)
     asked.out.write_text(text, encoding="utf-8")
     print(text)
 

@@ -70,3 +70,12 @@ def test_every_length_is_a_table_of_its_own_and_what_is_missing_is_named(finding
 def test_a_group_without_dense_is_refused(findings: Any) -> None:
     with pytest.raises(ValueError, match="dense of micro_llava at 7323 prompt tokens was not measured"):
         findings.page([built(*measured("snapkv", "0.10", 0.31, 8.0))], ["one.json"])
+
+
+def test_a_second_run_is_set_beside_the_first_and_says_whether_they_agree(findings: Any) -> None:
+    one = built(*measured("dense", "1.00", 0.30, 12.0), *measured("snapkv", "0.10", 0.31, 8.0))
+    two = built(*measured("dense", "1.00", 0.30, 12.0), *measured("snapkv", "0.10", 0.31, 8.4))
+    text = findings.page([one], ["one.json"], two)
+    assert "Of 6 medians with intervals, 5 intervals meet those of a second process" in text
+    name = "micro_llava-snapkv-keep0.10-docvqa_micro | batch_decode_ms_per_step"
+    assert f"| {name} | 8 [8, 8] | 8.4 [8.4, 8.4] | 5.0% | no |" in text
