@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from effivlm.caches import ForkedCache
 from effivlm.decode import Start, Step, chosen, forced, greedy, unsure_rows
 from effivlm.joined import joined
-from effivlm.meters import synchronise
+from effivlm.meters import reclaim, synchronise
 from effivlm.packed import SLACK, PackedCache, sort_of
 
 LIMIT = 256
@@ -68,9 +68,7 @@ class Replay:
         self.positions = torch.zeros_like(self.tokens)
         self.said = torch.zeros(room, len(starts), dtype=torch.long, device=device)
         self.unsure = torch.zeros(room, len(starts), dtype=torch.bool, device=device)
-        self._advance: Callable[[], None] = self._once
-        if capture and device.type == "cuda":
-            self._advance = self._captured(starts)
+        self._graph = self._captured(starts) if capture and device.type == "cuda" else None
         self.load(starts)
 
     def fits(self, starts: Sequence[Start], room: int) -> bool:
@@ -86,7 +84,10 @@ class Replay:
     def take(self, count: int) -> None:
         """So many more steps; on CUDA without waiting for them."""
         for _ in range(count):
-            self._advance()
+            if self._graph:
+                self._graph.replay()
+            else:
+                self._once()
 
     def _once(self) -> None:
         logits = self.step(self.tokens, self.positions, self.cache)[:, -1]
@@ -99,7 +100,7 @@ class Replay:
         self.positions += 1
         self.cache.filled += 1
 
-    def _captured(self, starts: Sequence[Start]) -> Callable[[], None]:
+    def _captured(self, starts: Sequence[Start]) -> torch.cuda.CUDAGraph:
         stream = torch.cuda.Stream(self.device)
         stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(stream):
@@ -111,7 +112,7 @@ class Replay:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             self._once()
-        return graph.replay
+        return graph
 
 
 class Paced:
@@ -296,5 +297,5 @@ def batch_fits(step: Step, start: Start, steps: int, device: torch.device, batch
     except torch.cuda.OutOfMemoryError:
         return False
     finally:
-        torch.cuda.empty_cache()
+        reclaim(device)
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
@@ -71,6 +72,13 @@ def peak_memory_bytes(work: Callable[[], Result], device: torch.device) -> tuple
     result = work()
     synchronise(device)
     return torch.cuda.max_memory_allocated(device), result
+
+
+def reclaim(device: torch.device) -> None:
+    """Give back what nothing needs any more: an error's frames hold on to tensors until they are looked for."""
+    if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def free_bytes(device: torch.device) -> int:

@@ -13,7 +13,7 @@ import torch
 from effivlm.drawn import page
 from effivlm.engine import Captured, Eager, Paced, batch_fits, captures, compiled, largest_batch
 from effivlm.floors import decoder_flops, rates, step_bytes, tower_flops
-from effivlm.meters import Spans, free_bytes, kv_bytes, peak_memory_bytes, timed_s
+from effivlm.meters import Spans, free_bytes, kv_bytes, peak_memory_bytes, reclaim, timed_s
 from effivlm.methods._base import Method
 from effivlm.models._adapter import Adapter
 from effivlm.records import Cell, Cost, Outcome, Settings
@@ -213,6 +213,7 @@ def prepare_timing(cell: Cell, model: Adapter, settings: Settings) -> Timing:
     Raises:
         Unsupported: the method cannot reach the budget there.
     """
+    reclaim(model.device)  # what an earlier cell left, which may have run out of memory
     method = method_of(cell, settings.seed)
     sample = page(model, settings.prompt) if settings.prompt else task_of(cell.task).samples(1, settings.seed)[0]
     timing = Timing(cell, model, method, settings, Tree(model, sample, [method]))

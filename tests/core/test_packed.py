@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -13,7 +15,7 @@ from test_rolling import drawn, layer
 
 from effivlm.caches import ForkedLayer, KeptLayer
 from effivlm.decode import Start, greedy
-from effivlm.engine import CHUNK, Captured, Eager, Paced
+from effivlm.engine import CHUNK, Captured, Eager, Paced, Replay
 from effivlm.methods.adakv import AdaKv
 from effivlm.methods.dense import Dense
 from effivlm.methods.h2o import H2o
@@ -133,6 +135,19 @@ def test_rows_that_a_batch_may_confuse_are_decided_alone() -> None:
     engine = Captured(step, torch.device("cpu"))
     assert engine.greedy([one], 3, ()) == [[1, 3, 3]]
     assert engine.greedy([one, one], 3, ()) == [[1, 3, 3]] * 2
+
+
+def test_a_replay_is_freed_with_its_last_user(model: Adapter) -> None:
+    """Not when somebody looks for cycles: it holds a batch of caches."""
+    starts = starts_of(model, "text")
+    gc.disable()
+    try:
+        replay = Replay(model.step, starts, 2, model.device)
+        gone = weakref.ref(replay)
+        del replay
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernels and the graphs run on CUDA")

@@ -13,7 +13,7 @@ from toy_task import Toy
 
 from effivlm import rounds, timing
 from effivlm.engine import Eager, captures, compiled, largest_batch
-from effivlm.meters import peak_memory_bytes, timed_s
+from effivlm.meters import peak_memory_bytes, reclaim, timed_s
 from effivlm.models._adapter import Adapter
 from effivlm.records import Cell, Settings
 from effivlm.rounds import LEAST, MOST, rounds_of, spread, unsettled
@@ -177,6 +177,7 @@ def test_a_gpus_timings_agree_with_themselves_and_say_which_engine_ran(model: Ad
     on_gpu = type(model).load(model.source, "cuda", "bfloat16")
     settings = Settings(device="cuda", dtype="bfloat16", batch=4)
     timed = prepare_timing(Cell("twin", "snapkv", "paper", "0.40", "toy"), on_gpu, settings)
+    held = torch.cuda.memory_allocated()
     for part, engine in (("ttft", "compiled"), ("decode", "cuda_graph")):
         measurement = getattr(timed, part)
         measurement()
@@ -191,6 +192,9 @@ def test_a_gpus_timings_agree_with_themselves_and_say_which_engine_ran(model: Ad
         low, high = sorted(values[1])[0], sorted(values[1])[-1]
         assert low / 1.2 <= outcome.costs[next(iter(outcome.costs))].median <= 1.2 * high
     assert outcome.costs["largest_batch"].median >= 4
+    timed = outcome = None  # type: ignore[assignment]
+    reclaim(on_gpu.device)
+    assert torch.cuda.memory_allocated() <= held, "what the search for the largest batch took is there again"
     on_gpu.close()
 
 
