@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from effivlm.caches import AnsweringLayer, DecodingCache, KeptLayer, rolled
-from effivlm.rolling import RollingSegment
+from effivlm.rolling import RollingSegment, alike
 
 SLACK = 1.25
 """How much larger than asked a pool is made when prompts of other lengths will follow."""
@@ -55,15 +55,18 @@ class PackedLayer(AnsweringLayer):
 
     def load(self, layers: Sequence[KeptLayer]) -> None:
         """Take the rows' prompts; whatever was decoded before is forgotten."""
-        offsets, lengths, at = [], [], 0
-        for layer in (layers[row] for row in self.growing):
+        offsets: list[list[int]] = []
+        lengths: list[list[int]] = []
+        at, grown = 0, [layers[row] for row in self.growing]
+        for start, end in alike(grown):
+            layer, rows = grown[start], end - start
             heads, length, _ = layer.keys.shape
             space = length + self.room
             for pool, kept in zip(self.pool, (layer.keys, layer.values), strict=True):
-                pool[at : at + heads * space].view(heads, space, -1)[:, :length] = kept
-            offsets.append([at + head * space for head in range(heads)])
-            lengths.append(list(layer.lengths or [length] * heads))
-            at += heads * space
+                pool[at : at + rows * heads * space].view(rows, heads, space, -1)[:, :, :length] = kept
+            offsets += [[at + (row * heads + head) * space for head in range(heads)] for row in range(rows)]
+            lengths += [list(layer.lengths or [length] * heads)] * rows
+            at += rows * heads * space
         if self.growing:
             self.offset.copy_(torch.tensor(offsets))
             self.length.copy_(torch.tensor(lengths, dtype=torch.int32))

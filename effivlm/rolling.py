@@ -7,6 +7,7 @@ from copy import copy
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -35,6 +36,12 @@ class Rolling:
 
 RolledLayer = tuple[Tensor, Tensor, Rolling]
 """Keys and values [H_kv, K, D] of one row, and its rule."""
+
+
+def alike(rows: Sequence[object]) -> list[tuple[int, int]]:
+    """Where stretches of one and the same thing begin and end: copies of one prompt are written at once."""
+    changes = [at for at, (before, after) in enumerate(pairwise(rows), start=1) if before is not after]
+    return list(pairwise([0, *changes, len(rows)])) if rows else []
 
 
 class RollingSegment:
@@ -81,13 +88,14 @@ class RollingSegment:
         """Take the rows' prompts."""
         self.layers = list(layers)
         self.order.copy_(torch.arange(self.order.shape[-1], device=self.order.device).expand_as(self.order))
-        for row, (keys, values, rule) in enumerate(layers):
+        for start, end in alike([keys for keys, _, _ in layers]):
+            (keys, values, rule), rows = layers[start], slice(start, end)
             length = keys.shape[1]
-            self.keys[row, :, :length] = keys
-            self.values[row, :, :length] = values
-            self.order[row, :, length:] = -1
+            self.keys[rows, :, :length] = keys
+            self.values[rows, :, :length] = values
+            self.order[rows, :, length:] = -1
             if rule.scores is not None:
-                self.scores[row, :, :length] = rule.scores
+                self.scores[rows, :, :length] = rule.scores
         lengths = [keys.shape[1] for keys, _, _ in layers]
         sinks, recent = ([getattr(rule, name) for _, _, rule in layers] for name in ("sinks", "recent"))
         used = [length + self.scored for length in lengths]

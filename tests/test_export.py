@@ -48,7 +48,10 @@ def test_every_column_of_a_full_document_leads_to_something() -> None:
         for column, *values in zip(*tables(DOCUMENT)[name], strict=True)
         if all(value is None for value in values)
     }
-    assert empty <= {"pareto.batch_speedup_ratio", *(f"og.og_percent_{end}" for end in ("low", "high"))}  # no batch in it
+    assert empty <= {
+        "pareto.batch_speedup_ratio",
+        *(f"og.og_percent_{end}" for end in ("low", "high")),
+    }  # no batch in it
 
 
 @given(st.lists(st.lists(st.text(max_size=12), min_size=2, max_size=2), min_size=1, max_size=4))

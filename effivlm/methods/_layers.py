@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 
 from torch import Tensor
 
@@ -29,6 +30,7 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> None:
         raise ValueError(f"{name} {value!r} is not one of {', '.join(choices)}")
 
 
+@cache
 def exact(share: float) -> Fraction:
     """The decimal that was meant: 0.29 of 100 is 29, which the nearest binary fraction misses."""
     return Fraction(str(share))

@@ -74,6 +74,22 @@ def test_packed_rows_attend_as_forked_ones_do_also_when_other_prompts_follow(fir
             torch.testing.assert_close(*answers)
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_copies_of_one_prompt_stand_in_every_row(rule: Rolling | None) -> None:
+    one, other = layer(0, 6, 2, rule), layer(1, 8, 2, rule)
+    for batch in ([one] * 3, [one, one, other, other, one]):
+        filled = torch.zeros(1, dtype=torch.int32)
+        packed, forked = PackedLayer(batch, 2, filled, 1.5), ForkedLayer(batch, 2)
+        for step in range(2):
+            new = [drawn(step + part, len(batch), 2, 1, DIM) for part in range(3)]
+            answers = []
+            for cache in (packed, forked):
+                cache.offer(*new[1:])
+                answers.append(cache.attend(new[0], None))
+            filled += 1
+            torch.testing.assert_close(*answers)
+
+
 def test_rows_longer_than_the_pool_do_not_fit() -> None:
     packed = PackedLayer([layer(0, 6, 2, None), layer(1, 6, 2, RULES[1])], 3, torch.zeros(1, dtype=torch.int32), 1.0)
     assert packed.fits([layer(2, 5, 2, None), layer(3, 6, 2, RULES[1])])
