@@ -129,6 +129,7 @@ def page(documents: Sequence[Mapping[str, Any]], sources: Sequence[str], again: 
         'captured in the same run. "Floor allows": what the bytes of a step would allow. Published: read off the paper\'s plot '
         f"for LLaVA-OneVision-7B on DocVQA ({load()['source']}).",
         "",
+        *[f"{remark}\n" for remark in remarks(documents, sources)],
         "## Findings",
         "",
     ]
@@ -146,6 +147,20 @@ def page(documents: Sequence[Mapping[str, Any]], sources: Sequence[str], again: 
     if again:
         lines += ["## The same cells in a second run", "", *repeats(documents, again), ""]
     return "\n".join(lines)
+
+
+def remarks(documents: Sequence[Mapping[str, Any]], sources: Sequence[str]) -> list[str]:
+    """What a reader must know of the runs: which did not finish, and what they noted."""
+    found = []
+    for document, name in zip(documents, sources, strict=True):
+        run = document["run"]
+        cut = (
+            []
+            if run["status"] == "finished"
+            else [f"this run is {run['status']}: cells that it did not reach are missing"]
+        )
+        found += [f"`{name}`: {remark}." for remark in (*cut, *run["notes"])]
+    return found
 
 
 def sentences(group: Group) -> list[str]:

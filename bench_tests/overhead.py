@@ -55,6 +55,16 @@ def rivals(model: Adapter, methods: Sequence[str], keeps: Sequence[str]) -> list
     return found
 
 
+def ratios(own_s: Sequence[float], dense_s: Sequence[float], tower_s: float, left: float) -> dict[str, float]:
+    """Medians over rounds of own time / dense's right before it, and / its bound: `left` of dense's operations in the decoder."""
+    pairs = list(zip(own_s, dense_s, strict=True))
+    bounds = [tower_s + (dense - tower_s) * left for _, dense in pairs]
+    return {
+        "over_dense": statistics.median(own / dense for own, dense in pairs),
+        "over_bound": statistics.median(own / bound for (own, _), bound in zip(pairs, bounds, strict=True)),
+    }
+
+
 def ttft_s(tree: Tree, method: Any) -> float:
     """Seconds to the first token, from the processor's output on."""
     start = tree.with_inputs(method)
@@ -106,21 +116,19 @@ def measure(
     reached, dense = rates(model.device, model.dtype), running[0]
     tower = statistics.median(towers)
     for rival in running:
-        ttft, base = statistics.median(rival.rounds_s), statistics.median(rival.beside_s or dense.rounds_s)
-        bound = tower + (base - tower) * rival.facts["decoder_flops"] / dense.facts["decoder_flops"]
+        left = rival.facts["decoder_flops"] / dense.facts["decoder_flops"]
         memory = rival.facts["peak_memory_bytes"], dense.facts["peak_memory_bytes"]
         rows.append(
             {
                 "method": rival.name,
                 "keep": rival.keep,
                 **rival.facts,
-                "ttft_s": ttft,
+                "ttft_s": statistics.median(rival.rounds_s),
                 "rounds_s": rival.rounds_s,
                 "dense_rounds_s": rival.beside_s,
                 "tower_s": tower,
                 "floor_s": (operations + rival.facts["decoder_flops"]) / reached.flops_per_s,
-                "over_dense": ttft / base,
-                "over_bound": ttft / bound,
+                **ratios(rival.rounds_s, rival.beside_s or rival.rounds_s, tower, left),
                 "memory_over_dense": memory[0] / memory[1] if all(memory) else None,
             }
         )
@@ -133,11 +141,11 @@ def table(document: dict[str, Any]) -> str:
     run, lines = document["run"], ["# What each method adds to the time to first token", ""]
     lines += [
         f"Made by `python bench_tests/overhead.py`: {run['device']}, {run['dtype']}, torch {run['torch']}, {run['date']}, "
-        f"{run['rounds']} rounds, medians; dense is measured anew right before every method. TTFT runs from the processor's "
-        "output on the device to the first token: vision tower, projector, method, prefill, compression. Floor: operations of "
-        "tower and decoder at the rate that a matrix product reaches. Over bound: against dense's tower time plus its decoder "
-        "time scaled by the floating-point operations that are left. Method: what it does itself, in passes that wait for the "
-        "device between parts. Memory is the peak of the whole call.",
+        f"{run['rounds']} rounds, medians; dense is measured anew right before every method, and ratios are medians of such "
+        "pairs. TTFT runs from the processor's output on the device to the first token: vision tower, projector, method, "
+        "prefill, compression. Floor: operations of tower and decoder at the rate that a matrix product reaches. Over bound: "
+        "against dense's tower time plus its decoder time scaled by the floating-point operations that are left. Method: what "
+        "it does itself, in passes that wait for the device between parts. Memory is the peak of the whole call.",
     ]
     groups = dict.fromkeys((row["model"], row["asked_tokens"]) for row in document["rows"])
     for model, tokens in groups:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -67,6 +68,13 @@ def test_every_length_is_a_table_of_its_own_and_what_is_missing_is_named(finding
     assert text.count("micro_llava-h2o-keep0.10-docvqa_micro (quality): failed, out of memory") == 2
 
 
+def test_a_run_that_was_cut_says_so_on_the_page(findings: Any) -> None:
+    cut = document.build({**RUN, "notes": ["the lights went out"]}, measured("dense", "1.00", 0.3, 12.0), None)
+    text = findings.page([cut], ["cut.json"])
+    assert "`cut.json`: this run is interrupted: cells that it did not reach are missing." in text
+    assert "`cut.json`: the lights went out." in text
+
+
 def test_a_group_without_dense_is_refused(findings: Any) -> None:
     with pytest.raises(ValueError, match="dense of micro_llava at 7323 prompt tokens was not measured"):
         findings.page([built(*measured("snapkv", "0.10", 0.31, 8.0))], ["one.json"])
@@ -79,3 +87,18 @@ def test_a_second_run_is_set_beside_the_first_and_says_whether_they_agree(findin
     assert "Of 6 medians with intervals, 5 intervals meet those of a second process" in text
     name = "micro_llava-snapkv-keep0.10-docvqa_micro | batch_decode_ms_per_step"
     assert f"| {name} | 8 [8, 8] | 8.4 [8.4, 8.4] | 5.0% | no |" in text
+
+
+def test_the_committed_page_is_made_from_the_committed_reports(findings: Any) -> None:
+    folder = findings.PAGE.parent
+    paths = [folder / f"gpu_efficiency{name}.json" for name in ("", "_qwen", "_again")]
+    *documents, again = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
+    made = findings.page(documents, [path.name for path in paths[:2]], again)
+    assert made == findings.PAGE.read_text(encoding="utf-8")
+
+
+def test_the_committed_overhead_table_is_made_from_its_file() -> None:
+    import overhead
+
+    stored = json.loads(overhead.FILE.read_text(encoding="utf-8"))
+    assert overhead.table(stored) == overhead.FILE.with_suffix(".md").read_text(encoding="utf-8")
