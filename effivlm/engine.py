@@ -143,18 +143,20 @@ class Paced:
         else:
             self._cache.rewind()
 
-    def __call__(self) -> Tensor:
-        """Take all steps from the prompt on; the generated tokens [steps, B] (on CUDA the next call overwrites them)."""
+    def __call__(self, steps: int | None = None) -> Tensor:
+        """Take all steps from the prompt on, or the first few; the generated tokens [steps, B] (on CUDA the next call overwrites
+        them)."""
+        count = self.steps if steps is None else steps
         if self._spent:
             self.rewind()
         self._spent = True
         if self.engine == Captured.name:
-            self._replay.take(self.steps)
-            return self._replay.said
+            self._replay.take(count)
+            return self._replay.said[:count]
         tokens = torch.tensor([[start.token] for start in self._starts], device=self._device)
         positions = torch.tensor([[start.position] for start in self._starts], device=self._device)
         said = []
-        for number in range(self.steps):
+        for number in range(count):
             tokens = self._step(tokens, positions + number, self._cache)[:, -1:].argmax(-1)
             said.append(tokens[:, 0])
         return torch.stack(said)

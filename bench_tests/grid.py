@@ -1,0 +1,201 @@
+"""Whole answers of forced length: `python bench_tests/grid.py` on a GPU, over prompt length, output length and batch.
+
+A benchmark with short answers sees the time to first token alone, and one with long ones mostly decoding: this says where the two
+cross. Writes reports/baselines/grid.json and a table made from it, grid.md. Not a test: what it measures depends on the card.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from effivlm import steps
+from effivlm.drawn import page
+from effivlm.engine import Captured, Eager, Paced, captures, compiled
+from effivlm.floors import rates, step_bytes
+from effivlm.meters import kv_bytes, reclaim, timed_s
+from effivlm.models._adapter import Adapter
+from effivlm.models._sources import resolve
+from effivlm.records import Budget, Cell, Settings
+from effivlm.run import method_of, open_model
+from effivlm.tree import Leaf, Tree
+
+FILE = Path(__file__).parent.parent / "reports" / "baselines" / "grid.json"
+TEXT = 64  # tokens of a prompt beside its picture
+
+
+def named(text: str) -> tuple[str, str, str]:
+    """Method, preset and budget of "snapkv:0.10" or "dense"; ValueError for what is no such thing."""
+    name, _, keep = text.partition(":")
+    method, preset = steps.asked(name)
+    if steps.budgeted(method) != bool(keep):
+        raise ValueError(f"{text}: it {'has no' if keep else 'needs a'} budget, e.g. snapkv:0.10 or dense")
+    return method, preset, Budget.parse(keep or "1").label
+
+
+def measure(
+    model: Adapter, visual: int, methods: Sequence[str], outputs: Sequence[int], batches: Sequence[int], rounds: int
+) -> list[dict[str, Any]]:
+    """Rows of one model and prompt length: every method, batch and output length, dense first.
+
+    `total_s` is the time to the first token of every prompt of the batch, one after another, and the steps that follow; where a
+    batch does not fit, the row has a `reason` instead.
+    """
+    captured = captures(model.device)
+    rows: list[dict[str, Any]] = []
+    with model.seams():
+        tree = Tree(model, page(model, visual + TEXT), [])
+        for name in methods:
+            method = method_of(Cell(model.source.name, *named(name), "none"))
+            with compiled(model.layers, dynamic=True) if captured else nullcontext():
+                timed = [ttft(tree, method) for _ in range(rounds + 1)][1:]
+            leaf, first = timed[-1][1], [seconds for seconds, _ in timed]
+            for batch in batches:
+                facts = {"method": name, "batch": batch, "prompt_tokens": leaf.length, "ttft_rounds_s": first}
+                try:
+                    decoded = decoding(model, leaf, batch, outputs, rounds, captured)
+                except torch.cuda.OutOfMemoryError as error:
+                    rows.append({**facts, "reason": str(error).splitlines()[0]})
+                    continue
+                finally:
+                    reclaim(model.device)
+                floor = step_bytes(model, batch * kv_bytes(leaf.cache)) / rates(model.device, model.dtype).bytes_per_s
+                for output, seconds in decoded.items():
+                    total = batch * statistics.median(first) + statistics.median(seconds)
+                    answered = {"output_tokens": output, "decode_rounds_s": seconds, "step_floor_s": floor}
+                    rows.append({**facts, **answered, "total_s": total})
+    return [{"model": model.source.name, "visual_tokens": visual, "weights": model.weights, **row} for row in rows]
+
+
+def ttft(tree: Tree, method: Any) -> tuple[float, Leaf]:
+    start = tree.with_inputs(method)
+    return timed_s(lambda: start.leaf(method), tree.model.device)
+
+
+def decoding(
+    model: Adapter, leaf: Leaf, batch: int, outputs: Sequence[int], rounds: int, captured: bool
+) -> dict[int, list[float]]:
+    """Seconds of the steps after the first token of answers of these lengths, whatever the tokens say."""
+    asked = Captured.name if captured else Eager.name
+    with compiled(model.layers, dynamic=False) if captured else nullcontext():
+        paced = Paced(model.step, leaf.start, max(outputs), model.device, batch, asked)
+    found: dict[int, list[float]] = {}
+    for output in outputs:
+        found[output] = []
+        for _ in range(rounds):
+            paced.rewind()
+            found[output].append(timed_s(partial(paced, output - 1), model.device)[0] if output > 1 else 0.0)
+    return found
+
+
+def speedup(rows: Sequence[dict[str, Any]], row: dict[str, Any]) -> float | None:
+    """Dense's time for the same answers over this row's."""
+    same = ("model", "visual_tokens", "batch", "output_tokens")
+    for other in rows:
+        if other["method"] == "dense" and "total_s" in other and all(other.get(key) == row.get(key) for key in same):
+            return float(other["total_s"]) / float(row["total_s"])
+    return None
+
+
+def table(document: dict[str, Any]) -> str:
+    """The measurements as Markdown: one table for each model, a line for each method, length and batch."""
+    run, rows = document["run"], document["rows"]
+    outputs = sorted({row["output_tokens"] for row in rows if "output_tokens" in row})
+    lines = [
+        "# Whole answers",
+        "",
+        f"Made by `python bench_tests/grid.py`: {run['device']}, {run['dtype']}, torch {run['torch']}, {run['date']}, medians "
+        f"of {run['rounds']} rounds. Answers of forced length: seconds from the pictures on the device to the last token of "
+        "every answer of the batch (each prompt is prefilled alone), and in brackets how many times faster that is than dense.",
+    ]
+    for model in dict.fromkeys(row["model"] for row in rows):
+        mine = [row for row in rows if row["model"] == model]
+        heads = ["method", "prompt", "batch", *(f"{count} tokens" for count in outputs)]
+        lines += [
+            "",
+            f"## `{model}`, {mine[0]['weights']} weights",
+            "",
+            f"| {' | '.join(heads)} |",
+            "|---" * len(heads) + "|",
+        ]
+        settings = dict.fromkeys(
+            (row["visual_tokens"], row["batch"], row["method"], row["prompt_tokens"]) for row in mine
+        )
+        for visual, batch, method, tokens in sorted(settings, key=lambda one: (one[0], one[1])):
+            those = [
+                row for row in mine if (row["visual_tokens"], row["batch"], row["method"]) == (visual, batch, method)
+            ]
+            shown = {row.get("output_tokens"): _shown(rows, row) for row in those}
+            lines.append(
+                f"| `{method}` | {tokens:,} | {batch} | {' | '.join(shown.get(count, '') for count in outputs)} |"
+            )
+    missing = [row for row in rows if "reason" in row]
+    lines += [""] * bool(missing)
+    lines += [f"- `{row['model']}`, `{row['method']}`, batch {row['batch']}: {row['reason']}" for row in missing]
+    return "\n".join(lines) + "\n"
+
+
+def _shown(rows: Sequence[dict[str, Any]], row: dict[str, Any]) -> str:
+    if "reason" in row:
+        return ""
+    faster = speedup(rows, row)
+    return f"{row['total_s']:.3f}" + ("" if faster is None else f" ({faster:.2f})")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="+", default=["random:llava_onevision_7b", "random:qwen2_vl_7b"])
+    parser.add_argument("--visual", nargs="+", type=int, default=[729, 2929, 7353])
+    parser.add_argument(
+        "--methods", nargs="+", default=["dense", "fastv:0.10", "visionzip:0.10", "h2o:0.10", "snapkv:0.10"]
+    )
+    parser.add_argument("--outputs", nargs="+", type=int, default=[1, 16, 128, 512])
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 4, 16])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, default=FILE)
+    asked = parser.parse_args()
+    try:
+        for text in asked.methods:
+            named(text)
+    except ValueError as error:
+        parser.error(str(error))
+    if min(*asked.outputs, *asked.batches, asked.rounds) < 1:
+        parser.error("--outputs, --batches and --rounds are counts of at least 1")
+    return asked
+
+
+def main() -> None:
+    """Measure, write the file after every model and length, and the table from it."""
+    asked = arguments()
+    gpu = asked.device.startswith("cuda")
+    run = {
+        "date": time.strftime("%Y-%m-%d"),
+        "device": torch.cuda.get_device_name(asked.device) if gpu else "cpu",
+        "dtype": "bfloat16" if gpu else "float32",
+        "torch": torch.__version__,
+        "rounds": asked.rounds,
+    }
+    rows: list[dict[str, Any]] = []
+    for value in asked.models:
+        model = open_model(resolve(value), Settings(device=asked.device, dtype=str(run["dtype"])))
+        for visual in asked.visual:
+            rows += measure(model, visual, asked.methods, asked.outputs, asked.batches, asked.rounds)
+            document = {"run": run, "rows": rows}
+            asked.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+            asked.out.with_suffix(".md").write_text(table(document), encoding="utf-8")
+            print(f"{model.source.name}, {visual} visual tokens: {len(rows)} rows in {asked.out}", flush=True)
+        model.close()
+
+
+if __name__ == "__main__":
+    main()

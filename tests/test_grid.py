@@ -1,0 +1,82 @@
+"""Whole answers of forced length: what a row adds up to, what dense is compared with, and what does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from effivlm_micro.architectures import FAMILIES
+from toy_session import ROOT
+
+from effivlm.models._sources import resolve
+from effivlm.records import Settings
+from effivlm.run import open_model
+
+
+@pytest.fixture(scope="module")
+def grid() -> Any:
+    import sys
+
+    sys.path.insert(0, str(ROOT / "bench_tests"))
+    import grid
+
+    return grid
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[Any]:
+    torch.set_num_threads(1)
+    opened = open_model(resolve(next(iter(FAMILIES))), Settings())
+    yield opened
+    opened.close()
+
+
+def test_a_row_is_the_first_token_of_every_prompt_and_the_steps_that_follow(grid: Any, model: Any) -> None:
+    rows = grid.measure(model, 200, ["dense", "snapkv:0.10"], [1, 3], [1, 2], 1)
+    assert [(row["method"], row["batch"], row["output_tokens"]) for row in rows] == [
+        (method, batch, output) for method in ("dense", "snapkv:0.10") for batch in (1, 2) for output in (1, 3)
+    ]
+    for row in rows:
+        steps = row["decode_rounds_s"][0]
+        assert row["total_s"] == pytest.approx(row["batch"] * row["ttft_rounds_s"][0] + steps)
+        assert (steps == 0) == (row["output_tokens"] == 1)
+        assert grid.speedup(rows, row) == pytest.approx(
+            next(one for one in rows if one["method"] == "dense" and _same(one, row))["total_s"] / row["total_s"]
+        )
+    assert rows[-1]["step_floor_s"] < rows[3]["step_floor_s"]
+    run = {"device": "cpu", "dtype": "float32", "torch": torch.__version__, "date": "2026-11-26", "rounds": 1}
+    text = grid.table({"run": run, "rows": rows})
+    assert f"| {rows[0]['total_s']:.3f} (1.00) |" in text
+    assert text.count("`snapkv:0.10`") == 2
+
+
+def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return all(one[key] == other[key] for key in ("batch", "output_tokens"))
+
+
+def test_a_batch_that_does_not_fit_is_a_reason_and_the_others_stand(
+    grid: Any, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stock = grid.decoding
+
+    def small(model: Any, leaf: Any, batch: int, *others: Any) -> Any:
+        if batch == 2:
+            raise torch.cuda.OutOfMemoryError("wanted 9 GiB\nand more")
+        return stock(model, leaf, batch, *others)
+
+    monkeypatch.setattr(grid, "decoding", small)
+    rows = grid.measure(model, 200, ["dense"], [2], [2, 3], 1)
+    assert [row.get("reason") for row in rows] == ["wanted 9 GiB", None]
+    run = {"device": "cpu", "dtype": "float32", "torch": "2", "date": "2026-11-26", "rounds": 1}
+    assert "`dense`, batch 2: wanted 9 GiB" in grid.table({"run": run, "rows": rows})
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("snapkv", "needs a budget"), ("dense:0.1", "has no budget"), ("snapvk:0.1", "snapvk"), ("h2o:2", "2")],
+)
+def test_a_method_that_cannot_be_meant_is_refused(grid: Any, text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        grid.named(text)
