@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from overhead import header
 
 from effivlm import steps
 from effivlm.drawn import page
@@ -177,17 +177,10 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure, write the file after every model and length, and the table from it."""
     asked = arguments()
-    gpu = asked.device.startswith("cuda")
-    run = {
-        "date": time.strftime("%Y-%m-%d"),
-        "device": torch.cuda.get_device_name(asked.device) if gpu else "cpu",
-        "dtype": "bfloat16" if gpu else "float32",
-        "torch": torch.__version__,
-        "rounds": asked.rounds,
-    }
+    run = header(asked.device, asked.rounds)
     rows: list[dict[str, Any]] = []
     for value in asked.models:
-        model = open_model(resolve(value), Settings(device=asked.device, dtype=str(run["dtype"])))
+        model = open_model(resolve(value), Settings(device=asked.device, dtype=run["dtype"]))
         for visual in asked.visual:
             rows += measure(model, visual, asked.methods, asked.outputs, asked.batches, asked.rounds)
             document = {"run": run, "rows": rows}

@@ -182,17 +182,22 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def header(device: str, rounds: int) -> dict[str, Any]:
+    """What a file of measurements says of its machine."""
+    gpu = device.startswith("cuda")
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "device": torch.cuda.get_device_name(device) if gpu else "cpu",
+        "dtype": "bfloat16" if gpu else "float32",
+        "torch": torch.__version__,
+        "rounds": rounds,
+    }
+
+
 def main() -> None:
     """Measure, write the file after every model and length, and the table from it."""
     asked = arguments()
-    gpu = asked.device.startswith("cuda")
-    run = {
-        "date": time.strftime("%Y-%m-%d"),
-        "device": torch.cuda.get_device_name(asked.device) if gpu else "cpu",
-        "dtype": "bfloat16" if gpu else "float32",
-        "torch": torch.__version__,
-        "rounds": asked.rounds,
-    }
+    run = header(asked.device, asked.rounds)
     rows: list[dict[str, Any]] = []
     for value in asked.models:
         model = open_model(resolve(value), Settings(device=asked.device, dtype=run["dtype"]))

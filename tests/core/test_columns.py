@@ -41,6 +41,13 @@ def test_a_prompts_column_sums_are_those_of_the_written_out_attention(heads, kv_
     torch.testing.assert_close(ours.sum(1), torch.full((heads,), float(length)), rtol=1e-5, atol=0)
 
 
+def test_column_sums_do_not_depend_on_the_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    queries, keys = drawn(4, 2, 50, 8, "cpu", torch.float32)
+    whole = column_sums(queries, keys)
+    monkeypatch.setattr(columns, "BLOCK", 7)
+    torch.testing.assert_close(column_sums(queries, keys), whole)
+
+
 def test_memory_grows_with_the_length_and_not_with_its_square(monkeypatch: pytest.MonkeyPatch) -> None:
     largest: list[int] = []
     stock = columns.row_attention

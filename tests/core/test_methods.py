@@ -94,13 +94,6 @@ def test_row_attention_and_column_sums_equal_a_row_by_row_softmax(seed, length, 
     )
 
 
-def test_column_sums_do_not_depend_on_the_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = view(3, 50)
-    whole = column_sums(shown.queries, shown.keys)
-    monkeypatch.setattr("effivlm.columns.BLOCK", 7)
-    torch.testing.assert_close(column_sums(shown.queries, shown.keys), whole)
-
-
 def brute_pool(scores: list[float], kernel: int, kind: str) -> list[float]:
     half, count = kernel // 2, len(scores)
     spans = [[scores[j] for j in range(i - half, i + half + 1) if 0 <= j < count] for i in range(count)]
