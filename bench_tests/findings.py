@@ -49,6 +49,17 @@ class Group:
         return sorted({cell["keep"] for cell in self.cells[1:]})
 
 
+def read(path: Path) -> dict[str, Any]:
+    """A report.json. Raises OSError where it cannot be read, ValueError where it is something else."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(found, dict) or not {"run", "cells", "summary"} <= set(found):
+        raise ValueError(f"{path} is no report.json of a run: it has no run, cells and summary")
+    return found
+
+
 def groups(documents: Iterable[Mapping[str, Any]]) -> list[Group]:
     """Cells by model and prompt length. Raises ValueError for a group whose dense was not measured."""
     found: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
@@ -57,6 +68,8 @@ def groups(documents: Iterable[Mapping[str, Any]]) -> list[Group]:
             if "prompt_tokens" in cell["costs"]:
                 found.setdefault((cell["model"], round(median(cell, "prompt_tokens") or 0)), []).append(cell)
     made = []
+    if not found:
+        raise ValueError("these reports hold no timings: run bench_tests/test_efficiency.py")
     for (model, tokens), cells in found.items():
         cells.sort(key=lambda cell: (cell["method"] != "dense", cell["method"] in CACHE, cell["method"], cell["keep"]))
         if cells[0]["method"] != "dense":
@@ -256,9 +269,12 @@ def main() -> None:
     parser.add_argument("--again", type=Path, help="report.json of a second run of some of the cells")
     parser.add_argument("--out", type=Path, default=PAGE)
     asked = parser.parse_args()
-    documents = [json.loads(path.read_text(encoding="utf-8")) for path in asked.reports]
-    again = json.loads(asked.again.read_text(encoding="utf-8")) if asked.again else None
-    text = page(documents, [path.name for path in asked.reports], again)
+    try:
+        documents = [read(path) for path in asked.reports]
+        again = read(asked.again) if asked.again else None
+        text = page(documents, [path.name for path in asked.reports], again)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     asked.out.write_text(text, encoding="utf-8")
     print(text)
 
