@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
@@ -55,7 +54,8 @@ class Budget:
 
     def of(self, total: int, at_least: int = 1) -> int:
         """How many of `total` stay: rounded half up, never under `at_least`, never over `total`."""
-        return min(total, max(at_least, math.floor(self.keep * total + Fraction(1, 2))))
+        above, below = self.keep.numerator, self.keep.denominator  # whole numbers: methods ask this in every layer
+        return min(total, max(at_least, (2 * above * total + below) // (2 * below)))
 
     @property
     def label(self) -> str:

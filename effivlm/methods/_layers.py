@@ -88,7 +88,8 @@ class LayeredCache(CachePart):
 
     def held(self, budget: int, length: int) -> int:
         """How many of the last entries always stay in a layer with this budget."""
-        return min(budget, length, max(self.window, math.floor(exact(self.window_share) * budget)))
+        share = math.floor(exact(self.window_share) * budget) if self.window_share else 0
+        return min(budget, length, max(self.window, share))
 
     def protected(self, budget: int, length: int) -> int:
         """`held` of the budget that the window is a share of."""
