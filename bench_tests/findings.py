@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from effivlm.report.costs import FLOORS, SPEEDUPS
-from effivlm.report.published import load
+from effivlm.report.published import load, speedup
 
 PAGE = Path(__file__).parent.parent / "reports" / "baselines" / "gpu_efficiency.md"
 CACHE = ("streaming_llm", "h2o", "snapkv", "pyramidkv", "look_m", "vl_cache")
@@ -89,16 +89,8 @@ def allowed(group: Group, cell: Mapping[str, Any], word: str) -> float | None:
     return dense / own if own and dense else None
 
 
-def published(cell: Mapping[str, Any]) -> tuple[float | None, float | None]:
-    """What was printed for a method and budget: speed-ups to the first token and while decoding."""
-    data = load()
-    names = {ours.replace("_", ""): theirs for ours, theirs in data["methods"].items()}
-    name = names.get(cell["method"].replace("_", ""))
-    for method, *printed in data["oe"]:
-        if method == name and cell["keep"] in data["cache_budgets"]:
-            place = data["cache_budgets"].index(cell["keep"])
-            return printed[0][place], printed[1][place]
-    return None, None
+def published(cell: Mapping[str, Any], word: str) -> float | None:
+    return speedup(cell["method"], cell["keep"], word)
 
 
 def repeats(documents: Sequence[Mapping[str, Any]], again: Mapping[str, Any]) -> list[str]:
@@ -201,7 +193,7 @@ def sentences(group: Group) -> list[str]:
             cells = group.at(keep)
             allows = [value for cell in cells if (value := allowed(group, cell, word))]
             if (own := spread(cells, word)) and allows:
-                printed = [value for cell in cells if (value := published(cell)[1])]
+                printed = [value for cell in cells if (value := published(cell, "decode"))]
                 beside = f"; published {min(printed):.2f} to {max(printed):.2f}" if printed else ""
                 found.append(
                     f"Its speed-ups at keep {keep:g}: {own}, where bytes allow at most {max(allows):.2f}{beside}."
@@ -231,7 +223,6 @@ def spread(cells: Iterable[Mapping[str, Any]], word: str) -> str:
 
 def row(group: Group, cell: Mapping[str, Any]) -> list[str]:
     """One line of the table; "" where there is no value."""
-    printed = published(cell)
     ttft, decode, batch = (median(cell, SPEEDUPS[word]) for word in ("ttft", "decode", "batch"))
     achieved = cell["achieved"] or {}
     return [
@@ -239,10 +230,10 @@ def row(group: Group, cell: Mapping[str, Any]) -> list[str]:
         f"{cell['keep']:g}",
         _number(ttft and 1e3 * ttft, 1),
         _speedup(cell, "ttft"),
-        _number(printed[0], 2),
+        _number(published(cell, "ttft"), 2),
         _number(decode, 2),
         _speedup(cell, "decode"),
-        _number(printed[1], 2),
+        _number(published(cell, "decode"), 2),
         _number(batch, 2),
         _speedup(cell, "batch"),
         _number(allowed(group, cell, "batch"), 2),

@@ -7,7 +7,6 @@ cross. Writes reports/baselines/grid.json and a table made from it, grid.md. Not
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from overhead import header
+from overhead import record
 
 from effivlm import steps
 from effivlm.drawn import page
@@ -24,9 +23,8 @@ from effivlm.engine import Captured, Eager, Paced, captures, compiled
 from effivlm.floors import rates, step_bytes
 from effivlm.meters import kv_bytes, reclaim, timed_s
 from effivlm.models._adapter import Adapter
-from effivlm.models._sources import resolve
-from effivlm.records import Budget, Cell, Settings
-from effivlm.run import method_of, open_model
+from effivlm.records import Budget, Cell
+from effivlm.run import method_of
 from effivlm.tree import Leaf, Tree
 
 FILE = Path(__file__).parent.parent / "reports" / "baselines" / "grid.json"
@@ -175,19 +173,9 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measure, write the file after every model and length, and the table from it."""
     asked = arguments()
-    run = header(asked.device, asked.rounds)
-    rows: list[dict[str, Any]] = []
-    for value in asked.models:
-        model = open_model(resolve(value), Settings(device=asked.device, dtype=run["dtype"]))
-        for visual in asked.visual:
-            rows += measure(model, visual, asked.methods, asked.outputs, asked.batches, asked.rounds)
-            document = {"run": run, "rows": rows}
-            asked.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-            asked.out.with_suffix(".md").write_text(table(document), encoding="utf-8")
-            print(f"{model.source.name}, {visual} visual tokens: {len(rows)} rows in {asked.out}", flush=True)
-        model.close()
+    those = (asked.methods, asked.outputs, asked.batches, asked.rounds)
+    record(asked, asked.visual, lambda *where: measure(*where, *those), table)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,32 +72,38 @@ def ttft_s(tree: Tree, method: Any) -> float:
     return timed_s(lambda: start.leaf(method), tree.model.device)[0]
 
 
+def ready(tree: Tree, asked: Sequence[Rival]) -> tuple[list[Rival], list[dict[str, Any]]]:
+    """Those that can run, with what is counted of them, and rows of those that cannot."""
+    running: list[Rival] = []
+    rows: list[dict[str, Any]] = []
+    for rival in asked:
+        start = tree.with_inputs(rival.method)
+        try:
+            peak, leaf = peak_memory_bytes(partial(start.leaf, rival.method), tree.model.device)
+        except Unsupported as reason:
+            rows.append({"method": rival.name, "keep": rival.keep, "unsupported": str(reason)})
+            continue
+        leaf = leaf.without_cache()
+        rival.facts = {
+            "entries": leaf.length,
+            "visual_tokens": leaf.visual_tokens,
+            "kept_share": leaf.kept / leaf.of if leaf.of else 1.0,
+            "peak_memory_bytes": peak,
+            "decoder_flops": decoder_flops(tree.model, start.lengths_of(rival.method)),
+        }
+        running.append(rival)
+    return running, rows
+
+
 def measure(
     model: Adapter, tokens: int, methods: Sequence[str], keeps: Sequence[str], rounds: int
 ) -> list[dict[str, Any]]:
     """Rows of one model and prompt length."""
     sample = page(model, tokens)
-    running: list[Rival] = []
-    rows: list[dict[str, Any]] = []
     with model.seams():
         tree = Tree(model, sample, [])
         inputs = model.prepare(sample)
-        for rival in rivals(model, methods, keeps):
-            start = tree.with_inputs(rival.method)
-            try:
-                peak, leaf = peak_memory_bytes(lambda start=start, rival=rival: start.leaf(rival.method), model.device)  # type: ignore[misc]
-            except Unsupported as reason:
-                rows.append({"method": rival.name, "keep": rival.keep, "unsupported": str(reason)})
-                continue
-            leaf = leaf.without_cache()
-            rival.facts = {
-                "entries": leaf.length,
-                "visual_tokens": leaf.visual_tokens,
-                "kept_share": leaf.kept / leaf.of if leaf.of else 1.0,
-                "peak_memory_bytes": peak,
-                "decoder_flops": decoder_flops(model, start.lengths_of(rival.method)),
-            }
-            running.append(rival)
+        running, rows = ready(tree, rivals(model, methods, keeps))
         towers: list[float] = []
         for number in range(rounds + 1):  # the first round warms every shape up
             seconds, _ = timed_s(lambda: model.encode(inputs), model.device)
@@ -194,20 +201,29 @@ def header(device: str, rounds: int) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Measure, write the file after every model and length, and the table from it."""
-    asked = arguments()
+def record(
+    asked: argparse.Namespace,
+    lengths: Sequence[int],
+    measured: Callable[[Adapter, int], list[dict[str, Any]]],
+    shown: Callable[[dict[str, Any]], str],
+) -> None:
+    """Measure every model at every length; after each, write the file and the table from it."""
     run = header(asked.device, asked.rounds)
     rows: list[dict[str, Any]] = []
     for value in asked.models:
         model = open_model(resolve(value), Settings(device=asked.device, dtype=run["dtype"]))
-        for tokens in asked.tokens:
-            rows += measure(model, tokens, asked.methods, asked.keeps, asked.rounds)
+        for tokens in lengths:
+            rows += measured(model, tokens)
             document = {"run": run, "rows": rows}
             asked.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-            asked.out.with_suffix(".md").write_text(table(document), encoding="utf-8")
+            asked.out.with_suffix(".md").write_text(shown(document), encoding="utf-8")
             print(f"{model.source.name}, {tokens} tokens: {len(rows)} rows in {asked.out}", flush=True)
         model.close()
+
+
+def main() -> None:
+    asked = arguments()
+    record(asked, asked.tokens, lambda *where: measure(*where, asked.methods, asked.keeps, asked.rounds), table)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,13 @@ def overlay(cells: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
+def speedup(method: str, keep: float, word: str) -> float | None:
+    """The printed speed-up ("ttft" or "decode") of a method at a budget, of the one model and task that were plotted."""
+    tables = _tables()
+    found = tables.values.get((OE_MODEL, tables.names["method"].get(_plain(method)), keep, OE_TASK, word))
+    return found and found[0]
+
+
 @dataclass(frozen=True, slots=True)
 class _Tables:
     """Our plain names to the paper's by kind; and (value, source) by the paper's names: 5 for a speed-up, 4 a score, 3 an OP."""
