@@ -16,7 +16,7 @@ Step = Callable[[Tensor, Tensor, DecodingCache], Tensor]
 """Tokens [B, Q] at positions [B, Q] with a cache to logits [B, Q, vocab]."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Start:
     """Where one row begins: its compressed prompt, the token its prefill chose, and that token's position."""
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from effivlm.caches import ForkedCache
 from effivlm.decode import Start, Step, chosen, forced, greedy, unsure_rows
 from effivlm.joined import joined
 from effivlm.meters import reclaim, synchronise
-from effivlm.packed import SLACK, PackedCache, sort_of
+from effivlm.packed import SLACK, PackedCache, sort_of, together
 
 LIMIT = 256
 """Graphs of one function that may stand side by side: one for each batch, sort of layer and kind of pass."""
@@ -68,6 +69,7 @@ class Replay:
         self.positions = torch.zeros_like(self.tokens)
         self.said = torch.zeros(room, len(starts), dtype=torch.long, device=device)
         self.unsure = torch.zeros(room, len(starts), dtype=torch.bool, device=device)
+        self._loaded: list[ref[Start]] = []
         self._graph = self._captured(starts) if capture and device.type == "cuda" else None
         self.load(starts)
 
@@ -76,10 +78,16 @@ class Replay:
         return self.cache.fits([start.cache for start in starts], room)
 
     def load(self, starts: Sequence[Start]) -> None:
-        """Take other prompts, which fit; back to the first step."""
-        self.cache.load([start.cache for start in starts])
-        self.tokens.copy_(torch.tensor([[start.token] for start in starts]))
-        self.positions.copy_(torch.tensor([[start.position] for start in starts]))
+        """Take other prompts, which fit; back to the first step. The same ones need not be copied again."""
+        if len(starts) == len(self._loaded) and all(
+            known() is start for known, start in zip(self._loaded, starts, strict=True)
+        ):
+            self.cache.rewind()
+        else:
+            self.cache.load([start.cache for start in starts])
+            self._loaded = [ref(start) for start in starts]  # which keeps no cache alive
+        self.tokens.copy_(torch.tensor([[start.token] for start in starts]), non_blocking=True)
+        self.positions.copy_(torch.tensor([[start.position] for start in starts]), non_blocking=True)
 
     def take(self, count: int) -> None:
         """So many more steps; on CUDA without waiting for them."""
@@ -143,22 +151,25 @@ class Paced:
         else:
             self._cache.rewind()
 
-    def __call__(self, steps: int | None = None) -> Tensor:
-        """Take all steps from the prompt on, or the first few; the generated tokens [steps, B] (on CUDA the next call overwrites
-        them)."""
-        count = self.steps if steps is None else steps
+    def __call__(self, after: Callable[[int], None] | None = None) -> Tensor:
+        """Take all steps from the prompt on, calling `after` with how many are taken; the generated tokens [steps, B] (on CUDA
+        the next call overwrites them)."""
         if self._spent:
             self.rewind()
         self._spent = True
+        after = after or (lambda taken: None)
         if self.engine == Captured.name:
-            self._replay.take(count)
-            return self._replay.said[:count]
+            for number in range(self.steps):
+                self._replay.take(1)
+                after(number + 1)
+            return self._replay.said
         tokens = torch.tensor([[start.token] for start in self._starts], device=self._device)
         positions = torch.tensor([[start.position] for start in self._starts], device=self._device)
         said = []
-        for number in range(count):
+        for number in range(self.steps):
             tokens = self._step(tokens, positions + number, self._cache)[:, -1:].argmax(-1)
             said.append(tokens[:, 0])
+            after(number + 1)
         return torch.stack(said)
 
 
@@ -191,28 +202,34 @@ class Captured:
 
     def greedy(self, starts: Sequence[Start], max_new_tokens: int, eos: Collection[int]) -> list[list[int]]:
         """As `decode.greedy`, which it equals token for token in float32."""
-        answers = [[start.token] for start in starts]
+        order = together([start.cache for start in starts])
+        rows = [starts[number] for number in order]
+        answers = [[start.token] for start in rows]
         todo = max_new_tokens - 1
-        if todo > 0 and any(start.token not in eos for start in starts):
-            replay = self._ready(starts, todo)
+        if todo > 0 and any(start.token not in eos for start in rows):
+            replay = self._ready(rows, todo)
             while todo > 0 and any(answer[-1] not in eos for answer in answers):
-                todo -= self._extend(replay, starts, answers, todo, max_new_tokens, eos)
-        return [answer[:-1] if answer[-1] in eos else answer for answer in answers]
+                todo -= self._extend(replay, rows, answers, todo, max_new_tokens, eos)
+        said = dict(zip(order, answers, strict=True))
+        return [said[row][:-1] if said[row][-1] in eos else said[row] for row in range(len(starts))]
 
     def chosen(self, starts: Sequence[Start], rows: Sequence[int], fed: Sequence[int]) -> list[list[int]]:
         """As `decode.chosen`, token by token. All starts are fed, so that the step serves that let them answer."""
         if not rows or not fed:
             return [[] for _ in rows]
-        replay = self._ready(starts, len(fed))
+        order = together([start.cache for start in starts])
+        replay = self._ready([starts[number] for number in order], len(fed))
         for token in fed:
             replay.tokens.fill_(token)
             replay.take(1)
-        said = replay.said[: len(fed)].T.tolist()
+        columns = replay.said[: len(fed)].T.tolist()
         unsure = replay.unsure[: len(fed)].any(0).tolist() if len(starts) > 1 else [False]
+        found = []
         for row in rows:
-            if unsure[row]:
-                said[row] = forced(self.step, starts[row], fed, self.device).argmax(-1).tolist()
-        return [said[row] for row in rows]
+            at = order.index(row)
+            alone = forced(self.step, starts[row], fed, self.device).argmax(-1).tolist() if unsure[at] else None
+            found.append(alone or columns[at])
+        return found
 
     def _ready(self, starts: Sequence[Start], room: int) -> Replay:
         sort = sort_of([start.cache for start in starts])

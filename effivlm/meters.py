@@ -35,6 +35,34 @@ def timed_s(work: Callable[[], Result], device: torch.device) -> tuple[float, Re
     return before.elapsed_time(after) / 1e3, result
 
 
+class Laps:
+    """Seconds from the making of this object to each `mark`, which does not wait for the device; on CUDA by events."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        synchronise(device)
+        self._marks: list[torch.cuda.Event | float] = []
+        self.mark()
+
+    def mark(self) -> None:
+        if self.device.type != "cuda":
+            self._marks.append(time.perf_counter())
+            return
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self.device))
+        self._marks.append(event)
+
+    @property
+    def seconds(self) -> list[float]:
+        """One number for each mark; waits for the device."""
+        synchronise(self.device)
+        first, *others = self._marks
+        return [
+            first.elapsed_time(mark) / 1e3 if isinstance(first, torch.cuda.Event) else mark - first  # type: ignore[operator]
+            for mark in others
+        ]
+
+
 class Within(Protocol):
     """Does a named part of some work; what measures parts and what does not have this form in common."""
 

@@ -7,12 +7,14 @@ whatever the lengths of rows, layers and heads.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from effivlm.caches import AnsweringLayer, DecodingCache, KeptLayer, rolled
-from effivlm.rolling import RollingSegment, alike
+from effivlm.copies import Copies
+from effivlm.rolling import RollingSegment
 
 SLACK = 1.25
 """How much larger than asked a pool is made when prompts of other lengths will follow."""
@@ -42,7 +44,10 @@ class PackedLayer(AnsweringLayer):
             RollingSegment(torch.tensor(rows, device=device), rolled([layers[row] for row in rows]), slack)
             for rows in _grouped([_sort(layer) for layer in layers])
         ]
-        self._growing = torch.tensor(self.growing, device=device)
+        groups = [self.growing] * bool(self.growing) + [part.numbers for part in self.rolling]
+        self._ordered = sum(groups, []) == list(range(len(layers)))
+        parts: list[RollingSegment | None] = [None] * bool(self.growing) + [*self.rolling]
+        self._parts = [(_place(rows, self._ordered, device), part) for rows, part in zip(groups, parts, strict=True)]
         self._splits = 0
         self.load(layers)
 
@@ -51,42 +56,47 @@ class PackedLayer(AnsweringLayer):
         grown = [layers[row] for row in self.growing]
         if sum(_entries(layer, self.room) for layer in grown) > len(self.pool[0]):
             return False
-        return all(part.fits(rolled([layers[row] for row in part.rows.tolist()])) for part in self.rolling)
+        return all(part.fits(rolled([layers[row] for row in part.numbers])) for part in self.rolling)
 
     def load(self, layers: Sequence[KeptLayer]) -> None:
         """Take the rows' prompts; whatever was decoded before is forgotten."""
-        offsets: list[list[int]] = []
-        lengths: list[list[int]] = []
-        at, grown = 0, [layers[row] for row in self.growing]
-        for start, end in alike(grown):
-            layer, rows = grown[start], end - start
-            heads, length, _ = layer.keys.shape
-            space = length + self.room
-            for pool, kept in zip(self.pool, (layer.keys, layer.values), strict=True):
-                pool[at : at + rows * heads * space].view(rows, heads, space, -1)[:, :, :length] = kept
-            offsets += [[at + (row * heads + head) * space for head in range(heads)] for row in range(rows)]
-            lengths += [list(layer.lengths or [length] * heads)] * rows
-            at += rows * heads * space
-        if self.growing:
-            self.offset.copy_(torch.tensor(offsets))
-            self.length.copy_(torch.tensor(lengths, dtype=torch.int32))
+        copies = Copies()
+        self.lay(layers, copies)
+        copies.make()
+
+    def lay(self, layers: Sequence[KeptLayer], copies: Copies) -> None:
+        """As `load`, but the rows are there when `copies` are made."""
+        grown = [layers[row] for row in self.growing]
+        if grown:
+            spaces = [layer.keys.shape[-2] + self.room for layer in grown]
+            copies.put(self.pool[0], [layer.keys for layer in grown], spaces)
+            copies.put(self.pool[1], [layer.values for layer in grown], spaces)
+            heads = grown[0].keys.shape[0]
+            each = [space for space in spaces for _ in range(heads)]
+            offsets = torch.tensor(list(accumulate(each, initial=0))[:-1]).view_as(self.offset)
+            lengths = [layer.lengths or [layer.keys.shape[-2]] * heads for layer in grown]
+            self.offset.copy_(offsets, non_blocking=True)
+            self.length.copy_(torch.tensor(lengths, dtype=torch.int32), non_blocking=True)
         for part in self.rolling:
-            part.load(rolled([layers[row] for row in part.rows.tolist()]))
+            part.lay(rolled([layers[row] for row in part.numbers]), copies)
+
+    def rewind(self, copies: Copies) -> None:
+        """Back to what the rows' prompts left: new entries stand behind the old ones, where nothing rolls."""
+        for part in self.rolling:
+            part.lay(part.layers, copies)
 
     def attend(self, query: Tensor, scaling: float | None) -> Tensor:
         """Attention of one query row [B, H_q, 1, D] over each row's own cache and the new entry; returns [B, 1, H_q, D]."""
         key, value = self.taken()
-        if not self.rolling:
-            return self._grow(query, key, value, scaling).transpose(1, 2).contiguous()
-        if len(self.rolling) == 1 and not self.growing:  # rows stand in batch order then
-            return self.rolling[0].attend(query, key, value, scaling).transpose(1, 2).contiguous()
+        found = []
+        for at, part in self._parts:
+            answer = part.attend if part else self._grow
+            found.append(answer(query[at], key[at], value[at], scaling))
+        if self._ordered:
+            return (found[0] if len(found) == 1 else torch.cat(found)).transpose(1, 2).contiguous()
         output = value.new_empty(*query.shape[:3], value.shape[-1])
-        if self.growing:
-            at = self._growing
-            output[at] = self._grow(query[at], key[at], value[at], scaling)
-        for part in self.rolling:
-            at = part.rows
-            output[at] = part.attend(query[at], key[at], value[at], scaling)
+        for (at, _), answered in zip(self._parts, found, strict=True):
+            output[at] = answered
         return output.transpose(1, 2).contiguous()
 
     def _grow(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
@@ -124,13 +134,29 @@ class PackedCache(DecodingCache):
 
     def load(self, caches: Sequence[Sequence[KeptLayer]]) -> None:
         """Take other prompts, which fit."""
+        copies = Copies()
         for layer, kept in zip(self.layers, zip(*caches, strict=True), strict=True):
-            layer.load(kept)
+            layer.lay(kept, copies)
+        copies.make()
+        self.filled.zero_()
+
+    def rewind(self) -> None:
+        """Forget what was decoded; the prompts stay."""
+        copies = Copies()
+        for layer in self.layers:
+            layer.rewind(copies)
+        copies.make()
         self.filled.zero_()
 
     def get_seq_length(self, layer: int = 0) -> int:
         """Not known to Python; positions are given to every step."""
         return 0
+
+
+def together(caches: Sequence[Sequence[KeptLayer]]) -> list[int]:
+    """Numbers of the rows in an order in which those that roll alike stand together, so that a layer need not pick them out."""
+    sorts = [str([_sort(layer) for layer in cache]) for cache in caches]
+    return sorted(range(len(caches)), key=lambda row: (any(layer.rolling for layer in caches[row]), sorts[row]))
 
 
 def sort_of(caches: Sequence[Sequence[KeptLayer]]) -> Hashable:
@@ -163,6 +189,11 @@ def attend_reference(
         weights = (query[row, mine, 0].float() @ pool[0][start : end + 1].float().T * scaling).softmax(-1)
         output[row, mine, 0] = (weights @ pool[1][start : end + 1].float()).to(output.dtype)
     return output
+
+
+def _place(rows: Sequence[int], ordered: bool, device: torch.device) -> slice | Tensor:
+    """Rows of a batch: a stretch of it where they stand together, which costs no kernel to cut out."""
+    return slice(rows[0], rows[-1] + 1) if ordered else torch.tensor(rows, device=device)
 
 
 def _entries(layer: KeptLayer, room: int) -> int:

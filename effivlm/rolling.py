@@ -7,11 +7,12 @@ from copy import copy
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
+
+from effivlm.copies import Copies
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +39,6 @@ RolledLayer = tuple[Tensor, Tensor, Rolling]
 """Keys and values [H_kv, K, D] of one row, and its rule."""
 
 
-def alike(rows: Sequence[object]) -> list[tuple[int, int]]:
-    """Where stretches of one and the same thing begin and end: copies of one prompt are written at once."""
-    changes = [at for at, (before, after) in enumerate(pairwise(rows), start=1) if before is not after]
-    return list(pairwise([0, *changes, len(rows)])) if rows else []
-
-
 class RollingSegment:
     """Rows of a decoding batch that roll by one sort of rule: keys and values [R, H_kv, S, D] in slots.
 
@@ -55,6 +50,7 @@ class RollingSegment:
 
     def __init__(self, rows: Tensor, layers: Sequence[RolledLayer], slack: float = 1.0) -> None:
         self.rows, self.layers = rows, list(layers)
+        self.numbers: list[int] = rows.tolist()
         keys, values, rule = layers[0]
         self.scored, self.shared = rule.sort
         longest = max(layer[0].shape[1] for layer in layers)
@@ -86,21 +82,26 @@ class RollingSegment:
 
     def load(self, layers: Sequence[RolledLayer]) -> None:
         """Take the rows' prompts."""
+        copies = Copies()
+        self.lay(layers, copies)
+        copies.make()
+
+    def lay(self, layers: Sequence[RolledLayer], copies: Copies) -> None:
+        """As `load`, but keys, values and scores are there when `copies` are made."""
         self.layers = list(layers)
-        self.order.copy_(torch.arange(self.order.shape[-1], device=self.order.device).expand_as(self.order))
-        for start, end in alike([keys for keys, _, _ in layers]):
-            (keys, values, rule), rows = layers[start], slice(start, end)
-            length = keys.shape[1]
-            self.keys[rows, :, :length] = keys
-            self.values[rows, :, :length] = values
-            self.order[rows, :, length:] = -1
-            if rule.scores is not None:
-                self.scores[rows, :, :length] = rule.scores
+        slots = [self.keys.shape[2]] * len(layers)
+        copies.put(self.keys.flatten(0, 2), [keys for keys, _, _ in layers], slots)
+        copies.put(self.values.flatten(0, 2), [values for _, values, _ in layers], slots)
+        scores = [rule.scores for _, _, rule in layers if rule.scores is not None]
+        if scores:
+            copies.put(self.scores.flatten(), scores, slots)
         lengths = [keys.shape[1] for keys, _, _ in layers]
         sinks, recent = ([getattr(rule, name) for _, _, rule in layers] for name in ("sinks", "recent"))
         used = [length + self.scored for length in lengths]
-        self.facts.copy_(torch.tensor([lengths, sinks, recent, used])[..., None, None])
-        self.free.copy_(torch.tensor(lengths if self.scored else sinks)[:, None].expand_as(self.free))
+        self.facts.copy_(torch.tensor([lengths, sinks, recent, used])[..., None, None], non_blocking=True)
+        places = torch.arange(slots[0], device=self.order.device)
+        self.order.copy_(torch.where(places < self.facts[0], places, -1).expand_as(self.order))
+        self.free.copy_(self.facts[0 if self.scored else 1, :, 0].expand_as(self.free))
 
     def rewind(self) -> None:
         """Back to what the prompt left."""
@@ -110,6 +111,7 @@ class RollingSegment:
         """The rows `at` of this segment, which are now `rows` of the batch."""
         part = copy(self)
         part.rows, part.layers = rows, [self.layers[row] for row in at.tolist()]
+        part.numbers = rows.tolist()
         part.keys, part.values, part.order = self.keys[at], self.values[at], self.order[at]
         part.scores, part.free, part.facts = self.scores[at], self.free[at], self.facts[:, at].contiguous()
         part._splits = 0

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 from PIL.Image import Image
-from torch import Tensor
 
 from effivlm.methods._base import Method
 from effivlm.records import Cell, Sample
-from effivlm.tree import Leaf, Tree
+from effivlm.tree import Leaf, Mask, Tree
 
 SAMPLES = 12  # of each task, whose kept tokens are noted
 THUMBNAIL = 256  # pixels of the longer side
@@ -64,21 +63,29 @@ def kept_record(cell: Cell, method: Method, tree: Tree, leaf: Leaf) -> dict[str,
     (`downsample` preset paper): their tokens are no subset of dense's. Merged features count by the token they stand at.
     """
     masks = tree.still_seen(method, leaf)
-    if masks is None or all(bool(mask.all()) for mask in masks):
+    if masks is None or masks.all():
         return None
-    places = [part.tolist() for part in tree.places()]
-    real = np.array([block >= 0 for part in places for block, _, _ in part])
-    grids = [_runs(part) for part in places]
-    pictures = _shown(tree.sample, len(places))
+    real, grid, shows = tree.once(("grids",), lambda: _grids(tree))
+    bits = [b64encode(row.tobytes()).decode() for row in np.packbits(masks[:, real], axis=1)]
     return {
         "kind": "kept",
         "task": cell.task,
         "sample": tree.sample.id,
         "cell": cell.to_json(),
-        "grid": [run for runs in grids for run in runs],
-        "shows": [shows for runs, shows in zip(grids, pictures, strict=True) for _ in runs],
-        "layers": dict(_spans([_bits(mask, real) for mask in masks])),
+        "grid": grid,
+        "shows": shows,
+        "layers": dict(_spans(bits)),
     }
+
+
+def _grids(tree: Tree) -> tuple[Mask, list[list[int]], list[list[int]]]:
+    """Which visual tokens show a part of a picture, and `grid` and `shows` of a sample's records."""
+    places = [part.tolist() for part in tree.places()]
+    real = np.array([block >= 0 for part in places for block, _, _ in part])
+    grids = [_runs(part) for part in places]
+    pictures = _shown(tree.sample, len(places))
+    shows = [shows for runs, shows in zip(grids, pictures, strict=True) for _ in runs]
+    return real, [run for runs in grids for run in runs], shows
 
 
 def _shown(sample: Sample, encoded: int) -> list[list[int]]:
@@ -99,10 +106,6 @@ def _runs(places: Sequence[Sequence[int]]) -> list[list[int]]:
             raise ValueError(f"block {block} of an image has {len(tokens)} tokens, no full {rows} x {columns} grid")
         sizes.append((rows, columns))
     return [[len(list(equal)), *size] for size, equal in groupby(sizes)]
-
-
-def _bits(mask: Tensor, real: np.ndarray[Any, np.dtype[np.bool_]]) -> str:
-    return b64encode(np.packbits(mask.cpu().numpy()[real]).tobytes()).decode()
 
 
 def _spans(layers: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from PIL.Image import Image
 from torch import Tensor
@@ -33,6 +34,8 @@ from effivlm.prefill import Prefilled, prefilled
 from effivlm.records import SEAMS, Sample
 
 Path = tuple[Part | None, ...]
+Numbers = np.ndarray[Any, np.dtype[np.int64]]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +110,14 @@ class Tree:
                 cache = self.within("method", lambda: part.compress(done.views, self.sample.id))
         else:
             cache = [KeptLayer(key[0], value[0]) for key, value in zip(done.cache.keys, done.cache.values, strict=True)]
-        inputs = self._inputs(None)
-        length, visual = inputs["input_ids"].shape[1], len(self.model.visual_positions(inputs))
+        length, visual = self._inputs(None)["input_ids"].shape[1], self._visual_tokens(None)
         whole, entries = len(cache) * length, sum(layer.kept for layer in cache)
         each = method.methods if isinstance(method, Composed) else (method,)
         shares = [self._share(path, one, done, entries) for one in each]
         kept, of = (round(entries), whole) if isinstance(method, Composed) else shares[0]
         return Leaf(
             cache=cache,
-            token=int(done.logits.argmax()),
+            token=self.once(("token", *prefill), lambda: int(done.logits.argmax())),
             position=done.prompt.next_position,
             length=length,
             visual_tokens=visual,
@@ -130,11 +132,11 @@ class Tree:
         if method.of == "prompt entries":
             return round(entries), sum(view.length for view in done.views)
         seam = next((part.seam for part in method.seam_parts()), "image")
-        whole, shown = (len(self.model.visual_positions(self._inputs(image))) for image in (None, path[0]))
-        prompt = int(done.prompt.visual.sum())
+        whole, shown = self._visual_tokens(None), self._visual_tokens(path[0])
+        prompt = self.once(("kept visual", *path[:2]), lambda: int(done.prompt.visual.sum()))
         if seam != "layer":
             return {"image": (shown, whole), "vision": (prompt, shown)}[seam]
-        counts = [int(view.visual.sum()) for view in done.views]
+        counts = self.once(("seen visual", *path[:3]), lambda: [int(view.visual.sum()) for view in done.views])
         mean = isinstance(path[2], LayerPart) and path[2].layer_mean
         return round(sum(counts) / len(counts)) if mean else counts[-1], prompt
 
@@ -150,31 +152,42 @@ class Tree:
         """Places [n_i, 3] of the visual tokens of each image, as `Visual` has them."""
         return tuple(self._encoded(None).places)
 
-    def still_seen(self, method: Method, leaf: Leaf) -> list[Tensor] | None:
-        """By layer, which of the dense prompt's visual tokens [V] the method left, in any head; merged ones by their anchor.
+    def still_seen(self, method: Method, leaf: Leaf) -> Mask | None:
+        """By layer, which of the dense prompt's visual tokens the method left [L, V], in any head; merged ones by their anchor.
 
         None where that cannot be said: other images were shown, or the method does not note what it kept of a cache.
         """
         image, visual, layer, _ = self._path(method)
         if isinstance(image, ImagePart):
             return None
-        done, whole = self.prefilled((image, visual, layer)), self.prompt((None, None)).visual
-        if isinstance(visual, VisualPart):
-            there, _ = self._chosen(image, visual)
-        else:
-            there = torch.arange(len(whole), device=whole.device)
-        masks = []
-        for stays, kept in zip(done.stays, leaf.cache, strict=True):
-            left = there if stays is None else there[stays.to(there.device)]
-            if kept.indices is not None:
-                rows = zip(kept.indices, kept.lengths or [kept.indices.shape[1]] * len(kept.indices), strict=True)
-                left = left[torch.cat([row[:length] for row, length in rows]).to(left.device)]
+        whole = self.once(("visual",), lambda: self.prompt((None, None)).visual.cpu().numpy())
+        there = self.once(("there", image, visual), lambda: self._there(image, visual))
+        stays = self.once(("stays", image, visual, layer), lambda: self._left((image, visual, layer), there))
+        chosen = on_host([kept.indices for kept in leaf.cache])
+        masks = np.zeros((len(leaf.cache), len(whole)), dtype=bool)
+        for mask, left, kept, rows in zip(masks, stays, leaf.cache, chosen, strict=True):
+            if rows is not None:
+                ends = kept.lengths or (rows.shape[1],) * len(rows)
+                left = left[np.concatenate([row[:end] for row, end in zip(rows, ends, strict=True)])]
             elif kept.kept != len(left):
                 return None
-            mask = torch.zeros_like(whole)
             mask[left] = True
-            masks.append(mask[whole])
-        return masks
+        found: Mask = masks[:, whole]
+        return found
+
+    def _there(self, image: Part | None, visual: Part | None) -> Numbers:
+        """Positions of the dense prompt that come to the decoder."""
+        if isinstance(visual, VisualPart):
+            kept: Numbers = self._chosen(image, visual)[0].cpu().numpy()
+            return kept
+        return np.arange(len(self.prompt((None, None)).visual))
+
+    def _left(self, path: Path, there: Numbers) -> list[Numbers]:
+        """Those that each layer of the decoder sees."""
+        return [there if stays is None else there[stays] for stays in on_host(self.prefilled(path).stays)]
+
+    def _visual_tokens(self, image: Part | None) -> int:
+        return self.once(("visual tokens", image), lambda: len(self.model.visual_positions(self._inputs(image))))  # type: ignore[no-any-return]
 
     def _path(self, method: Method) -> Path:
         """The method's parts at each seam; without a picture there is nothing to prune and the dense prefill serves all."""
@@ -183,9 +196,10 @@ class Tree:
 
     def prefilled(self, path: Path) -> Prefilled:
         """Run the decoder over the prompt at `path` (image, vision, layer part), once."""
-        return self._once(("prefill", path), lambda: self._prefill(path))  # type: ignore[no-any-return]
+        return self.once(("prefill", path), lambda: self._prefill(path))  # type: ignore[no-any-return]
 
-    def _once(self, name: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+    def once(self, name: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        """What `make` computes, under a name that says all it depends on beside the sample."""
         if name not in self._nodes:
             self._nodes[name] = make()
         return self._nodes[name]
@@ -194,7 +208,7 @@ class Tree:
         def prepare() -> dict[str, Any]:
             return self.within("image", lambda: self.model.prepare(self._shown(image)))
 
-        return self._once(("inputs", image), prepare)  # type: ignore[no-any-return]
+        return self.once(("inputs", image), prepare)  # type: ignore[no-any-return]
 
     def _shown(self, image: Part | None) -> Sample:
         """The sample as the processor gets it."""
@@ -210,7 +224,7 @@ class Tree:
     def _count(self, images: Sequence[Image]) -> int:
         """Visual tokens that these images would make; depends on their sizes only."""
         sizes = tuple(image.size for image in images)
-        return self._once(  # type: ignore[no-any-return]
+        return self.once(  # type: ignore[no-any-return]
             ("count", sizes), lambda: len(self.model.visual_positions(self.model.prepare(self._holding(images))))
         )
 
@@ -218,15 +232,15 @@ class Tree:
         """The prompt after the image and vision seams."""
         image, visual = path
         if not isinstance(visual, VisualPart):
-            return self._once(("prompt", image), lambda: self._whole_prompt(image))  # type: ignore[no-any-return]
-        return self._once(("prompt", image, visual), lambda: self._pruned_prompt(image, visual))  # type: ignore[no-any-return]
+            return self.once(("prompt", image), lambda: self._whole_prompt(image))  # type: ignore[no-any-return]
+        return self.once(("prompt", image, visual), lambda: self._pruned_prompt(image, visual))  # type: ignore[no-any-return]
 
     def _encoded(self, image: Part | None) -> Any:
         def encode() -> Any:
             inputs, looking = self._inputs(image), image in self.looked_at
             return self.within("tower", lambda: self.model.encode(inputs, looking))
 
-        return self._once(("encoded", image), encode)
+        return self.once(("encoded", image), encode)
 
     def _whole_prompt(self, image: Part | None) -> Prompt:
         return self.model.prompt(self._inputs(image), self._encoded(image))
@@ -248,7 +262,7 @@ class Tree:
                 features.append(feature[selection.kept] if selection.features is None else selection.features)
             return stays.nonzero()[:, 0], torch.cat(features)
 
-        return self._once(("chosen", image, part), choose)  # type: ignore[no-any-return]
+        return self.once(("chosen", image, part), choose)  # type: ignore[no-any-return]
 
     def _prefill(self, path: Path) -> Prefilled:
         image, visual, layer = path
@@ -257,6 +271,22 @@ class Tree:
         return self.within(
             "prefill", lambda: prefilled(self.model, prompt, part, observers, self.sample.id, self.within)
         )
+
+
+def on_host(tensors: Sequence[Tensor | None]) -> list[Numbers | None]:
+    """Copies of tensors of whole numbers, fetched from each device in one go: each transfer waits for the device."""
+    found: list[Numbers | None] = [None] * len(tensors)
+    places: dict[torch.device, list[int]] = {}
+    for number, tensor in enumerate(tensors):
+        if tensor is not None:
+            places.setdefault(tensor.device, []).append(number)
+    for numbers in places.values():
+        those = [tensor for number in numbers if (tensor := tensors[number]) is not None]
+        flat = torch.cat([tensor.flatten() for tensor in those]).cpu().numpy()
+        ends = np.cumsum([tensor.numel() for tensor in those])
+        for number, tensor, piece in zip(numbers, those, np.split(flat, ends[:-1]), strict=True):
+            found[number] = piece.reshape(tensor.shape)
+    return found
 
 
 def path_of(method: Method) -> Path:
