@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 from weakref import ref
 
@@ -109,7 +110,7 @@ class Replay:
         self.cache.filled += 1
 
     def _captured(self, starts: Sequence[Start]) -> torch.cuda.CUDAGraph:
-        stream = torch.cuda.Stream(self.device)
+        stream = _capturing(self.device)
         stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(stream):
             for _ in range(2):  # capture wants every kernel chosen and every workspace there
@@ -118,9 +119,15 @@ class Replay:
         torch.cuda.current_stream(self.device).wait_stream(stream)
         torch.cuda.synchronize(self.device)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=stream):
             self._once()
         return graph
+
+
+@cache
+def _capturing(device: torch.device) -> torch.cuda.Stream:
+    """The stream that steps are captured on: on every new one, matrix products would take a workspace that is never given back."""
+    return torch.cuda.Stream(device)
 
 
 class Paced:

@@ -40,27 +40,24 @@ class Laps:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        self._times: list[float] = []
+        self._events: list[torch.cuda.Event] = []
         synchronise(device)
-        self._marks: list[torch.cuda.Event | float] = []
         self.mark()
 
     def mark(self) -> None:
-        if self.device.type != "cuda":
-            self._marks.append(time.perf_counter())
-            return
-        event = torch.cuda.Event(enable_timing=True)
-        event.record(torch.cuda.current_stream(self.device))
-        self._marks.append(event)
+        if self.device.type == "cuda":
+            self._events.append(torch.cuda.Event(enable_timing=True))
+            self._events[-1].record(torch.cuda.current_stream(self.device))
+        else:
+            self._times.append(time.perf_counter())
 
     @property
     def seconds(self) -> list[float]:
         """One number for each mark; waits for the device."""
         synchronise(self.device)
-        first, *others = self._marks
-        return [
-            first.elapsed_time(mark) / 1e3 if isinstance(first, torch.cuda.Event) else mark - first  # type: ignore[operator]
-            for mark in others
-        ]
+        passed = [self._events[0].elapsed_time(event) / 1e3 for event in self._events[1:]]
+        return passed or [moment - self._times[0] for moment in self._times[1:]]
 
 
 class Within(Protocol):

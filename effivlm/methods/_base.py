@@ -21,6 +21,7 @@ from torch import Tensor
 from effivlm.caches import KeptLayer
 from effivlm.hooks import Tower
 from effivlm.methods._budget import apportion
+from effivlm.methods._gather import gathered
 from effivlm.records import Budget
 
 Found = TypeVar("Found")
@@ -262,19 +263,17 @@ class CachePart(Part):
     def select(self, view: LayerView, budget: int, sample_id: str) -> Tensor:
         """Entries that stay, ascending [H_kv, budget]."""
 
-    def selections(self, views: Sequence[LayerView], budgets: Sequence[int]) -> Sequence[Tensor | None]:
-        """What `select` would find, of layers that can be told together at less cost; None of the others."""
-        return [None] * len(views)
+    def layers(self, views: Sequence[LayerView], budgets: Sequence[int], sample_id: str) -> list[KeptLayer]:
+        """The compressed layers; what stays of each is what `select` finds, unless layers are told together at less cost."""
+        return taken(views, [self.select(view, budget, sample_id) for view, budget in zip(views, budgets, strict=True)])
 
-    def layer(self, view: LayerView, budget: int, sample_id: str, chosen: Tensor | None = None) -> KeptLayer:
-        """One compressed layer; the entries `chosen` [H_kv, budget] stay, or those that `select` finds."""
-        return gathered(view, self.select(view, budget, sample_id) if chosen is None else chosen)
+    def layer(self, view: LayerView, budget: int, sample_id: str) -> KeptLayer:
+        """One compressed layer."""
+        return self.layers([view], [budget], sample_id)[0]
 
     def compress(self, views: Sequence[LayerView], sample_id: str) -> list[KeptLayer]:
         """The compressed cache of a prompt."""
-        budgets = self.budgets(views)
-        together = zip(views, budgets, self.selections(views, budgets), strict=True)
-        return [self.layer(view, budget, sample_id, chosen) for view, budget, chosen in together]
+        return self.layers(views, self.budgets(views), sample_id)
 
 
 LAST_ROWS = 32  # stand for the question where no text follows the image
@@ -287,11 +286,15 @@ def question_rows(visual: Tensor) -> int:
     return after or min(LAST_ROWS, len(visual))
 
 
-def gathered(view: LayerView, chosen: Tensor) -> KeptLayer:
-    """The entries `chosen` [H_kv, K] of a layer."""
-    keys = view.keys.gather(1, chosen[..., None].expand(-1, -1, view.keys.shape[-1]))
-    values = view.values.gather(1, chosen[..., None].expand(-1, -1, view.values.shape[-1]))
-    return KeptLayer(keys, values, indices=chosen)
+def alike(views: Sequence[LayerView]) -> bool:
+    """Whether layers see the same entries on one device, so that what is computed of each can be computed of all together."""
+    first = views[0]
+    return all(view.visual is first.visual and view.length == first.length for view in views)
+
+
+def taken(views: Sequence[LayerView], chosen: Sequence[Tensor]) -> list[KeptLayer]:
+    """The entries `chosen` [H_kv, K] of every layer."""
+    return gathered([view.keys for view in views], [view.values for view in views], chosen)
 
 
 def generator(seed: int, *names: object) -> torch.Generator:

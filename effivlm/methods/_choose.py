@@ -74,10 +74,10 @@ def numbers_of(mask: Tensor, most: int) -> Tensor:
 
 
 def _fused(scores: Tensor, wanted: Tensor, most: int) -> Tensor | None:
-    """All rows in one kernel; None where they are too long for it, or not in float32."""
+    """All rows in one kernel; None where they are too long for it, empty, or not in float32."""
     from effivlm.methods import _choose_triton
 
-    if scores.dtype != torch.float32 or scores.shape[-1] > _choose_triton.LONGEST:
+    if scores.dtype != torch.float32 or not 0 < scores.shape[-1] <= _choose_triton.LONGEST:
         return None
     return _choose_triton.highest(scores.contiguous(), wanted, most)
 

@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 from effivlm.caches import KeptLayer
 from effivlm.columns import received
 from effivlm.methods._attention import per_kv_head, pooled
-from effivlm.methods._base import LayerView
+from effivlm.methods._base import LayerView, alike, taken
 from effivlm.methods._choose import best_of_each
 from effivlm.methods._layers import LayeredCache, check, check_choice
 from effivlm.methods._merge import MERGES, SCOPES, inverse_norms, merged, partners
@@ -61,19 +61,31 @@ class ScoredCache(LayeredCache):
         self.scores(view, view.length - self.protected(self.keep.of(view.length), view.length))
 
     def ranked(self, views: Sequence[LayerView], early: Sequence[int]) -> Tensor:
-        """The scores [L, H_kv, N] that decide, of layers that see the same entries; -inf behind the `early` ones of a layer.
+        """The scores [L, H_kv, max(early)] that decide, of layers that see the same entries; -inf behind the `early` ones of a
+        layer.
 
         Heads share scores where asked; then they are smoothed, as if nothing stood behind the early entries.
         """
-        length = views[0].length
-        nothing = 0.0 if self.pool == "avg" else -torch.inf  # what pooling takes for the outside
-        each = zip(views, early, strict=True)
-        scores = torch.stack([pad(self.scores(view, end), (0, length - end), value=nothing) for view, end in each])
+        most, ragged = max(early), len(set(early)) > 1
+        rows = [self.scores(view, end) for view, end in zip(views, early, strict=True)]
+        if ragged:
+            nothing = 0.0 if self.pool == "avg" else -torch.inf  # what pooling takes for the outside
+            rows = [pad(row, (0, most - end), value=nothing) for row, end in zip(rows, early, strict=True)]
+        scores = torch.stack(rows)
         if self.head_shared:
             scores = scores.mean(1, keepdim=True).expand_as(scores)
-        smooth = pooled(scores, self.kernel, self.pool).masked_fill(self.safe(views[0].visual), torch.inf)
-        ends = torch.tensor(early).to(smooth.device, non_blocking=True)[:, None, None]
-        return smooth.masked_fill(torch.arange(length, device=smooth.device) >= ends, -torch.inf)
+        scores = pooled(scores, self.kernel, self.pool)
+        if self.guards:
+            scores = scores.masked_fill(self.safe(views[0].visual)[:most], torch.inf)
+        if ragged:
+            ends = torch.tensor(early).to(scores.device, non_blocking=True)[:, None, None]
+            scores = scores.masked_fill(torch.arange(most, device=scores.device) >= ends, -torch.inf)
+        return scores
+
+    @property
+    def guards(self) -> bool:
+        """Whether any entry stays before scores count."""
+        return bool(self.sinks or self.visual_sinks or self.protect_text)
 
     def safe(self, visual: Tensor) -> Tensor:
         """Which entries [N] stay before any score counts; `visual` [N] says which are visual."""
@@ -85,33 +97,36 @@ class ScoredCache(LayeredCache):
         )
 
     def select(self, view: LayerView, budget: int, sample_id: str) -> Tensor:
-        return self._together([view], [budget])[0]
+        return self._chosen([view], [budget])[0]
 
-    def selections(self, views: Sequence[LayerView], budgets: Sequence[int]) -> Sequence[Tensor | None]:
-        """Layers that see the same entries on one device are ranked in one pass, which takes a few large kernels."""
-        first = views[0]
-        if not all(view.visual is first.visual and view.length == first.length for view in views):
-            return super().selections(views, budgets)
-        chosen = self._together(views, budgets)
-        if self.merge != "none" and len(set(budgets)) == 1:
-            for view, found in zip(views, partners(views, chosen, self.merge_scope), strict=True):
-                view.found["partners", self] = found
-        return chosen
+    def layers(self, views: Sequence[LayerView], budgets: Sequence[int], sample_id: str) -> list[KeptLayer]:
+        """Layers that see the same entries are ranked in one pass, which takes a few large kernels."""
+        if alike(views):
+            chosen = self._chosen(views, budgets)
+        else:
+            chosen = [self._chosen([view], [budget])[0] for view, budget in zip(views, budgets, strict=True)]
+        return taken(views, chosen) if self.merge == "none" else self._folded(views, chosen)
 
-    def _together(self, views: Sequence[LayerView], budgets: Sequence[int]) -> list[Tensor]:
+    def _chosen(self, views: Sequence[LayerView], budgets: Sequence[int]) -> list[Tensor]:
+        """The entries [H_kv, K] that stay of layers that are alike."""
         length = views[0].length
         windows = [self.protected(budget, length) for budget in budgets]
         ranked = self.ranked(views, [length - window for window in windows])
-        chosen = best_of_each(ranked, [budget - window for budget, window in zip(budgets, windows, strict=True)])
-        recent = torch.arange(length, device=ranked.device).expand(ranked.shape[1], -1)
-        return [torch.cat([own, recent[:, length - held :]], -1) for own, held in zip(chosen, windows, strict=True)]
+        own = best_of_each(ranked, [budget - window for budget, window in zip(budgets, windows, strict=True)])
+        recent = torch.arange(length, device=ranked.device)
+        if len(set(budgets)) == 1:
+            end = recent[length - windows[0] :].expand(*ranked.shape[:2], -1)
+            return list(torch.cat([torch.stack(own), end], -1))
+        recent = recent.expand(ranked.shape[1], -1)
+        return [torch.cat([first, recent[:, length - held :]], -1) for first, held in zip(own, windows, strict=True)]
 
-    def layer(self, view: LayerView, budget: int, sample_id: str, chosen: Tensor | None = None) -> KeptLayer:
-        if self.merge == "none":
-            return super().layer(view, budget, sample_id, chosen)
-        kept = self.select(view, budget, sample_id) if chosen is None else chosen
-        there = view.found.pop(("partners", self), None) or partners([view], [kept], self.merge_scope)[0]
-        return merged(view, kept, self.merge, there)
+    def _folded(self, views: Sequence[LayerView], chosen: Sequence[Tensor]) -> list[KeptLayer]:
+        """The chosen entries of every layer, with the others folded into them."""
+        if alike(views) and len({kept.shape for kept in chosen}) == 1:
+            there = partners(views, chosen, self.merge_scope)
+        else:
+            there = [partners([view], [kept], self.merge_scope)[0] for view, kept in zip(views, chosen, strict=True)]
+        return [merged(view, kept, self.merge, one) for view, kept, one in zip(views, chosen, there, strict=True)]
 
     def last_rows(self, view: LayerView, rows: int) -> Tensor:
         """Attention [H_kv, N] that entries get from the last `rows` rows, mean over the query heads of a KV head."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from effivlm.caches import KeptLayer
-from effivlm.methods._base import LayerView, gathered
+from effivlm.methods._base import LayerView, taken
 from effivlm.methods._budget import apportion
 from effivlm.methods._choose import best, best_of_each
 from effivlm.methods._layers import check, check_choice, exact
@@ -48,21 +49,27 @@ class AdaKv(SnapKv):
         if self.merge != "none":
             raise ValueError(f"merge {self.merge!r} is not allowed: heads of different length are not merged")
 
-    def selections(self, views: Sequence[LayerView], budgets: Sequence[int]) -> Sequence[Tensor | None]:
+    def layers(self, views: Sequence[LayerView], budgets: Sequence[int], sample_id: str) -> list[KeptLayer]:
         """Heads of a layer keep different numbers of entries, so no layer has one tensor of them."""
-        return [None] * len(views)
+        kept = [self._heads(view, budget) for view, budget in zip(views, budgets, strict=True)]
+        longest = [max(len(head) for head in heads) for heads in kept]
+        places = [
+            torch.stack([pad(head, (0, most - len(head))) for head in heads])
+            for heads, most in zip(kept, longest, strict=True)
+        ]
+        counts = [tuple(len(head) for head in heads) for heads in kept]
+        return [
+            replace(layer, lengths=lengths if len(set(lengths)) > 1 else None)
+            for layer, lengths in zip(taken(views, places), counts, strict=True)
+        ]
 
-    def layer(self, view: LayerView, budget: int, sample_id: str, chosen: Tensor | None = None) -> KeptLayer:
+    def _heads(self, view: LayerView, budget: int) -> list[Tensor]:
+        """The entries that each head keeps, ascending."""
         window = self.protected(budget, view.length)
         early = view.length - window
-        scores = self.ranked([view], [early])[0, :, :early]
-        counts = self.shares(scores, budget - window)
+        scores = self.ranked([view], [early])[0]
         recent = torch.arange(early, view.length, device=scores.device)
-        kept = [torch.cat([row, recent]) for row in best_of_each(scores, counts)]
-        lengths, longest = tuple(len(part) for part in kept), max(len(part) for part in kept)
-        places = torch.stack([torch.cat([part, part.new_zeros(longest - len(part))]) for part in kept])
-        whole = gathered(view, places)
-        return KeptLayer(whole.keys, whole.values, lengths if len(set(lengths)) > 1 else None, places)
+        return [torch.cat([row, recent]) for row in best_of_each(scores, self.shares(scores, budget - window))]
 
     def shares(self, scores: Tensor, equal: int) -> list[int]:
         """How many entries each head keeps by its scores [H, n], `equal` on average."""

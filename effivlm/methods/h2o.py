@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from effivlm.caches import KeptLayer
 from effivlm.methods._attention import per_kv_head
-from effivlm.methods._base import LayerView
+from effivlm.methods._base import LayerView, alike
 from effivlm.methods._scored import ScoredCache
 from effivlm.rolling import Rolling
 
@@ -44,15 +45,27 @@ class H2o(ScoredCache):
     def scores(self, view: LayerView, early: int) -> Tensor:
         return self._sums(view)[:, :early]
 
-    def layer(self, view: LayerView, budget: int, sample_id: str, chosen: Tensor | None = None) -> KeptLayer:
-        kept = super().layer(view, budget, sample_id, chosen)
+    def layers(self, views: Sequence[LayerView], budgets: Sequence[int], sample_id: str) -> list[KeptLayer]:
+        kept = super().layers(views, budgets, sample_id)
         if not self.evict_decode:
             return kept
-        assert kept.indices is not None
-        scores = self._sums(view).gather(1, kept.indices)
-        scores = scores.masked_fill(self.safe(view.visual)[kept.indices], SAFE)
-        recent = self.protected(budget, view.length)
-        return replace(kept, rolling=Rolling(recent=recent, scores=scores, shared=self.head_shared))
+        if alike(views) and len(set(budgets)) == 1:
+            scores = self._carried(views, kept)
+        else:
+            scores = [self._carried([view], [layer])[0] for view, layer in zip(views, kept, strict=True)]
+        recent = [self.protected(budget, view.length) for view, budget in zip(views, budgets, strict=True)]
+        return [
+            replace(layer, rolling=Rolling(recent=held, scores=own, shared=self.head_shared))
+            for layer, held, own in zip(kept, recent, scores, strict=True)
+        ]
+
+    def _carried(self, views: Sequence[LayerView], kept: Sequence[KeptLayer]) -> list[Tensor]:
+        """The sums [H_kv, K] that the kept entries of layers of one form begin to decode with."""
+        places = torch.stack([layer.indices for layer in kept if layer.indices is not None])
+        scores = torch.stack([self._sums(view) for view in views]).gather(2, places)
+        if self.guards:
+            scores = scores.masked_fill(self.safe(views[0].visual)[places], SAFE)
+        return list(scores)
 
     def _sums(self, view: LayerView) -> Tensor:
         """Attention [H_kv, N] that entries got from all rows of the prompt."""

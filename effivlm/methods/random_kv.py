@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from effivlm.methods._base import LayerView, generator
+from effivlm.caches import KeptLayer
+from effivlm.methods._base import LayerView, alike, generator, taken
 from effivlm.methods._layers import LayeredCache
 
 
@@ -33,6 +34,18 @@ class RandomKv(LayeredCache):
     head_shared: bool = False
 
     def select(self, view: LayerView, budget: int, sample_id: str) -> Tensor:
+        return self._drawn(view, budget, sample_id).to(view.keys.device, non_blocking=True)
+
+    def layers(self, views: Sequence[LayerView], budgets: Sequence[int], sample_id: str) -> list[KeptLayer]:
+        if not alike(views):
+            return super().layers(views, budgets, sample_id)
+        drawn = [self._drawn(view, budget, sample_id) for view, budget in zip(views, budgets, strict=True)]
+        sent = torch.cat([rows.flatten() for rows in drawn]).to(views[0].keys.device, non_blocking=True)
+        pieces = zip(sent.split([rows.numel() for rows in drawn]), drawn, strict=True)
+        return taken(views, [piece.view_as(rows) for piece, rows in pieces])
+
+    def _drawn(self, view: LayerView, budget: int, sample_id: str) -> Tensor:
+        """The entries [H_kv, budget] that stay, on the CPU."""
         window = self.protected(budget, view.length)
         early = view.length - window
         recent = torch.arange(early, view.length)
@@ -41,4 +54,4 @@ class RandomKv(LayeredCache):
             torch.cat([torch.randperm(early, generator=rng)[: budget - window], recent]).sort().values
             for rng in (generator(self.seed, sample_id, view.layer, head) for head in heads)
         ]
-        return torch.stack(rows).to(view.keys.device, non_blocking=True)
+        return torch.stack(rows)

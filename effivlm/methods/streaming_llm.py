@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from effivlm.caches import KeptLayer
-from effivlm.methods._base import CachePart, LayerView
+from effivlm.methods._base import CachePart, LayerView, alike, taken
 from effivlm.methods._layers import check, exact
 from effivlm.rolling import Rolling
 
@@ -48,9 +48,15 @@ class StreamingLlm(CachePart):
         numbers = torch.arange(view.length, device=view.keys.device)
         return torch.cat([numbers[:sinks], numbers[view.length - (budget - sinks) :]]).expand(len(view.keys), -1)
 
-    def layer(self, view: LayerView, budget: int, sample_id: str, chosen: Tensor | None = None) -> KeptLayer:
-        kept = super().layer(view, budget, sample_id, chosen)
-        return replace(kept, rolling=Rolling(sinks=self._sinks(budget))) if self.evict_decode else kept
+    def layers(self, views: Sequence[LayerView], budgets: Sequence[int], sample_id: str) -> list[KeptLayer]:
+        if alike(views) and len(set(budgets)) == 1:  # every layer keeps the same places
+            kept = taken(views, [self.select(views[0], budgets[0], sample_id)] * len(views))
+        else:
+            kept = super().layers(views, budgets, sample_id)
+        if not self.evict_decode:
+            return kept
+        sinks = [self._sinks(budget) for budget in budgets]
+        return [replace(layer, rolling=Rolling(sinks=first)) for layer, first in zip(kept, sinks, strict=True)]
 
     def _sinks(self, budget: int) -> int:
         """Entries at the start that stay; at least one recent entry stays beside them."""

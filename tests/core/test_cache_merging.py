@@ -12,7 +12,7 @@ from test_methods import asked, view
 
 from effivlm.caches import KeptLayer
 from effivlm.methods import _merge
-from effivlm.methods._base import LayerView, gathered
+from effivlm.methods._base import LayerView, taken
 from effivlm.methods.h2o import H2o
 from effivlm.methods.look_m import LookM
 from effivlm.records import Budget
@@ -144,7 +144,7 @@ def test_the_prior_without_merging_is_a_plain_choice_and_merging_moves_no_entry(
     shown = asked(view(4, 80), method)
     chosen = method.select(shown, 16, "s")
     plain = replace(method, merge="none").layer(shown, 16, "s")
-    assert torch.equal(plain.keys, gathered(shown, chosen).keys)
+    assert torch.equal(plain.keys, taken([shown], [chosen])[0].keys)
     assert torch.equal(method.layer(shown, 16, "s").indices, chosen)  # type: ignore[arg-type]
     assert not torch.equal(method.layer(shown, 16, "s").keys, plain.keys)
     bare = replace(method, merge="none", prior="none")

@@ -157,6 +157,31 @@ def shown(method: CachePart, layers: int = 3, length: int = 300) -> list[Any]:
     return found
 
 
+@KERNELS
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("dim", "width"), [(8, 8), (80, 24)])
+def test_the_kernel_takes_the_rows_of_all_layers_that_plain_pytorch_takes(
+    kind: torch.dtype, dim: int, width: int
+) -> None:
+    """Layers of other lengths and budgets, none among them, and values that lie head by head within an entry."""
+    from effivlm.methods._gather import _rows, _together
+    from effivlm.methods._gather_triton import gathered
+
+    lengths, counts = [40, 7, 300], [17, 0, 123]
+    keys = [drawn(number, 3, length, dim).to(kind) for number, length in enumerate(lengths)]
+    values = [drawn(number + 9, length, 3, width).to(kind).transpose(0, 1) for number, length in enumerate(lengths)]
+    chosen = [
+        drawn(number + 20, 3, length).argsort(-1)[:, :count].sort(-1).values
+        for number, (length, count) in enumerate(zip(lengths, counts, strict=True))
+    ]
+    assert _together(keys) == _together(values) == HAVE_GPU
+    assert not _together([keys[0], keys[1].double()])
+    found = gathered(keys, values, chosen)
+    for (key, value), before, given, at in zip(found, keys, values, chosen, strict=True):
+        assert torch.equal(key, _rows(before, at))
+        assert torch.equal(value, _rows(given, at))
+
+
 @contextmanager
 def not_waiting() -> Iterator[None]:
     """Inside, whatever waits for the device is an error."""
