@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-BLOCK = 64  # entries that a program takes at a time
+ENTRIES, WARPS, STAGES = 64, 4, 3  # that a program takes at a time, and how it works on them
 LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)
 
 
@@ -23,7 +23,11 @@ def _attend_kernel(  # type: ignore[no-untyped-def]  # the compiler reads annota
     filled_ptr,
     part_ptr,
     stats_ptr,
+    out_ptr,
     scale,
+    v_row,
+    v_head,
+    HEADS: tl.constexpr,
     GROUP: tl.constexpr,
     QUERIES: tl.constexpr,
     DIM: tl.constexpr,
@@ -44,7 +48,8 @@ def _attend_kernel(  # type: ignore[no-untyped-def]  # the compiler reads annota
     # the new entry belongs to the first split, which also writes it down; nobody reads it from there at this step
     mine = split == 0
     new_key = tl.load(new_k_ptr + pair * DIM + dims, mask=dims < DIM, other=0.0)
-    new_value = tl.load(new_v_ptr + pair * WIDTH + wide, mask=wide < WIDTH, other=0.0)
+    new_v_at = new_v_ptr + (pair // HEADS) * v_row + (pair % HEADS) * v_head + wide
+    new_value = tl.load(new_v_at, mask=wide < WIDTH, other=0.0)
     tl.store(k_ptr + (base + used) * DIM + dims, new_key, mask=mine & (dims < DIM))
     tl.store(v_ptr + (base + used) * WIDTH + wide, new_value, mask=mine & (wide < WIDTH))
     newest = tl.sum(query.to(tl.float32) * new_key.to(tl.float32)[None, :], 1) * scale
@@ -65,12 +70,15 @@ def _attend_kernel(  # type: ignore[no-untyped-def]  # the compiler reads annota
         total = total * shrink + tl.sum(weights, 1)
         found = found * shrink[:, None] + tl.dot(weights.to(value.dtype), value, input_precision="ieee")
         highest = above
-    slot = (pair * SPLITS + split) * GROUP + rows
-    tl.store(
-        part_ptr + slot[:, None] * WIDTH + wide[None, :], found, mask=(rows[:, None] < GROUP) & (wide[None, :] < WIDTH)
-    )
-    tl.store(stats_ptr + 2 * slot, highest, mask=rows < GROUP)
-    tl.store(stats_ptr + 2 * slot + 1, total, mask=rows < GROUP)
+    inside = (rows[:, None] < GROUP) & (wide[None, :] < WIDTH)
+    if SPLITS == 1:
+        out_at = out_ptr + (pair * GROUP + rows[:, None]) * WIDTH + wide[None, :]
+        tl.store(out_at, (found / total[:, None]).to(out_ptr.dtype.element_ty), mask=inside)
+    else:
+        slot = (pair * SPLITS + split) * GROUP + rows
+        tl.store(part_ptr + slot[:, None] * WIDTH + wide[None, :], found, mask=inside)
+        tl.store(stats_ptr + 2 * slot, highest, mask=rows < GROUP)
+        tl.store(stats_ptr + 2 * slot + 1, total, mask=rows < GROUP)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -103,7 +111,7 @@ def splits_for(pairs: int, longest: int, device: torch.device) -> int:
     """Into how many parts every cache is cut, so that all multiprocessors have work; a power of two, since every number is a
     kernel of its own to compile."""
     processors = torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
-    return triton.next_power_of_2(max(1, min(-(-4 * processors // pairs), -(-longest // (2 * BLOCK)), 64)))  # type: ignore[no-any-return]
+    return triton.next_power_of_2(max(1, min(-(-4 * processors // pairs), -(-longest // (2 * ENTRIES)), 64)))  # type: ignore[no-any-return]
 
 
 def attend(
@@ -120,21 +128,26 @@ def attend(
     """As `packed.attend_reference`."""
     rows, heads, _, dim = key.shape
     group, width = query.shape[1] // heads, value.shape[-1]
-    part = query.new_empty(rows * heads, splits, group, width, dtype=torch.float32)
-    stats = query.new_empty(rows * heads, splits, group, 2, dtype=torch.float32)
+    part = query.new_empty(rows * heads, splits, group, width, dtype=torch.float32) if splits > 1 else query
+    stats = query.new_empty(rows * heads, splits, group, 2, dtype=torch.float32) if splits > 1 else query
     out = query.new_empty(rows, heads * group, 1, width)
     wide = max(16, triton.next_power_of_2(width))
+    value = value if value.stride(-1) == 1 else value.contiguous()
     _attend_kernel[(rows * heads, splits)](
         query.contiguous(),
         key.contiguous(),
-        value.contiguous(),
+        value,
         *pool,
         offset,
         length,
         filled,
         part,
         stats,
+        out,
         scaling,
+        value.stride(0),
+        value.stride(1),
+        HEADS=heads,
         GROUP=group,
         QUERIES=max(16, triton.next_power_of_2(group)),
         DIM=dim,
@@ -142,11 +155,12 @@ def attend(
         WIDTH=width,
         WIDE=wide,
         SPLITS=splits,
-        ENTRIES=BLOCK,
-        num_warps=4,
-        num_stages=3,
+        ENTRIES=ENTRIES,
+        num_warps=WARPS,
+        num_stages=STAGES,
     )
-    _combine_kernel[(rows * heads, group)](
-        part, stats, out, GROUP=group, WIDTH=width, WIDE=wide, SPLITS=splits, PARTS=triton.next_power_of_2(splits)
-    )
+    if splits > 1:
+        _combine_kernel[(rows * heads, group)](
+            part, stats, out, GROUP=group, WIDTH=width, WIDE=wide, SPLITS=splits, PARTS=triton.next_power_of_2(splits)
+        )
     return out

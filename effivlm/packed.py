@@ -45,9 +45,9 @@ class PackedLayer(AnsweringLayer):
             for rows in _grouped([_sort(layer) for layer in layers])
         ]
         groups = [self.growing] * bool(self.growing) + [part.numbers for part in self.rolling]
-        self._ordered = sum(groups, []) == list(range(len(layers)))
+        self.ordered = sum(groups, []) == list(range(len(layers)))
         parts: list[RollingSegment | None] = [None] * bool(self.growing) + [*self.rolling]
-        self._parts = [(_place(rows, self._ordered, device), part) for rows, part in zip(groups, parts, strict=True)]
+        self._parts = [(_place(rows, self.ordered, device), part) for rows, part in zip(groups, parts, strict=True)]
         self._splits = 0
         self.load(layers)
 
@@ -92,7 +92,7 @@ class PackedLayer(AnsweringLayer):
         for at, part in self._parts:
             answer = part.attend if part else self._grow
             found.append(answer(query[at], key[at], value[at], scaling))
-        if self._ordered:
+        if self.ordered:
             return (found[0] if len(found) == 1 else torch.cat(found)).transpose(1, 2).contiguous()
         output = value.new_empty(*query.shape[:3], value.shape[-1])
         for (at, _), answered in zip(self._parts, found, strict=True):

@@ -23,7 +23,7 @@ from effivlm.methods.pyramidkv import PyramidKv
 from effivlm.methods.streaming_llm import StreamingLlm
 from effivlm.models._adapter import Adapter
 from effivlm.models._sources import resolve
-from effivlm.packed import PackedLayer, attend_reference, sort_of
+from effivlm.packed import PackedCache, PackedLayer, attend_reference, sort_of, together
 from effivlm.records import Budget, Settings
 from effivlm.rolling import Rolling
 from effivlm.run import open_model
@@ -105,7 +105,7 @@ def test_batches_of_one_sort_roll_alike_row_by_row_and_layer_by_layer() -> None:
 
 
 FAMILIES = ("micro_llava_onevision", "micro_qwen2_vl", "micro_internvl2_5")
-METHODS = (Dense, PyramidKv, AdaKv, StreamingLlm, H2o)
+METHODS = (Dense, StreamingLlm, PyramidKv, H2o, AdaKv)  # rows that roll between others
 
 
 def starts_of(model: Adapter, form: str) -> list[Start]:
@@ -130,6 +130,36 @@ def test_prompts_of_one_group_share_a_captured_step_and_say_what_the_eager_loop_
             rows, fed = [0, len(starts) - 1], free[1][: longest - 1]
             assert engine.chosen(starts, rows, fed) == Eager(model.step, model.device).chosen(starts, rows, fed)
     assert engine.captures == 1
+
+
+def test_rows_are_put_in_an_order_in_which_those_that_roll_alike_stand_together() -> None:
+    grows, old, heavy = [layer(0, 6, 2, None)], [layer(1, 6, 2, RULES[1])], [layer(1, 6, 2, RULES[2])]
+    batch = [old, heavy, grows, old, grows, heavy]
+    order = together(batch)
+    assert order[:2] == [2, 4], "what grows comes first"
+    assert order[2:] in ([0, 3, 1, 5], [1, 5, 0, 3])
+    assert PackedLayer([batch[row][0] for row in order], 2, torch.zeros(1, dtype=torch.int32), 1.0).ordered
+    assert not PackedLayer([cache[0] for cache in batch], 2, torch.zeros(1, dtype=torch.int32), 1.0).ordered
+
+
+def test_the_same_prompts_are_not_copied_again_and_nobody_keeps_them(
+    model: Adapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts = starts_of(model, "text")
+    with model.seams():
+        replay = Replay(model.step, starts, 3, model.device)
+        replay.take(3)
+        said = replay.said.clone()
+        with monkeypatch.context() as patch:
+            patch.setattr(PackedCache, "load", lambda *_: pytest.fail("these prompts are there"))
+            replay.load(starts)
+            replay.take(3)
+            assert torch.equal(replay.said, said)
+            with pytest.raises(pytest.fail.Exception, match="are there"):
+                replay.load([replace(start) for start in starts])
+    gone = [weakref.ref(start) for start in starts]
+    starts.clear()
+    assert all(start() is None for start in gone)
 
 
 def test_an_answer_that_has_ended_or_may_say_one_token_needs_no_step(model: Adapter) -> None:

@@ -13,7 +13,7 @@ from toy_task import Toy
 
 from effivlm import rounds, timing
 from effivlm.engine import Eager, captures, compiled, largest_batch
-from effivlm.meters import peak_memory_bytes, reclaim, timed_s
+from effivlm.meters import Laps, peak_memory_bytes, reclaim, timed_s
 from effivlm.models._adapter import Adapter
 from effivlm.records import Cell, Settings
 from effivlm.rounds import LEAST, MOST, rounds_of, spread, unsettled
@@ -170,6 +170,32 @@ def test_a_gpus_meters_see_a_planted_delay_and_a_planted_allocation() -> None:
     before, _ = peak_memory_bytes(lambda: None, device)
     after, _ = peak_memory_bytes(lambda: torch.ones(1 << 28, dtype=torch.uint8, device=device), device)
     assert 1 << 28 <= after - before < 1.1 * (1 << 28)
+
+
+def test_laps_are_counted_from_one_start() -> None:
+    laps = Laps(CPU)
+    assert laps.seconds == []
+    for _ in range(2):
+        time.sleep(0.01)
+        laps.mark()
+    first, second = laps.seconds
+    assert 0.01 <= first <= second - 0.01
+
+
+@GPU
+def test_laps_of_a_gpu_are_those_of_its_work() -> None:
+    device = torch.device("cuda")
+    cycles = 50_000_000
+    Laps(device).mark()
+    start, laps = time.perf_counter(), Laps(device)
+    for _ in range(3):
+        torch.cuda._sleep(cycles)
+        laps.mark()
+    assert time.perf_counter() - start < 0.02, "marking does not wait"
+    first, second, third = laps.seconds
+    assert first > 0.01
+    assert second == pytest.approx(2 * first, rel=0.1)
+    assert third == pytest.approx(3 * first, rel=0.1)
 
 
 @GPU
