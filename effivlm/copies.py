@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
-import torch
 from torch import Tensor
+
+from effivlm.columns import has_triton
 
 
 def alike(rows: Sequence[object]) -> list[tuple[int, int]]:
@@ -15,42 +17,48 @@ def alike(rows: Sequence[object]) -> list[tuple[int, int]]:
     return list(pairwise([0, *changes, len(rows)])) if rows else []
 
 
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Every head of `rows` [H, K, ..] goes to the beginning of a stretch of its row's `spaces` entries of `pool` [E, ..];
+    stretches follow each other, row by row and head by head. A row that is there many times has one space."""
+
+    pool: Tensor
+    rows: Sequence[Tensor]
+    spaces: Sequence[int]
+
+
 class Copies:
-    """Copies that were asked for, made by `make` in as few kernels as there are types of numbers."""
+    """Copies that are asked for with `put` and made by `make`, on a GPU in as few kernels as there are forms of entries."""
 
     def __init__(self) -> None:
-        self._asked: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+        self._asked: list[Copy] = []
 
     def put(self, pool: Tensor, rows: Sequence[Tensor], spaces: Sequence[int]) -> None:
-        """Write every head of `rows` [H, K, ..] to the beginning of a stretch of its row's `spaces` entries of `pool` [E, ..].
-
-        Stretches follow each other, row by row and head by head. What does not lie in one piece, and rows that are one and the
-        same, are copied here and now.
-        """
-        sizes: list[int] = []
-        together: list[int] = []  # of the pieces, those that a head is written to
-        sources: list[Tensor] = []
-        at = 0
-        for start, end in alike(rows):
-            row, space = rows[start], spaces[start]
-            heads, length = row.shape[:2]
-            whole = (end - start) * heads * space
-            if end - start == 1 and row.is_contiguous():
-                together += range(len(sizes), len(sizes) + 2 * heads, 2)
-                sizes += [length, space - length] * heads
-                sources += row.unbind(0)
-            else:
-                target = pool[at : at + whole].view(end - start, heads, space, *pool.shape[1:])
-                target[:, :, :length] = row
-                sizes.append(whole)
-            at += whole
-        if together:
-            pieces = pool[:at].split(sizes)
-            targets, given = self._asked.setdefault(pool.dtype, ([], []))
-            targets += [pieces[number] for number in together]
-            given += sources
+        """Ask for a `Copy`; all rows have as many heads, and entries of the pool's form."""
+        if rows:
+            self._asked.append(Copy(pool, rows, spaces))
 
     def make(self) -> None:
-        for targets, sources in self._asked.values():
-            torch._foreach_copy_(targets, sources)
-        self._asked.clear()
+        asked, self._asked = self._asked, []
+        forms: dict[object, list[Copy]] = {}
+        for copy in asked:
+            if copy.pool.is_cuda and has_triton():
+                form = copy.pool.device, copy.pool.dtype, copy.pool.shape[1:], copy.rows[0].shape[0]
+                forms.setdefault(form, []).append(copy)
+            else:
+                _plain(copy)
+        for those in forms.values():
+            from effivlm import _copies_triton
+
+            _copies_triton.copied(those)
+
+
+def _plain(copy: Copy) -> None:
+    at = 0
+    for start, end in alike(copy.rows):
+        row, space = copy.rows[start], copy.spaces[start]
+        heads, length = row.shape[:2]
+        whole = (end - start) * heads * space
+        stretches = copy.pool[at : at + whole].view(end - start, heads, space, *copy.pool.shape[1:])
+        stretches[:, :, :length] = row
+        at += whole

@@ -51,14 +51,18 @@ class ScoredCache(LayeredCache):
         check_choice("merge_scope", self.merge_scope, SCOPES)
 
     @abstractmethod
+    def shown(self, view: LayerView) -> Tensor:
+        """What attention says of all entries [H_kv, N], in float32; what is costly in it goes through `view.once`."""
+
     def scores(self, view: LayerView, early: int) -> Tensor:
-        """Scores [H_kv, early] of the first `early` entries, in float32; what is costly in them goes through `view.once`."""
+        """Scores [H_kv, early] of the first `early` entries."""
+        return self.shown(view)[:, :early]
 
     def look(self, view: LayerView) -> None:
         super().look(view)
         if self.merge != "none":
             inverse_norms(view)
-        self.scores(view, view.length - self.protected(self.keep.of(view.length), view.length))
+        self.shown(view)
 
     def ranked(self, views: Sequence[LayerView], early: Sequence[int]) -> Tensor:
         """The scores [L, H_kv, max(early)] that decide, of layers that see the same entries; -inf behind the `early` ones of a

@@ -46,17 +46,15 @@ class ExpectedAttention(ScoredCache):
     def rows(self, visual: Tensor) -> int:
         return max(super().rows(visual), self._counted(len(visual)))
 
-    def scores(self, view: LayerView, early: int) -> Tensor:
-        everything = (self.horizon, self.sinks, self.covariance, self.value_norm, self.epsilon, early)
-        return view.once(("expected", *everything), lambda: self._expected(view, early))
+    def shown(self, view: LayerView) -> Tensor:
+        everything = (self.horizon, self.sinks, self.covariance, self.value_norm, self.epsilon)
+        return view.once(("expected", *everything), lambda: self._expected(view))
 
-    def _expected(self, view: LayerView, early: int) -> Tensor:
-        sinks = min(self.sinks, early)
-        keys, values = view.keys[:, sinks:].float(), view.values[:, sinks:early].float()
-        weights = self._logits(view, keys).softmax(-1)[..., : early - sinks]
-        scores = per_kv_head(weights, len(keys))
+    def _expected(self, view: LayerView) -> Tensor:
+        sinks = min(self.sinks, view.length)
+        scores = per_kv_head(self._logits(view, view.keys[:, sinks:].float()).softmax(-1), len(view.keys))
         if self.value_norm:
-            scores = (scores + self.epsilon) * values.norm(dim=-1)
+            scores = (scores + self.epsilon) * view.values[:, sinks:].float().norm(dim=-1)
         return torch.cat([scores.new_zeros(len(scores), sinks), scores], dim=-1)
 
     def _counted(self, length: int) -> int:

@@ -42,8 +42,11 @@ class H2o(ScoredCache):
     window_share: float = 0.5
     evict_decode: bool = True
 
-    def scores(self, view: LayerView, early: int) -> Tensor:
-        return self._sums(view)[:, :early]
+    def shown(self, view: LayerView) -> Tensor:
+        """Attention [H_kv, N] that entries got from all rows of the prompt."""
+        received = view.received
+        assert received is not None
+        return view.once("all columns", lambda: per_kv_head(received, len(view.keys)))
 
     def layers(self, views: Sequence[LayerView], budgets: Sequence[int], sample_id: str) -> list[KeptLayer]:
         kept = super().layers(views, budgets, sample_id)
@@ -62,13 +65,7 @@ class H2o(ScoredCache):
     def _carried(self, views: Sequence[LayerView], kept: Sequence[KeptLayer]) -> list[Tensor]:
         """The sums [H_kv, K] that the kept entries of layers of one form begin to decode with."""
         places = torch.stack([layer.indices for layer in kept if layer.indices is not None])
-        scores = torch.stack([self._sums(view) for view in views]).gather(2, places)
+        scores = torch.stack([self.shown(view) for view in views]).gather(2, places)
         if self.guards:
             scores = scores.masked_fill(self.safe(views[0].visual)[places], SAFE)
         return list(scores)
-
-    def _sums(self, view: LayerView) -> Tensor:
-        """Attention [H_kv, N] that entries got from all rows of the prompt."""
-        shown = view.received
-        assert shown is not None
-        return view.once("all columns", lambda: per_kv_head(shown, len(view.keys)))

@@ -50,6 +50,5 @@ class SnapKv(ScoredCache):
     def held(self, budget: int, length: int) -> int:
         return max(1, min(super().held(budget, length), budget - 1, length - 1))
 
-    def scores(self, view: LayerView, early: int) -> Tensor:
-        window = self.held(self.keep.of(view.length), view.length)
-        return self.last_rows(view, window)[:, :early]
+    def shown(self, view: LayerView) -> Tensor:
+        return self.last_rows(view, self.held(self.keep.of(view.length), view.length))

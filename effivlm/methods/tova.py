@@ -31,5 +31,5 @@ class Tova(ScoredCache):
     def rows(self, visual: Tensor) -> int:
         return max(super().rows(visual), 1)
 
-    def scores(self, view: LayerView, early: int) -> Tensor:
-        return self.last_rows(view, 1)[:, :early]
+    def shown(self, view: LayerView) -> Tensor:
+        return self.last_rows(view, 1)

@@ -43,9 +43,8 @@ class VlCache(ScoredCache):
     def rows(self, visual: Tensor) -> int:
         return question_rows(visual)
 
-    def scores(self, view: LayerView, early: int) -> Tensor:
-        means = view.once(("question heads", self.density_threshold), lambda: self._heads(view))
-        return means[:, :early]
+    def shown(self, view: LayerView) -> Tensor:
+        return view.once(("question heads", self.density_threshold), lambda: self._heads(view))
 
     def _heads(self, view: LayerView) -> Tensor:
         return per_kv_head(self.question(view)[0], len(view.keys))

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from importlib.util import find_spec
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from effivlm.copies import Copies, alike
+from effivlm.copies import Copies, Copy, _plain, alike
+
+INTERPRETED = bool(os.environ.get("TRITON_INTERPRET")) and find_spec("triton") is not None
+KERNELS = pytest.mark.skipif(not (torch.cuda.is_available() or INTERPRETED), reason="the kernel runs on CUDA")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if torch.cuda.is_available() or INTERPRETED:
+    from effivlm._copies_triton import copied
 
 KINDS = ("own", "same", "turned")
 rows = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 3), st.sampled_from(KINDS)), min_size=1, max_size=6)
@@ -52,6 +61,28 @@ def test_copies_of_all_types_are_made_together() -> None:
     copies.make()
     for pool in pools:
         assert pool.nonzero()[:, 0].unique().tolist() == [0, 3]
+
+
+@KERNELS
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("width", [1, 8, 80])
+def test_the_kernel_copies_what_plain_pytorch_copies(kind: torch.dtype, width: int) -> None:
+    """Two pools at once; rows of no entry, of many, the same row twice, and rows that lie in memory the other way round."""
+    rng = torch.Generator().manual_seed(width)
+    rest = () if width == 1 else (width,)
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, *rest, generator=rng).to(DEVICE, kind)
+
+    long, turned = drawn(3, 90), drawn(41, 3).transpose(0, 1)
+    cross = drawn(3, 5) if width == 1 else drawn(3, 5).transpose(1, 2).contiguous().transpose(1, 2)
+    rows, spaces = [drawn(3, 0), long, long, turned, cross], [2, 95, 95, 41, 6]
+    ours, plain = ([torch.zeros(3 * sum(spaces) + 1, *rest, dtype=kind, device=DEVICE) for _ in range(2)] for _ in "ab")
+    copied([Copy(ours[0], rows, spaces), Copy(ours[1], rows[::-1], spaces[::-1])])
+    _plain(Copy(plain[0], rows, spaces))
+    _plain(Copy(plain[1], rows[::-1], spaces[::-1]))
+    assert all(torch.equal(one, other) for one, other in zip(ours, plain, strict=True))
+    assert torch.count_nonzero(plain[0]) > 3 * 200 * width
 
 
 @pytest.mark.parametrize(("rows", "stretches"), [("", []), ("a", [(0, 1)]), ("aab", [(0, 2), (2, 3)])])
