@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from overhead import record
+from overhead import missing, record
 
 from effivlm import steps
 from effivlm.drawn import page
@@ -90,7 +90,7 @@ def decoding(
     if not steps:
         return {output: [0.0] * rounds for output in outputs}
     asked = Captured.name if captured else Eager.name
-    with compiled(model.layers, dynamic=False) if captured else nullcontext():
+    with compiled(model.layers, dynamic=False, beside=model.beside) if captured else nullcontext():
         paced = Paced(model.step, leaf.start, steps, model.device, batch, asked)
     for _ in range(rounds):
         paced.rewind()
@@ -143,10 +143,10 @@ def table(document: dict[str, Any]) -> str:
             lines.append(
                 f"| `{method}` | {tokens:,} | {batch} | {' | '.join(shown.get(count, '') for count in outputs)} |"
             )
-    missing = [row for row in rows if "reason" in row]
-    lines += [""] * bool(missing)
-    lines += [f"- `{row['model']}`, `{row['method']}`, batch {row['batch']}: {row['reason']}" for row in missing]
-    return "\n".join(lines) + "\n"
+    failed = [row for row in rows if "reason" in row]
+    lines += [""] * bool(failed)
+    lines += [f"- `{row['model']}`, `{row['method']}`, batch {row['batch']}: {row['reason']}" for row in failed]
+    return "\n".join([*lines, *missing(document)]) + "\n"
 
 
 def _shown(rows: Sequence[dict[str, Any]], row: dict[str, Any]) -> str:
@@ -159,7 +159,7 @@ def _shown(rows: Sequence[dict[str, Any]], row: dict[str, Any]) -> str:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", default=["random:llava_onevision_7b", "random:qwen2_vl_7b"])
-    parser.add_argument("--visual", nargs="+", type=int, default=[729, 2929, 7353])
+    parser.add_argument("--visual", nargs="+", type=int, default=[1458, 2929, 7353])
     parser.add_argument(
         "--methods", nargs="+", default=["dense", "fastv:0.10", "visionzip:0.10", "h2o:0.10", "snapkv:0.10"]
     )

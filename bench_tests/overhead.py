@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from effivlm import registry, steps
-from effivlm.drawn import page
+from effivlm.drawn import NoPicture, page
 from effivlm.floors import decoder_flops, rates, tower_flops
 from effivlm.meters import peak_memory_bytes, timed_s
 from effivlm.models._adapter import Adapter
@@ -164,7 +164,13 @@ def table(document: dict[str, Any]) -> str:
         ]
         lines += ["|---|---|---|---|---|---|---|---|---|"]
         lines += [_line(row) for row in rows]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *missing(document)]) + "\n"
+
+
+def missing(document: dict[str, Any]) -> list[str]:
+    """Lines of Markdown that say what could not be measured, and why."""
+    reasons = [f"- not measured: {reason}" for reason in document.get("absent", [])]
+    return ["", *reasons] if reasons else []
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -207,14 +213,20 @@ def record(
     measured: Callable[[Adapter, int], list[dict[str, Any]]],
     shown: Callable[[dict[str, Any]], str],
 ) -> None:
-    """Measure every model at every length; after each, write the file and the table from it."""
+    """Measure every model at every length; after each, write the file and the table from it. Which lengths no picture makes is
+    told beside the rows."""
     run = header(asked.device, asked.rounds)
     rows: list[dict[str, Any]] = []
+    absent: list[str] = []
     for value in asked.models:
         model = open_model(resolve(value), Settings(device=asked.device, dtype=run["dtype"]))
         for tokens in lengths:
-            rows += measured(model, tokens)
-            document = {"run": run, "rows": rows}
+            try:
+                rows += measured(model, tokens)
+            except NoPicture as reason:
+                absent.append(str(reason))
+                print(f"not measured: {reason}", flush=True)
+            document = {"run": run, "rows": rows, "absent": absent}
             asked.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
             asked.out.with_suffix(".md").write_text(shown(document), encoding="utf-8")
             print(f"{model.source.name}, {tokens} tokens: {len(rows)} rows in {asked.out}", flush=True)

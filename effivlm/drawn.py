@@ -19,11 +19,15 @@ FAR = 0.25
 _SCALES: dict[tuple[str, int], float] = {}
 
 
+class NoPicture(ValueError):
+    """No picture makes a prompt of the length that was asked for."""
+
+
 def page(model: Adapter, tokens: int) -> Sample:
     """A picture of noise whose prompt is about as long as asked, found by halving its size; the same for every call.
 
     Raises:
-        ValueError: no picture makes a prompt within a quarter of that length; models shrink what is too large for them.
+        NoPicture: none makes a prompt within a quarter of that length; models shrink what is too large for them.
     """
     known = _SCALES.get((model.source.identity, tokens))
     if known is None:
@@ -49,7 +53,7 @@ def _scale(model: Adapter, tokens: int) -> float:
     found = min(tried, key=lambda scale: (abs(tried[scale] - tokens), scale))
     nearest = tried[found]
     if abs(nearest - tokens) > FAR * tokens:
-        raise ValueError(
+        raise NoPicture(
             f"no picture makes a prompt of about {tokens} tokens for {model.source.name}; the nearest has {nearest}"
         )
     return found

@@ -25,27 +25,31 @@ CHUNK = 4
 
 
 @contextmanager
-def compiled(layers: Sequence[nn.Module], dynamic: bool, **options: Any) -> Iterator[None]:
-    """Let torch.compile fuse what stands around the attention of every decoder layer; `options` are Inductor's.
+def compiled(
+    layers: Sequence[nn.Module], dynamic: bool, beside: Sequence[nn.Module] = (), **options: Any
+) -> Iterator[None]:
+    """Let torch.compile fuse what stands around the attention of every decoder layer, and what each module `beside` them does;
+    `options` are Inductor's.
 
     The attention itself stays out, with caches and watchers. `dynamic` says whether lengths vary, as in prefills; a decoding
     step has one shape, and takes projections of one input in one product: in a prefill the values kept for later would hold on
     to all of it.
     """
-    own = [vars(layer).get("forward") for layer in layers]
+    modules = [*layers, *beside]
+    own = [vars(module).get("forward") for module in modules]
     free: dict[str, Any] = {"allow_unspec_int_on_nn_module": True}  # a layer's number is no constant of its graph
     together = nullcontext() if dynamic else joined(layers)
     with together, torch._dynamo.config.patch(recompile_limit=LIMIT, accumulated_recompile_limit=8 * LIMIT, **free):
-        for layer in layers:
-            layer.forward = torch.compile(layer.forward, dynamic=dynamic, options=options or None)
+        for module in modules:
+            module.forward = torch.compile(module.forward, dynamic=dynamic, options=options or None)
         try:
             yield
         finally:
-            for layer, forward in zip(layers, own, strict=True):
+            for module, forward in zip(modules, own, strict=True):
                 if forward is None:
-                    del layer.forward
+                    del module.forward
                 else:
-                    layer.forward = forward
+                    module.forward = forward
 
 
 class Replay:

@@ -89,7 +89,9 @@ class Timing:
     @contextmanager
     def _fused(self, dynamic: bool) -> Iterator[None]:
         """Inside the seams; where steps are captured, layers are compiled too. On a CPU that makes a micro model no faster."""
-        with self.model.seams(), compiled(self.model.layers, dynamic) if self._captures else nullcontext():
+        model = self.model
+        beside = [] if dynamic else model.beside  # of a long prefill they are nothing
+        with model.seams(), compiled(model.layers, dynamic, beside) if self._captures else nullcontext():
             yield
 
     def _pace(self, batch: int) -> Paced:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,3 +67,19 @@ def test_rows_hold_ratios_to_dense_of_the_same_rounds_and_say_what_is_unsupporte
     text = overhead.table({"run": run, "rows": rows})
     assert f"{found['random_visual']['over_dense']:.3f}" in text
     assert text.count("unsupported:") == 1
+
+
+def test_a_length_that_no_picture_makes_is_told_and_the_others_are_measured(
+    overhead: Any, model: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = argparse.Namespace(device="cpu", rounds=1, models=[model.source.name], out=tmp_path / "found.json")
+    shown = lambda document: "\n".join([f"{len(document['rows'])} rows", *overhead.missing(document)])  # noqa: E731
+    overhead.record(asked, [10**6, 200], lambda opened, tokens: [{"id": overhead.page(opened, tokens).id}], shown)
+    document = json.loads(asked.out.read_text())
+    assert document["rows"] == [{"id": "page"}]
+    assert len(document["absent"]) == 1
+    said = "no picture makes a prompt of about 1000000 tokens"
+    assert said in document["absent"][0]
+    assert f"- not measured: {said}" in asked.out.with_suffix(".md").read_text()
+    assert f"not measured: {said}" in capsys.readouterr().out
+    assert overhead.missing({"rows": []}) == []

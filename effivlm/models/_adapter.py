@@ -251,6 +251,11 @@ class Adapter(ABC):
         return str(self.processor.tokenizer.decode(list(tokens), skip_special_tokens=True))
 
     @property
+    def beside(self) -> list[nn.Module]:
+        """What a decoding step does outside its layers and products: rotary angles, and the last norm."""
+        return [self.text.rotary_emb, self.text.norm]
+
+    @property
     def spread(self) -> bool:
         """Whether the layers stand on several devices."""
         return len({parameter.device for parameter in self.model.parameters()}) > 1
