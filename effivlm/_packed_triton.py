@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 ENTRIES, WARPS, STAGES = 64, 4, 3  # that a program takes at a time, and how it works on them
+MOST_SPLITS = 64
 LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)
 
 
@@ -107,11 +108,12 @@ def _combine_kernel(  # type: ignore[no-untyped-def]  # as above
     tl.store(out_ptr + (pair * GROUP + row) * WIDTH + wide, answer.to(out_ptr.dtype.element_ty), mask=wide < WIDTH)
 
 
-def splits_for(pairs: int, longest: int, device: torch.device) -> int:
-    """Into how many parts every cache is cut, so that all multiprocessors have work; a power of two, since every number is a
-    kernel of its own to compile."""
+def splits_for(longest: int, entries: int, device: torch.device) -> int:
+    """Into how many parts every cache is cut, so that a part of the `longest` is what each multiprocessor gets of all `entries`;
+    a power of two, since every number is a kernel of its own to compile."""
     processors = torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
-    return triton.next_power_of_2(max(1, min(-(-4 * processors // pairs), -(-longest // (2 * ENTRIES)), 64)))  # type: ignore[no-any-return]
+    wanted, most = max(1, longest * processors // max(1, entries)), triton.cdiv(longest, ENTRIES)
+    return min(1 << wanted.bit_length() - 1, triton.next_power_of_2(most), MOST_SPLITS)  # type: ignore[no-any-return]
 
 
 def attend(

@@ -130,7 +130,7 @@ class Replay:
 
 @cache
 def _capturing(device: torch.device) -> torch.cuda.Stream:
-    """The stream that steps are captured on: on every new one, matrix products would take a workspace that is never given back."""
+    """The stream that steps are captured on: on every new one, matrix products take a workspace that is never given back."""
     return torch.cuda.Stream(device)
 
 

@@ -7,7 +7,7 @@ whatever the lengths of rows, layers and heads.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 
 import torch
 from torch import Tensor
@@ -45,7 +45,7 @@ class PackedLayer(AnsweringLayer):
             for rows in _grouped([_sort(layer) for layer in layers])
         ]
         groups = [self.growing] * bool(self.growing) + [part.numbers for part in self.rolling]
-        self.ordered = sum(groups, []) == list(range(len(layers)))
+        self.ordered = list(chain(*groups)) == list(range(len(layers)))
         parts: list[RollingSegment | None] = [None] * bool(self.growing) + [*self.rolling]
         self._parts = [(_place(rows, self.ordered, device), part) for rows, part in zip(groups, parts, strict=True)]
         self._splits = 0
@@ -106,7 +106,7 @@ class PackedLayer(AnsweringLayer):
             return attend_reference(query, key, value, *where)
         from effivlm import _packed_triton
 
-        self._splits = self._splits or _packed_triton.splits_for(self.offset.numel(), self.longest, query.device)
+        self._splits = self._splits or _packed_triton.splits_for(self.longest, len(self.pool[0]), query.device)
         return _packed_triton.attend(query, key, value, *where, self._splits)
 
 

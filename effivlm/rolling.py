@@ -138,7 +138,8 @@ class RollingSegment:
         """As `_plain_step`, in kernels."""
         from effivlm import _rolling_triton as kernels
 
-        self._splits = self._splits or kernels.splits_for(self.free.numel(), self.keys.shape[2], query.device)
+        entries = sum(keys.shape[0] * keys.shape[1] for keys, _, _ in self.layers)
+        self._splits = self._splits or kernels.splits_for(self.keys.shape[2], entries, query.device)
         return kernels.step(
             (query, key, value),
             self.keys,

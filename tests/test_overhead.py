@@ -74,7 +74,7 @@ def test_a_length_that_no_picture_makes_is_told_and_the_others_are_measured(
 ) -> None:
     asked = argparse.Namespace(device="cpu", rounds=1, models=[model.source.name], out=tmp_path / "found.json")
     shown = lambda document: "\n".join([f"{len(document['rows'])} rows", *overhead.missing(document)])  # noqa: E731
-    overhead.record(asked, [10**6, 200], lambda opened, tokens: [{"id": overhead.page(opened, tokens).id}], shown)
+    overhead.record(asked, [10**6, 300], lambda opened, tokens: [{"id": overhead.page(opened, tokens).id}], shown)
     document = json.loads(asked.out.read_text())
     assert document["rows"] == [{"id": "page"}]
     assert len(document["absent"]) == 1
