@@ -75,7 +75,7 @@ def prefilled(
     cache, kept = PromptCache(), dict[int, Tensor]()
     if layer is None:
         with watching(_joined(attentions, watchers, columns)):
-            logits = model.prefill(prompt, cache)
+            logits = model.prefill(prompt, cache, within)
     else:
         choices = _Choices(layer, prompt, len(attentions), model.text.norm, sample_id)
         for at in choices.stages:
@@ -85,7 +85,7 @@ def prefilled(
             for place, at in enumerate(choices.stages)
         }
         with watching(_joined(attentions, watchers, columns)), pruning(model.layers, chosen) as kept:
-            logits = model.prefill(prompt, cache)
+            logits = model.prefill(prompt, cache, within)
     stays = tuple(_stays(kept, number) for number in range(len(attentions)))
     views = []
     for number, (key, value) in enumerate(zip(cache.keys, cache.values, strict=True)):

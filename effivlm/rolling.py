@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
-from functools import cache
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from effivlm.columns import has_triton
 from effivlm.copies import Copies
 
 
@@ -191,9 +190,4 @@ class RollingSegment:
 
 def fused(query: Tensor) -> bool:
     """Whether kernels take the step of a query [R, H_q, Q, D]."""
-    return query.is_cuda and query.shape[2] == 1 and _triton()
-
-
-@cache
-def _triton() -> bool:
-    return find_spec("triton") is not None
+    return query.is_cuda and query.shape[2] == 1 and has_triton()

@@ -74,8 +74,8 @@ class Leaf:
 class Tree:
     """Shared work on one sample for several methods; lives for that sample only.
 
-    Its parts are done by `within`: "image" (the processor), "tower" (with the projector), "method", "prefill" (to the first
-    token).
+    Its parts are done by `within`: "image" (the processor), "tower" (with the projector), "method", "prefill" (the decoder),
+    "first" (the first token from what that leaves).
     """
 
     def __init__(self, model: Adapter, sample: Sample, methods: Sequence[Method], within: Within = untimed) -> None:
@@ -117,7 +117,7 @@ class Tree:
         kept, of = (round(entries), whole) if isinstance(method, Composed) else shares[0]
         return Leaf(
             cache=cache,
-            token=self.once(("token", *prefill), lambda: int(done.logits.argmax())),
+            token=self.once(("token", *prefill), lambda: self.within("first", lambda: int(done.logits.argmax()))),
             position=done.prompt.next_position,
             length=length,
             visual_tokens=visual,

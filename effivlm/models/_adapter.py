@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from effivlm.caches import DecodingCache, PromptCache
 from effivlm.hooks import Tower, seams
+from effivlm.meters import Within, untimed
 from effivlm.models._shapes import build
 from effivlm.models._sources import RANDOM, ModelSource, verify
 from effivlm.models._torchvision import ensure_torchvision
@@ -227,12 +228,14 @@ class Adapter(ABC):
             return cut
         return replace(cut, positions=torch.arange(len(kept), device=self.device)[None], next_position=len(kept))
 
-    def prefill(self, prompt: Prompt, cache: PromptCache) -> Tensor:
-        """Run the decoder over a prompt; fills `cache`, returns the logits [vocab] of its last position."""
+    def prefill(self, prompt: Prompt, cache: PromptCache, within: Within = untimed) -> Tensor:
+        """Run the decoder over a prompt; fills `cache`, returns the logits [vocab] of its last position, made `within` the part
+        "first"."""
         hidden = self.text(
             inputs_embeds=prompt.embeds, position_ids=prompt.positions, past_key_values=cache, use_cache=True
         ).last_hidden_state
-        return self.head(hidden[:, -1:])[0, 0]  # type: ignore[no-any-return]
+        logits: Tensor = within("first", lambda: self.head(hidden[:, -1:])[0, 0])
+        return logits
 
     def step(self, tokens: Tensor, positions: Tensor, cache: DecodingCache) -> Tensor:
         """Feed tokens [B, Q] at positions [B, Q] to a batch of caches; returns logits [B, Q, vocab]."""

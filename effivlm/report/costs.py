@@ -13,8 +13,8 @@ SPEEDUPS = {"ttft": "ttft_s", "decode": "decode_ms_per_token", "batch": "batch_d
 FLOORS = {"ttft": "ttft_floor_s", "decode": "decode_floor_ms_per_token", "batch": "batch_decode_floor_ms_per_step"}
 """What the device cannot beat of the same."""
 BESIDE = (
-    *("prompt_tokens", "image_s", "tower_s", "method_s", "prefill_s", "batch", "batch_tokens_per_s", "largest_batch"),
-    *("ttft_energy_j", "decode_energy_j_per_token"),
+    *("prompt_tokens", "image_s", "tower_s", "method_s", "prefill_s", "first_s"),
+    *("batch", "batch_tokens_per_s", "largest_batch", "ttft_energy_j", "decode_energy_j_per_token"),
 )
 """What else a timing may know of itself."""
 Under = tuple[str, str, int]

@@ -85,7 +85,7 @@
   const ms = (field, fold = 1) => ({ text: r => num(lacks(r[field]) ? null : r[field] * fold, 2), value: r => r[field] });
   const TIMES = [
     ["prompt tokens", "prompt_tokens", { text: r => r.prompt_tokens.toLocaleString("en"), value: r => r.prompt_tokens }],
-    ["TTFT ms", "ttft_s", ms("ttft_s", 1000)], ["floor", "tfloor", ms("tfloor", 1000)], ["of it tower", "tower_s", ms("tower_s", 1000)], ["method", "method_s", ms("method_s", 1000)], ["prefill", "prefill_s", ms("prefill_s", 1000)], ["before it: pictures", "image_s", ms("image_s", 1000)],
+    ["TTFT ms", "ttft_s", ms("ttft_s", 1000)], ["floor", "tfloor", ms("tfloor", 1000)], ["of it tower", "tower_s", ms("tower_s", 1000)], ["method", "method_s", ms("method_s", 1000)], ["prefill", "prefill_s", ms("prefill_s", 1000)], ["first token", "first_s", ms("first_s", 1000)], ["before it: pictures", "image_s", ms("image_s", 1000)],
     ["decode ms/token", "decode_ms_per_token", ms("decode_ms_per_token")], ["floor", "dfloor", ms("dfloor")],
     ["batch", "copies", { text: r => num(r.copies, 0), value: r => r.copies }], ["ms/step", "batch_decode_ms_per_step", ms("batch_decode_ms_per_step")], ["floor", "bfloor", ms("bfloor")], ["tokens/s", "batch_tokens_per_s", { text: r => num(r.batch_tokens_per_s, 0), value: r => r.batch_tokens_per_s }], ["largest batch", "largest_batch", { text: r => num(r.largest_batch, 0), value: r => r.largest_batch }],
     ["peak memory", "peak_memory_bytes", { text: r => bytes(r.peak_memory_bytes), value: r => r.peak_memory_bytes }], ["J to first token", "ttft_energy_j", ms("ttft_energy_j")], ["J/token", "decode_energy_j_per_token", ms("decode_energy_j_per_token")],

@@ -14,7 +14,7 @@ from effivlm import prefill, timing
 from effivlm.meters import Spans
 from effivlm.models._adapter import Adapter
 from effivlm.records import Cell, Settings
-from effivlm.timing import Timing, prepare_timing
+from effivlm.timing import PARTS, Timing, prepare_timing
 
 DELAY = 0.1
 
@@ -38,7 +38,7 @@ def later(function: Any) -> Any:
 def split(model: Adapter, method: str, prepared: Timing | None = None) -> dict[str, float]:
     ready = prepared or prepare_timing(Cell("twin", method, "paper", "0.40", "toy"), model, Settings())
     costs = ready.outcome("ttft", [1.0]).costs
-    return {name: costs[name].median for name in ("image_s", "tower_s", "method_s", "prefill_s") if name in costs}
+    return {name: costs[name].median for name in ("image_s", *(f"{part}_s" for part in PARTS)) if name in costs}
 
 
 def test_what_a_part_does_within_another_counts_for_itself_alone() -> None:
@@ -61,6 +61,7 @@ def test_what_a_part_does_within_another_counts_for_itself_alone() -> None:
         ("dense", "image_s", "model", "prepare"),
         ("dense", "tower_s", "model", "encode"),
         ("dense", "prefill_s", "model", "prefill"),
+        ("dense", "first_s", "model", "head"),
         ("random_visual", "method_s", "method", "select"),
         ("fastv", "method_s", "method", "select"),
         ("snapkv", "method_s", "method", "compress"),
