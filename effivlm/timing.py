@@ -182,7 +182,7 @@ class Timing:
         return {name: Cost((value,)) for name, value in floor.items()}
 
     def _split(self) -> dict[str, Cost]:
-        """Where the time to first token goes: `tower_s`, `method_s`, `prefill_s`, `first_s`; before its clock starts, `image_s`."""
+        """Where the time to first token goes: `tower_s`, `method_s`, `prefill_s`, `first_s`; before it `image_s`."""
         fresh = (Tree(self.model, self.tree.sample, [self.method]) for _ in range(SPLITS))
         images = tuple(timed_s(lambda tree=tree: tree.inputs_of(self.method), self.model.device)[0] for tree in fresh)  # type: ignore[misc]
         with self._fused(dynamic=True):
