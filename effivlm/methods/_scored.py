@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from effivlm.caches import KeptLayer
 from effivlm.columns import received
@@ -19,6 +18,7 @@ from effivlm.methods._layers import LayeredCache, check, check_choice
 from effivlm.methods._merge import MERGES, SCOPES, inverse_norms, merged, partners
 
 POOLS = ("avg", "max")
+FIRST = torch.finfo(torch.float32).max  # more than any score, and less than what the window has
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +54,9 @@ class ScoredCache(LayeredCache):
     def shown(self, view: LayerView) -> Tensor:
         """What attention says of all entries [H_kv, N], in float32; what is costly in it goes through `view.once`."""
 
-    def scores(self, view: LayerView, early: int) -> Tensor:
-        """Scores [H_kv, early] of the first `early` entries."""
-        return self.shown(view)[:, :early]
+    def weighed(self, scores: Tensor, visual: Tensor) -> Tensor:
+        """What the method makes of `shown` [L, H_kv, N] of all layers, of which only the early entries are there."""
+        return scores
 
     def look(self, view: LayerView) -> None:
         super().look(view)
@@ -65,26 +65,27 @@ class ScoredCache(LayeredCache):
         self.shown(view)
 
     def ranked(self, views: Sequence[LayerView], early: Sequence[int]) -> Tensor:
-        """The scores [L, H_kv, max(early)] that decide, of layers that see the same entries; -inf behind the `early` ones of a
-        layer.
+        """The scores [L, H_kv, N] that decide, of layers that are alike; infinite behind the `early` entries of a layer.
 
         Heads share scores where asked; then they are smoothed, as if nothing stood behind the early entries.
         """
-        most, ragged = max(early), len(set(early)) > 1
-        rows = [self.scores(view, end) for view, end in zip(views, early, strict=True)]
-        if ragged:
-            nothing = 0.0 if self.pool == "avg" else -torch.inf  # what pooling takes for the outside
-            rows = [pad(row, (0, most - end), value=nothing) for row, end in zip(rows, early, strict=True)]
-        scores = torch.stack(rows)
+        scores = torch.stack([self.shown(view) for view in views])
+        behind = self._behind(scores, early)
+        nothing = 0.0 if self.pool == "avg" else -torch.inf  # what pooling takes for the outside
+        scores = self.weighed(scores.masked_fill(behind, nothing), views[0].visual).masked_fill(behind, nothing)
         if self.head_shared:
             scores = scores.mean(1, keepdim=True).expand_as(scores)
         scores = pooled(scores, self.kernel, self.pool)
         if self.guards:
-            scores = scores.masked_fill(self.safe(views[0].visual)[:most], torch.inf)
-        if ragged:
-            ends = torch.tensor(early).to(scores.device, non_blocking=True)[:, None, None]
-            scores = scores.masked_fill(torch.arange(most, device=scores.device) >= ends, -torch.inf)
-        return scores
+            scores = scores.masked_fill(self.safe(views[0].visual), FIRST)
+        return scores.masked_fill(behind, torch.inf)
+
+    def _behind(self, scores: Tensor, early: Sequence[int]) -> Tensor:
+        """Which entries stand behind the early ones of their layer; [N] where these are as many in all, else [L, 1, N]."""
+        numbers = torch.arange(scores.shape[-1], device=scores.device)
+        if len(set(early)) == 1:
+            return numbers >= early[0]
+        return numbers >= torch.tensor(early).to(scores.device, non_blocking=True)[:, None, None]
 
     @property
     def guards(self) -> bool:
@@ -112,17 +113,9 @@ class ScoredCache(LayeredCache):
         return taken(views, chosen) if self.merge == "none" else self._folded(views, chosen)
 
     def _chosen(self, views: Sequence[LayerView], budgets: Sequence[int]) -> list[Tensor]:
-        """The entries [H_kv, K] that stay of layers that are alike."""
+        """The entries [H_kv, K] that stay of layers that are alike: those behind the early ones, and the best of these."""
         length = views[0].length
-        windows = [self.protected(budget, length) for budget in budgets]
-        ranked = self.ranked(views, [length - window for window in windows])
-        own = best_of_each(ranked, [budget - window for budget, window in zip(budgets, windows, strict=True)])
-        recent = torch.arange(length, device=ranked.device)
-        if len(set(budgets)) == 1:
-            end = recent[length - windows[0] :].expand(*ranked.shape[:2], -1)
-            return list(torch.cat([torch.stack(own), end], -1))
-        recent = recent.expand(ranked.shape[1], -1)
-        return [torch.cat([first, recent[:, length - held :]], -1) for first, held in zip(own, windows, strict=True)]
+        return best_of_each(self.ranked(views, [length - self.protected(one, length) for one in budgets]), budgets)
 
     def _folded(self, views: Sequence[LayerView], chosen: Sequence[Tensor]) -> list[KeptLayer]:
         """The chosen entries of every layer, with the others folded into them."""

@@ -67,7 +67,7 @@ class AdaKv(SnapKv):
         """The entries that each head keeps, ascending."""
         window = self.protected(budget, view.length)
         early = view.length - window
-        scores = self.ranked([view], [early])[0]
+        scores = self.ranked([view], [early])[0, :, :early]
         recent = torch.arange(early, view.length, device=scores.device)
         return [torch.cat([row, recent]) for row in best_of_each(scores, self.shares(scores, budget - window))]
 

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from effivlm.methods._base import LayerView
 from effivlm.methods._layers import check_choice
 from effivlm.methods.h2o import H2o
 
@@ -46,11 +45,9 @@ class LookM(H2o):
         super().__post_init__()
         check_choice("prior", self.prior, PRIORS)
 
-    def scores(self, view: LayerView, early: int) -> Tensor:
-        sums = super().scores(view, early)
-        if self.prior == "none" or not early:
-            return sums
-        visual = view.visual[:early]
+    def weighed(self, scores: Tensor, visual: Tensor) -> Tensor:
+        if self.prior == "none":
+            return scores
         if self.prior == "add_max":
-            return torch.where(visual, sums, sums + sums.amax(-1, keepdim=True))
-        return torch.where(visual, sums - 1e4, sums)
+            return torch.where(visual, scores, scores + scores.amax(-1, keepdim=True))
+        return torch.where(visual, scores - 1e4, scores)

@@ -282,11 +282,31 @@ def test_shared_heads_keep_the_best_of_their_mean(kind: type[Any]) -> None:
     rows = shared.select(shown, 12, "s").tolist()
     assert rows[0] == rows[1]
     window = shared.protected(12, 60)
-    mean = own.scores(shown, 60 - window).double().mean(0)
+    mean = own.shown(shown)[:, : 60 - window].double().mean(0)
     if kind is ExpectedAttention:
         mean[:4] = 1e9
     assert rows[0] == top(mean.tolist(), 12 - window) + list(range(60 - window, 60))
     assert own.select(shown, 12, "s").tolist() != rows
+
+
+@pytest.mark.parametrize("pool", ["avg", "max"])
+@pytest.mark.parametrize("prior", ["add_max", "minus_1e4", "none"])
+@pytest.mark.parametrize("seed", range(6))
+def test_smoothing_sees_nothing_of_the_window_whatever_the_prior(seed: int, prior: str, pool: str) -> None:
+    """Written out: the early entries alone, weighed, then smoothed."""
+    method = LookM(keep=Budget.parse("0.5"), window=9, window_share=0.0, prior=prior, kernel=5, pool=pool, merge="none")
+    shown = asked(view(seed, 60), method)
+    early = 60 - method.protected(30, 60)
+    sums = method.shown(shown)[:, :early].double()
+    bonus = {"none": 0.0, "minus_1e4": 1e4, "add_max": sums.amax(-1, keepdim=True)}[prior]
+    weighed = sums + torch.where(shown.visual[:early], 0.0, bonus)
+    outside = 0.0 if pool == "avg" else -torch.inf
+    if prior == "minus_1e4":
+        weighed = weighed - 1e4  # the same order, but it is images that lose where the outside counts as 0
+    wide = torch.nn.functional.pad(weighed, (2, 2), value=outside).unfold(-1, 5, 1)
+    smooth = wide.mean(-1) if pool == "avg" else wide.amax(-1)
+    expected = [top(row, 30 - (60 - early)) + list(range(early, 60)) for row in smooth.tolist()]
+    assert rows_of(method.layer(shown, 30, "s")) == expected
 
 
 def test_shared_random_heads_draw_once() -> None:
