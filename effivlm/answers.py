@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from effivlm.decode import Start, agreements
@@ -75,8 +76,9 @@ class Answers:
             self._show(tree, grown)
         second = self._second(tree) if self.dense in grown else []
         starts = [leaf.start for leaf in grown.values()] + second
+        leader = list(grown).index(self.dense) if self.dense in grown and len(starts) > 1 else None
         try:
-            said = self.engine.greedy(starts, self.task.max_new_tokens, self.model.eos)
+            said, made = self.engine.followed(starts, self.task.max_new_tokens, self.model.eos, leader)
         except Exception as error:  # one broken sample is recorded and counted; it must not end the others
             for cell in grown:
                 self.given[cell].append(_broken(sample, error))
@@ -84,7 +86,7 @@ class Answers:
         for (cell, leaf), tokens in zip(grown.items(), said, strict=False):
             self.leaves[cell].append(leaf.without_cache())
             self.given[cell].append(self._scored(sample, tokens, leaf))
-        self._compare(sample, list(grown), starts, said)
+        self._compare(sample, list(grown), starts, said, made)
 
     def _grown(self, tree: Tree, cells: Sequence[Cell]) -> dict[Cell, Leaf]:
         """The compressed prompt of every cell that has one; of the others it is recorded why not."""
@@ -134,15 +136,24 @@ class Answers:
         )
 
     def _compare(
-        self, sample: Sample, cells: Sequence[Cell], starts: Sequence[Start], said: Sequence[Sequence[int]]
+        self,
+        sample: Sample,
+        cells: Sequence[Cell],
+        starts: Sequence[Start],
+        said: Sequence[Sequence[int]],
+        made: Sequence[Sequence[int]] | None,
     ) -> None:
-        """Set what the newest answers of `cells` have in common with dense's; a start beyond theirs is dense's second run."""
+        """Set what the newest answers of `cells` have in common with dense's; a start beyond theirs is dense's second run.
+
+        `made` is what each start says after the tokens of dense's answer, where the engine found that out already.
+        """
         reference = next((one for one in self.given[self.dense][-1:] if one.id == sample.id and not one.error), None)
         if reference is None:
             return
         steps, eos = self.task.max_new_tokens, self.model.eos
         try:
-            shares = agreements(self.engine.chosen, starts, said, reference.tokens, steps, eos)
+            choose = self.engine.chosen if made is None else partial(_told, made)
+            shares = agreements(choose, starts, said, reference.tokens, steps, eos)
         except Exception as error:  # as in `_show`
             for cell in cells:
                 self.lacking[cell].append(("forced", _named(error)))
@@ -157,6 +168,13 @@ class Answers:
                 tokens = tuple(said[-1])
                 ours = replace(ours, again=self.model.decode_text(tokens), again_tokens=tokens, forced=forced[-1])
             self.given[cell][-1] = ours
+
+
+def _told(
+    made: Sequence[Sequence[int]], starts: Sequence[Start], rows: Sequence[int], fed: Sequence[int]
+) -> list[list[int]]:
+    """As `decode.chosen`, of what is known."""
+    return [list(made[row][1 : len(fed) + 1]) for row in rows]
 
 
 def _broken(sample: Sample, error: Exception) -> Answer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, ClassVar
 from weakref import ref
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from effivlm.caches import ForkedCache
 from effivlm.decode import Start, Step, chosen, forced, greedy, unsure_rows
 from effivlm.joined import joined
-from effivlm.meters import reclaim, synchronise
 from effivlm.packed import SLACK, PackedCache, sort_of, together
 
 LIMIT = 256
@@ -56,7 +55,8 @@ class Replay:
     """One greedy step of a batch over packed caches. On CUDA it is captured once; elsewhere it runs as it is.
 
     What changes from step to step lives on the device: tokens and positions [B, 1], the caches' counter, and what was said
-    so far, `said` [room, B]; in float32 also which rows were `unsure` [room, B], having two best tokens within rounding.
+    so far, `said` [room, B]; in float32 also which rows were `unsure` [room, B], having two best tokens within rounding. With
+    `lead` a row is fed what that row says, instead of what it says itself.
     """
 
     def __init__(
@@ -67,8 +67,10 @@ class Replay:
         device: torch.device,
         slack: float = 1.0,
         capture: bool = True,
+        lead: Sequence[int] | None = None,
     ) -> None:
         self.step, self.device = step, device
+        self.lead = None if lead is None else torch.tensor(lead, device=device)
         self.cache = PackedCache([start.cache for start in starts], room, slack)
         self.tokens = torch.zeros(len(starts), 1, dtype=torch.long, device=device)
         self.positions = torch.zeros_like(self.tokens)
@@ -109,7 +111,7 @@ class Replay:
         self.said.index_copy_(0, at, best[None])
         if (unsure := unsure_rows(logits)) is not None:
             self.unsure.index_copy_(0, at, unsure[None])
-        self.tokens.copy_(best[:, None])
+        self.tokens.copy_((best if self.lead is None else best[self.lead])[:, None])
         self.positions += 1
         self.cache.filled += 1
 
@@ -196,6 +198,12 @@ class Eager:
         """As `decode.greedy`."""
         return greedy(self.step, starts, max_new_tokens, eos, self.device)
 
+    def followed(
+        self, starts: Sequence[Start], max_new_tokens: int, eos: Collection[int], leader: int | None
+    ) -> tuple[list[list[int]], None]:
+        """`greedy` alone: a pass of many tokens (`chosen`) is cheaper here than rows that follow."""
+        return self.greedy(starts, max_new_tokens, eos), None
+
     def chosen(self, starts: Sequence[Start], rows: Sequence[int], fed: Sequence[int]) -> list[list[int]]:
         """As `decode.chosen`."""
         return chosen(self.step, starts, rows, fed, self.device)
@@ -213,16 +221,32 @@ class Captured:
 
     def greedy(self, starts: Sequence[Start], max_new_tokens: int, eos: Collection[int]) -> list[list[int]]:
         """As `decode.greedy`, which it equals token for token in float32."""
-        order = together([start.cache for start in starts])
-        rows = [starts[number] for number in order]
-        answers = [[start.token] for start in rows]
+        return self.followed(starts, max_new_tokens, eos, None)[0]
+
+    def followed(
+        self, starts: Sequence[Start], max_new_tokens: int, eos: Collection[int], leader: int | None
+    ) -> tuple[list[list[int]], list[list[int]] | None]:
+        """What each start answers (`greedy`), and what it says first and after each token of the `leader`'s answer.
+
+        Both in the same steps: beside every row stands a second one that is fed what the leader says. As steps are launched and
+        weights are read once for both, that costs less than steps of its own, and the memory of the caches once more.
+        """
+        count, rows = len(starts), list(starts)
+        if leader is not None:
+            rows += [replace(start, token=starts[leader].token) for start in starts]
+        order = together([start.cache for start in rows])
+        place = {row: at for at, row in enumerate(order)}
+        lead = [at if row < count or leader is None else place[leader] for at, row in enumerate(order)]
+        batch = [rows[row] for row in order]
+        made = [[starts[row % count].token] for row in order]
+        free = [place[row] for row in range(count)]
         todo = max_new_tokens - 1
-        if todo > 0 and any(start.token not in eos for start in rows):
-            replay = self._ready(rows, todo)
-            while todo > 0 and any(answer[-1] not in eos for answer in answers):
-                todo -= self._extend(replay, rows, answers, todo, max_new_tokens, eos)
-        said = dict(zip(order, answers, strict=True))
-        return [said[row][:-1] if said[row][-1] in eos else said[row] for row in range(len(starts))]
+        if todo > 0 and any(made[at][-1] not in eos for at in free):
+            replay = self._ready(batch, todo, None if leader is None else lead)
+            while todo > 0 and any(made[at][-1] not in eos for at in free):
+                todo -= self._extend(replay, batch, made, lead, todo, max_new_tokens, eos)
+        said = [made[at][:-1] if made[at][-1] in eos else made[at] for at in free]
+        return said, None if leader is None else [made[place[row]] for row in range(count, len(rows))]
 
     def chosen(self, starts: Sequence[Start], rows: Sequence[int], fed: Sequence[int]) -> list[list[int]]:
         """As `decode.chosen`, token by token. All starts are fed, so that the step serves that let them answer."""
@@ -242,14 +266,14 @@ class Captured:
             found.append(alone or columns[at])
         return found
 
-    def _ready(self, starts: Sequence[Start], room: int) -> Replay:
-        sort = sort_of([start.cache for start in starts])
+    def _ready(self, starts: Sequence[Start], room: int, lead: Sequence[int] | None = None) -> Replay:
+        sort = sort_of([start.cache for start in starts]), None if lead is None else tuple(lead)
         replay = self._replays.pop(sort, None)
         if replay is not None and replay.fits(starts, room):
             replay.load(starts)
         else:
             del replay  # its memory first
-            replay = Replay(self.step, starts, room, self.device, SLACK)
+            replay = Replay(self.step, starts, room, self.device, SLACK, lead=lead)
             self.captures += 1
         self._replays[sort] = replay
         return replay
@@ -258,12 +282,13 @@ class Captured:
         self,
         replay: Replay,
         starts: Sequence[Start],
-        answers: list[list[int]],
+        made: list[list[int]],
+        lead: Sequence[int],
         todo: int,
         max_new_tokens: int,
         eos: Collection[int],
     ) -> int:
-        """Let every open row say a few more tokens; returns how many steps that took."""
+        """Let every row whose lead has not ended say a few more tokens; returns how many steps that took."""
         watched = replay.tokens.numel() > 1 and starts[0].cache[0].keys.dtype == torch.float32
         count = 1 if watched else min(CHUNK, todo)
         before = int(replay.cache.filled)
@@ -271,14 +296,16 @@ class Captured:
         said = replay.said[before : before + count].tolist()
         if watched:
             for row in replay.unsure[before].nonzero()[:, 0].tolist():
-                if answers[row][-1] not in eos:
-                    fed = forced(self.step, starts[row], answers[row], self.device, max_new_tokens)
-                    said[0][row] = int(fed[-1].argmax())
-            replay.tokens.copy_(torch.tensor(said[0])[:, None])
+                fed = made[lead[row]]
+                if fed[-1] not in eos:
+                    logits = forced(self.step, starts[row], fed, self.device, max_new_tokens)
+                    said[0][row] = int(logits[-1].argmax())
+            replay.tokens.copy_(torch.tensor([said[0][at] for at in lead])[:, None])
         for tokens in said:
-            for answer, token in zip(answers, tokens, strict=True):
-                if answer[-1] not in eos:
-                    answer.append(token)
+            open_rows = [made[at][-1] not in eos for at in lead]
+            for row, token, going in zip(made, tokens, open_rows, strict=True):
+                if going:
+                    row.append(token)
         return count
 
 
@@ -298,34 +325,3 @@ def captures(device: torch.device, asked: str = "auto", spread: bool = False) ->
 def engine_for(step: Step, device: torch.device, asked: str = "auto", spread: bool = False) -> Captured | Eager:
     """The engine that was asked for. Raises ValueError as `captures` does."""
     return Captured(step, device) if captures(device, asked, spread) else Eager(step, device)
-
-
-def largest_batch(fits: Callable[[int], bool], guess: int = 1, most: int = 4096) -> int:
-    """The largest batch that fits, tried and not computed; 0 if not even one.
-
-    Within 2 % of the first batch that did not fit, or `most`. The nearer the guess, the fewer are tried.
-    """
-    good, bad = 0, most + 1
-    batch, step = max(1, min(guess, most)), 1
-    while good < batch < bad:
-        if fits(batch):
-            good, batch = batch, min(most, batch + step * max(1, batch // 50))
-        else:
-            bad, batch = batch, max(1, batch - step * max(1, batch // 50))
-        step *= 2
-    while bad - good > max(1, good // 50):
-        middle = (good + bad) // 2
-        good, bad = (middle, bad) if fits(middle) else (good, middle)
-    return good
-
-
-def batch_fits(step: Step, start: Start, steps: int, device: torch.device, batch: int) -> bool:
-    """Whether a CUDA device holds copies of one compressed prompt and takes a step with them."""
-    try:
-        Replay(step, [start] * batch, steps, device, capture=False).take(1)
-        synchronise(device)
-    except torch.cuda.OutOfMemoryError:
-        return False
-    finally:
-        reclaim(device)
-    return True

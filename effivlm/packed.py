@@ -154,9 +154,14 @@ class PackedCache(DecodingCache):
 
 
 def together(caches: Sequence[Sequence[KeptLayer]]) -> list[int]:
-    """Numbers of the rows in an order in which those that roll alike stand together, so that a layer need not pick them out."""
+    """Numbers of the rows in an order in which those that roll alike stand together, so that a layer need not pick them out, and
+    the same cache many times side by side, so that it is copied at once."""
     sorts = [str([_sort(layer) for layer in cache]) for cache in caches]
-    return sorted(range(len(caches)), key=lambda row: (any(layer.rolling for layer in caches[row]), sorts[row]))
+    firsts: dict[int, int] = {}
+    first = [firsts.setdefault(id(cache), row) for row, cache in enumerate(caches)]
+    return sorted(
+        range(len(caches)), key=lambda row: (any(layer.rolling for layer in caches[row]), sorts[row], first[row])
+    )
 
 
 def sort_of(caches: Sequence[Sequence[KeptLayer]]) -> Hashable:

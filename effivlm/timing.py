@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
+from effivlm.capacity import batch_fits, largest_batch
 from effivlm.drawn import page
-from effivlm.engine import Captured, Eager, Paced, batch_fits, captures, compiled, largest_batch
+from effivlm.engine import Captured, Eager, Paced, captures, compiled
 from effivlm.floors import decoder_flops, rates, step_bytes, tower_flops
 from effivlm.meters import Spans, free_bytes, kv_bytes, peak_memory_bytes, reclaim, timed_s
 from effivlm.methods._base import Method

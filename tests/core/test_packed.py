@@ -127,9 +127,17 @@ def test_prompts_of_one_group_share_a_captured_step_and_say_what_the_eager_loop_
             for eos in ((), ended):
                 expected = greedy(model.step, starts, longest, eos, model.device)
                 assert engine.greedy(starts, longest, eos) == expected
+            for leader in (0, 3):
+                said, made = engine.followed(starts, longest, ended, leader)
+                assert said == expected
+                fed = said[leader][: longest - 1]
+                others = Eager(model.step, model.device).chosen(starts, range(len(starts)), fed)
+                assert made is not None
+                assert [row[0] for row in made] == [start.token for start in starts]
+                assert [row[1 : len(fed) + 1] for row in made] == others
             rows, fed = [0, len(starts) - 1], free[1][: longest - 1]
             assert engine.chosen(starts, rows, fed) == Eager(model.step, model.device).chosen(starts, rows, fed)
-    assert engine.captures == 1
+    assert engine.captures == 3, "rows alone, and beside those that follow one of two leaders"
 
 
 def test_rows_are_put_in_an_order_in_which_those_that_roll_alike_stand_together() -> None:
@@ -138,6 +146,7 @@ def test_rows_are_put_in_an_order_in_which_those_that_roll_alike_stand_together(
     order = together(batch)
     assert order[:2] == [2, 4], "what grows comes first"
     assert order[2:] in ([0, 3, 1, 5], [1, 5, 0, 3])
+    assert together([grows, [*grows], grows]) == [0, 2, 1], "the same cache stands beside itself"
     assert PackedLayer([batch[row][0] for row in order], 2, torch.zeros(1, dtype=torch.int32), 1.0).ordered
     assert not PackedLayer([cache[0] for cache in batch], 2, torch.zeros(1, dtype=torch.int32), 1.0).ordered
 
@@ -167,6 +176,7 @@ def test_an_answer_that_has_ended_or_may_say_one_token_needs_no_step(model: Adap
     engine = Captured(lambda *_: pytest.fail("nothing is to be decoded"), model.device)
     assert engine.greedy([start], 1, ()) == [[start.token]]
     assert engine.greedy([start], 9, (start.token,)) == [[]]
+    assert engine.followed([start, start], 9, (start.token,), 1) == ([[]] * 2, [[start.token]] * 2)
 
 
 def test_rows_that_a_batch_may_confuse_are_decided_alone() -> None:
@@ -181,6 +191,7 @@ def test_rows_that_a_batch_may_confuse_are_decided_alone() -> None:
     engine = Captured(step, torch.device("cpu"))
     assert engine.greedy([one], 3, ()) == [[1, 3, 3]]
     assert engine.greedy([one, one], 3, ()) == [[1, 3, 3]] * 2
+    assert engine.followed([one, one], 3, (), 0) == ([[1, 3, 3]] * 2, [[1, 3, 3]] * 2)
 
 
 def test_a_replay_is_freed_with_its_last_user(model: Adapter) -> None:

@@ -12,7 +12,8 @@ from forms import sample
 from toy_task import Toy
 
 from effivlm import rounds, timing
-from effivlm.engine import Eager, captures, compiled, largest_batch
+from effivlm.capacity import largest_batch
+from effivlm.engine import Eager, captures, compiled
 from effivlm.meters import Laps, peak_memory_bytes, reclaim, timed_s
 from effivlm.models._adapter import Adapter
 from effivlm.records import Cell, Settings
