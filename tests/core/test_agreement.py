@@ -10,11 +10,11 @@ import torch
 from forms import sample
 from toy_task import Toy, cells
 
-from effivlm import answers, decode, noise
+from effivlm import answers, decode, noise, run
 from effivlm.answers import _against
 from effivlm.caches import ForkedCache
 from effivlm.decode import Start, agreements, forced, greedy
-from effivlm.engine import Eager
+from effivlm.engine import Captured, Eager
 from effivlm.methods.dense import Dense
 from effivlm.methods.random_kv import RandomKv
 from effivlm.methods.snapkv import SnapKv
@@ -115,6 +115,23 @@ def test_a_cell_that_keeps_everything_agrees_everywhere(model: Adapter) -> None:
     little = [one for one in outcomes if one.cell.keep == "0.05" and one.status == "ok"]
     assert {answer.forced for one in whole for answer in one.answers} == {1.0}
     assert min(answer.forced for one in little for answer in one.answers if answer.forced is not None) < 0.5
+
+
+@pytest.mark.usefixtures("toy_task")
+@pytest.mark.parametrize("share", [True, False])
+def test_agreement_found_while_answering_is_that_of_a_pass_of_its_own(
+    model: Adapter, share: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = cells(methods=["dense", "random_kv", "streaming_llm"], keeps=("0.05", "0.30"))
+    expected = run_group(asked, model, Settings(limit=5, share=share))
+    monkeypatch.setattr(run, "engine_for", lambda step, device, *_: Captured(step, device))
+    with monkeypatch.context() as patch:
+        if share:
+            patch.setattr(Captured, "chosen", lambda *_: pytest.fail("the steps that answer tell it"))
+        found = run_group(asked, model, Settings(limit=5, share=share))
+    assert {one.engine for one in found} == {Captured.name}
+    assert [one.answers for one in found] == [one.answers for one in expected]
+    assert len({answer.forced for one in found for answer in one.answers}) > 2
 
 
 @pytest.mark.usefixtures("toy_task")
