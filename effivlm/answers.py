@@ -10,6 +10,7 @@ from typing import Any
 from effivlm.decode import Start, agreements
 from effivlm.engine import Captured, Eager
 from effivlm.methods._base import Method
+from effivlm.methods._choose import Doubts, refuse
 from effivlm.metrics.choice import listed_options
 from effivlm.metrics.same import same
 from effivlm.models._adapter import Adapter
@@ -91,14 +92,19 @@ class Answers:
     def _grown(self, tree: Tree, cells: Sequence[Cell]) -> dict[Cell, Leaf]:
         """The compressed prompt of every cell that has one; of the others it is recorded why not."""
         grown: dict[Cell, Leaf] = {}
+        doubts: dict[Cell, Doubts] = {}
         for cell in cells:
             try:
-                grown[cell] = tree.leaf(self.methods[cell])
+                grown[cell], doubts[cell] = tree.unsure_leaf(self.methods[cell])
             except Unsupported as reason:
                 self.refused[cell] = str(reason)
                 self.given[cell].clear()
             except Exception as error:  # as in `_ask`
                 self.given[cell].append(_broken(tree.sample, error))
+        for cell, refused in zip(doubts, refuse(*doubts.values()), strict=True):
+            if refused:
+                del grown[cell]
+                self.given[cell].append(_broken(tree.sample, refused))
         return grown
 
     def _show(self, tree: Tree, grown: Mapping[Cell, Leaf]) -> None:

@@ -27,7 +27,7 @@ from effivlm.methods._base import (
     Part,
     VisualPart,
 )
-from effivlm.methods._choose import doubting
+from effivlm.methods._choose import Doubts, doubting, refuse
 from effivlm.methods._composed import Composed
 from effivlm.models._adapter import Adapter, Prompt
 from effivlm.prefill import Prefilled, prefilled
@@ -101,12 +101,24 @@ class Tree:
         return fresh
 
     def leaf(self, method: Method) -> Leaf:
-        """The compressed prompt of one method, ready to decode."""
+        """The compressed prompt of one method, ready to decode.
+
+        Raises:
+            ValueError: its scores have no order.
+        """
+        leaf, doubts = self.unsure_leaf(method)
+        for error in filter(None, refuse(doubts)):
+            raise error
+        return leaf
+
+    def unsure_leaf(self, method: Method) -> tuple[Leaf, Doubts]:
+        """As `leaf`, with what `refuse` has to be asked of: of many leaves at once, since it waits for the device."""
         path = self._path(method)
         *prefill, part = path
         done = self.prefilled(tuple(prefill))
+        doubts: Doubts = []
         if isinstance(part, CachePart):
-            with doubting():
+            with doubting() as doubts:
                 cache = self.within("method", lambda: part.compress(done.views, self.sample.id))
         else:
             cache = [KeptLayer(key[0], value[0]) for key, value in zip(done.cache.keys, done.cache.values, strict=True)]
@@ -115,7 +127,7 @@ class Tree:
         each = method.methods if isinstance(method, Composed) else (method,)
         shares = [self._share(path, one, done, entries) for one in each]
         kept, of = (round(entries), whole) if isinstance(method, Composed) else shares[0]
-        return Leaf(
+        leaf = Leaf(
             cache=cache,
             token=self.once(("token", *prefill), lambda: self.within("first", lambda: int(done.logits.argmax()))),
             position=done.prompt.next_position,
@@ -126,6 +138,7 @@ class Tree:
             dense_bytes=round(sum(layer.nbytes for layer in cache) / entries * whole),
             shares=tuple(shares),
         )
+        return leaf, doubts
 
     def _share(self, path: Path, method: Method, done: Prefilled, entries: float) -> tuple[int, int]:
         """What one method of `path` kept of what came to its seam: visual tokens, or `entries` of the cache in all layers."""

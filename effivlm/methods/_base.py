@@ -21,7 +21,7 @@ from torch import Tensor
 from effivlm.caches import KeptLayer
 from effivlm.hooks import Tower
 from effivlm.methods._budget import apportion
-from effivlm.methods._gather import gathered
+from effivlm.methods._gather import Source
 from effivlm.records import Budget
 
 Found = TypeVar("Found")
@@ -294,7 +294,9 @@ def alike(views: Sequence[LayerView]) -> bool:
 
 def taken(views: Sequence[LayerView], chosen: Sequence[Tensor]) -> list[KeptLayer]:
     """The entries `chosen` [H_kv, K] of every layer."""
-    return gathered([view.keys for view in views], [view.values for view in views], chosen)
+    name = ("source", *(id(view.keys) for view in views))  # which the source keeps alive
+    source = views[0].once(name, lambda: Source([view.keys for view in views], [view.values for view in views]))
+    return source.taken(chosen)
 
 
 def generator(seed: int, *names: object) -> torch.Generator:

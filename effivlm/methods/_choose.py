@@ -11,24 +11,34 @@ from torch import Tensor
 
 from effivlm.columns import has_triton
 
-_DOUBTS: ContextVar[list[Tensor] | None] = ContextVar("effivlm_doubts", default=None)
+NO_ORDER = "scores hold NaN, so no entries can be chosen by them"
+Doubts = list[Tensor]
+"""Flags on the device: whether the scores of a choice held NaN."""
+_DOUBTS: ContextVar[Doubts | None] = ContextVar("effivlm_doubts", default=None)
 
 
 @contextmanager
-def doubting() -> Iterator[None]:
-    """Inside, NaN among scores is refused on a clean exit and not where it stands: to look at it is to wait for the device.
-
-    Raises:
-        ValueError: as `best_of_each`.
-    """
-    doubts: list[Tensor] = []
+def doubting() -> Iterator[Doubts]:
+    """Inside, NaN among scores is noted and not looked at, because that is to wait for the device; `refuse` looks."""
+    doubts: Doubts = []
     token = _DOUBTS.set(doubts)
     try:
-        yield
+        yield doubts
     finally:
         _DOUBTS.reset(token)
-    if doubts:
-        _refuse(torch.stack(doubts).any())
+
+
+def refuse(*doubts: Doubts) -> list[ValueError | None]:
+    """What is to be raised for each of several pieces of work that noted its doubts; waits for each device once."""
+    noted: dict[torch.device, list[tuple[int, Tensor]]] = {}
+    for number, flags in enumerate(doubts):
+        for flag in flags:
+            noted.setdefault(flag.device, []).append((number, flag))
+    bad = set[int]()
+    for pairs in noted.values():
+        told = torch.stack([flag for _, flag in pairs]).tolist()
+        bad.update(number for (number, _), doubt in zip(pairs, told, strict=True) if doubt)
+    return [ValueError(NO_ORDER) if number in bad else None for number in range(len(doubts))]
 
 
 def best(scores: Tensor, count: int) -> Tensor:
@@ -47,13 +57,13 @@ def best_of_each(scores: Tensor, counts: Sequence[int]) -> list[Tensor]:
     that equal it as many as are missing; one kernel does so for all rows where Triton is there.
 
     Raises:
-        ValueError: a score is NaN, so that no order exists; inside `doubting`, at its end.
+        ValueError: a score is NaN, so that no order exists; inside `doubting` that is noted instead.
     """
     doubt, doubts = scores.isnan().any(), _DOUBTS.get()
-    if doubts is None:
-        _refuse(doubt)
-    else:
+    if doubts is not None:
         doubts.append(doubt)
+    elif doubt:
+        raise ValueError(NO_ORDER)
     most = max(counts)
     wanted = torch.tensor(counts, dtype=torch.int32).to(scores.device, non_blocking=True)
     found = _fused(scores, wanted, most) if scores.is_cuda and has_triton() else None
@@ -94,8 +104,3 @@ def _lowest(scores: Tensor, count: int) -> Tensor:
     if not count:
         return torch.full_like(scores[..., :1], torch.inf)
     return scores.topk(count, dim=-1, sorted=False).values.amin(-1, keepdim=True)
-
-
-def _refuse(doubt: Tensor) -> None:
-    if doubt:
-        raise ValueError("scores hold NaN, so no entries can be chosen by them")

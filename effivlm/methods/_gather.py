@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -10,22 +11,43 @@ from effivlm.caches import KeptLayer
 from effivlm.columns import has_triton
 
 
-def gathered(keys: Sequence[Tensor], values: Sequence[Tensor], chosen: Sequence[Tensor]) -> list[KeptLayer]:
-    """The entries `chosen` [H_kv, K_l] of every layer, whose keys and values are [H_kv, N_l, D]."""
-    if _together(keys) and _together(values):
-        from effivlm.methods import _gather_triton
+@dataclass(frozen=True)
+class Source:
+    """Keys and values [H_kv, N_l, D] of the layers of one prompt, which many caches are taken out of.
 
-        pairs = _gather_triton.gathered(keys, values, chosen)
-    else:
-        pairs = [(_rows(key, at), _rows(value, at)) for key, value, at in zip(keys, values, chosen, strict=True)]
-    return [KeptLayer(*pair, indices=at) for pair, at in zip(pairs, chosen, strict=True)]
+    `facts` say where the kernel finds each layer: addresses and how far heads lie apart; None where it does not serve all.
+    """
+
+    keys: Sequence[Tensor]
+    values: Sequence[Tensor]
+    facts: Sequence[tuple[int, int, int, int]] | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        fits = together(self.keys) and together(self.values)
+        pairs = zip(self.keys, self.values, strict=True)
+        facts = [(key.data_ptr(), value.data_ptr(), key.stride(0), value.stride(0)) for key, value in pairs]
+        object.__setattr__(self, "facts", facts if fits else None)
+
+    def taken(self, chosen: Sequence[Tensor]) -> list[KeptLayer]:
+        """The entries `chosen` [H_kv, K_l] of every layer."""
+        if self.facts is None:
+            pairs = [(rows_of(key, at), rows_of(value, at)) for key, value, at in self._layers(chosen)]
+        else:
+            from effivlm.methods import _gather_triton
+
+            pairs = _gather_triton.gathered(self.keys[0], self.values[0], self.facts, chosen)
+        return [KeptLayer(*pair, indices=at) for pair, at in zip(pairs, chosen, strict=True)]
+
+    def _layers(self, chosen: Sequence[Tensor]) -> zip[tuple[Tensor, Tensor, Tensor]]:
+        return zip(self.keys, self.values, chosen, strict=True)
 
 
-def _rows(entries: Tensor, at: Tensor) -> Tensor:
+def rows_of(entries: Tensor, at: Tensor) -> Tensor:
+    """Entries [H, N, D] at places [H, K]: [H, K, D]."""
     return entries.gather(1, at[..., None].expand(-1, -1, entries.shape[-1]))
 
 
-def _together(layers: Sequence[Tensor]) -> bool:
+def together(layers: Sequence[Tensor]) -> bool:
     """Whether one kernel reads all layers: they lie on one GPU, in one type, and in memory alike."""
     first = layers[0]
 

@@ -49,29 +49,29 @@ def _gather_kernel(  # type: ignore[no-untyped-def]  # the compiler reads annota
     tl.store(values_ptr + (first + row)[:, None] * WIDTH + wide[None, :], value, mask=mine)
 
 
-def gathered(keys: Sequence[Tensor], values: Sequence[Tensor], chosen: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Keys and values [H, K_l, D] of the entries `chosen` [H, K_l] of every layer [H, N_l, D].
+def gathered(
+    keys: Tensor, values: Tensor, layers: Sequence[tuple[int, int, int, int]], chosen: Sequence[Tensor]
+) -> list[tuple[Tensor, Tensor]]:
+    """Keys and values [H, K_l, D] of the entries `chosen` [H, K_l] of every layer.
 
-    Layers lie on one device in one type, an entry in one piece, at one distance from the next.
+    Args:
+        keys, values: [H, N, D] of the first layer; the others lie in memory as it does, with other N.
+        layers: addresses of a layer's keys and values, and how far its heads lie apart in each.
     """
-    heads, _, dim = keys[0].shape
-    width, device = values[0].shape[2], keys[0].device
+    heads, _, dim = keys.shape
+    width = values.shape[2]
     counts = [at.shape[1] for at in chosen]
     sizes = [heads * count for count in counts]
     starts = list(accumulate(sizes, initial=0))
-    facts = [
-        (start, count, key.data_ptr(), value.data_ptr(), key.stride(0), value.stride(0))
-        for start, count, key, value in zip(starts, counts, keys, values, strict=False)
-    ]
-    places = torch.cat([at.flatten() for at in chosen])
-    out = keys[0].new_empty(starts[-1], dim), values[0].new_empty(starts[-1], width)
+    facts = [(start, count, *layer) for start, count, layer in zip(starts, counts, layers, strict=False)]
+    out = keys.new_empty(starts[-1], dim), values.new_empty(starts[-1], width)
     if starts[-1]:
-        _gather_kernel[(triton.cdiv(max(sizes), ROWS), len(keys))](
-            torch.tensor(facts).to(device, non_blocking=True),
-            places,
+        _gather_kernel[(triton.cdiv(max(sizes), ROWS), len(facts))](
+            torch.tensor(facts).to(keys.device, non_blocking=True),
+            torch.cat([at.flatten() for at in chosen]),
             *out,
-            keys[0].stride(1),
-            values[0].stride(1),
+            keys.stride(1),
+            values.stride(1),
             HEADS=heads,
             DIM=dim,
             PADDED=triton.next_power_of_2(dim),

@@ -112,7 +112,9 @@ class LayeredCache(CachePart):
             ideal = [self._density(view).value for view in views]
             least = [self._floor(pair[0], pair[1]) for pair in zip(whole, lengths, strict=True)]
         low = [max(0, needed - part) for needed, part in zip(least, held, strict=True)]
-        shares = apportion(mixed(ideal, exact(self.uniform_share)), free, low, room)
+        if self.uniform_share:
+            ideal = mixed(ideal, exact(self.uniform_share))
+        shares = apportion(ideal, free, low, room)
         return [part + share for part, share in zip(held, shares, strict=True)]
 
     def look(self, view: LayerView) -> None:

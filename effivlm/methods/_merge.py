@@ -13,6 +13,7 @@ from effivlm.caches import KeptLayer
 from effivlm.columns import WIDEST, has_triton, products
 from effivlm.methods._base import LayerView
 from effivlm.methods._choose import numbers_of
+from effivlm.methods._gather import rows_of
 
 TILE = 2048
 SMALLEST = 1e-12  # norm of a key that is divided by
@@ -76,9 +77,9 @@ def merged(view: LayerView, chosen: Tensor, merge: str, there: Partners) -> Kept
     counts = torch.zeros_like(chosen, dtype=torch.float32).scatter_add(1, there.place, found.float())
 
     def fold(entries: Tensor) -> Tensor:
-        kept, evicted = _rows(entries.float(), chosen), _rows(entries.float(), there.gone)
+        kept, evicted = rows_of(entries.float(), chosen), rows_of(entries.float(), there.gone)
         if merge == "pivotal":
-            evicted = (evicted + _rows(kept, there.place)) / 2
+            evicted = (evicted + rows_of(kept, there.place)) / 2
         elif merge == "weighted":
             evicted = evicted * there.cosine.masked_fill(~found, 0)[..., None]
         if not len(there.order):
@@ -121,11 +122,6 @@ def _smallest(count: int) -> torch.dtype:
     return next(kind for kind in (torch.int16, torch.int32, torch.int64) if count <= torch.iinfo(kind).max)
 
 
-def _rows(entries: Tensor, at: Tensor) -> Tensor:
-    """Entries [H, N, D] at places [H, K]: [H, K, D]."""
-    return entries.gather(1, at[..., None].expand(-1, -1, entries.shape[-1]))
-
-
 def _nearest(view: LayerView, gone: Tensor, chosen: Tensor, scope: str, place: Tensor, cosine: Tensor) -> None:
     """Write into `place` and `cosine` [H, E] which kept entry [H, K] every evicted one [H, E] is most like; of equal ones the
     first. Where there is none they stay as they were."""
@@ -136,10 +132,10 @@ def _nearest(view: LayerView, gone: Tensor, chosen: Tensor, scope: str, place: T
         keys, visual = view.keys.contiguous(), view.visual if apart else None
         _merge_triton.nearest(keys, inverse, visual, gone, chosen, place, cosine)
         return
-    kept, own, theirs = _rows(view.keys, chosen), inverse.gather(1, gone), inverse.gather(1, chosen)
+    kept, own, theirs = rows_of(view.keys, chosen), inverse.gather(1, gone), inverse.gather(1, chosen)
     for start in range(0, gone.shape[1], TILE):
         tile = slice(start, start + TILE)
-        similar = products(_rows(view.keys, gone[:, tile]), kept) * theirs[:, None]
+        similar = products(rows_of(view.keys, gone[:, tile]), kept) * theirs[:, None]
         if apart:
             similar = similar.masked_fill(
                 view.visual[gone[:, tile]][..., None] != view.visual[chosen][:, None], -torch.inf

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from effivlm.methods._choose import best, best_of_each, doubting
+from effivlm.methods._choose import best, best_of_each, doubting, refuse
 
 
 @settings(deadline=None)
@@ -22,21 +22,19 @@ def test_the_best_are_those_of_a_stable_sort_whatever_is_equal_or_infinite(drawn
         assert torch.equal(ours, row[:, :count].sort(dim=-1).values)
 
 
-def test_scores_without_an_order_are_refused_at_once_or_at_the_end() -> None:
-    scores = torch.tensor([[0.0, torch.nan, 1.0]])
+def test_scores_without_an_order_are_refused_at_once_or_when_somebody_asks() -> None:
+    scores, order = torch.tensor([0.0, torch.nan, 1.0]), torch.tensor([2.0, 3.0])
     with pytest.raises(ValueError, match="scores hold NaN"):
         best(scores, 1)
+    with doubting() as bad:
+        best(order, 1)
+        best(scores, 1)
+    with doubting() as good:
+        assert best(order, 1).tolist() == [1]
+    with pytest.raises(ZeroDivisionError), doubting():
+        best(scores, 1 // 0)
     with pytest.raises(ValueError, match="scores hold NaN"):
-        two_choices(scores)
-    with pytest.raises(RuntimeError, match="something else"):
-        two_choices(scores, RuntimeError("something else"))
-    assert two_choices(torch.zeros(1, 3)) == [[0], [1]]
-
-
-def two_choices(scores: torch.Tensor, error: Exception | None = None) -> list[list[int]]:
-    """What two choices come to whose doubts are looked at after both."""
-    with doubting():
-        found = [best(scores[0], 1), best(torch.tensor([2.0, 3.0]), 1)]
-        if error:
-            raise error
-    return [one.tolist() for one in found]
+        best(scores, 1)
+    assert [error is None for error in refuse(good, bad, [], bad)] == [True, False, True, False]
+    assert "scores hold NaN" in str(refuse(bad)[0])
+    assert refuse() == []

@@ -18,7 +18,7 @@ from test_methods import asked, view
 
 from effivlm.methods import _merge
 from effivlm.methods._base import CachePart, LayerView
-from effivlm.methods._choose import _plain, best_of_each, doubting
+from effivlm.methods._choose import NO_ORDER, _plain, best_of_each, doubting, refuse
 from effivlm.methods.h2o import H2o
 from effivlm.methods.look_m import LookM
 from effivlm.methods.pyramidkv import PyramidKv
@@ -164,7 +164,7 @@ def test_the_kernel_takes_the_rows_of_all_layers_that_plain_pytorch_takes(
     kind: torch.dtype, dim: int, width: int
 ) -> None:
     """Layers of other lengths and budgets, none among them, and values that lie head by head within an entry."""
-    from effivlm.methods._gather import _rows, _together
+    from effivlm.methods._gather import Source, rows_of, together
     from effivlm.methods._gather_triton import gathered
 
     lengths, counts = [40, 7, 300], [17, 0, 123]
@@ -174,12 +174,14 @@ def test_the_kernel_takes_the_rows_of_all_layers_that_plain_pytorch_takes(
         drawn(number + 20, 3, length).argsort(-1)[:, :count].sort(-1).values
         for number, (length, count) in enumerate(zip(lengths, counts, strict=True))
     ]
-    assert _together(keys) == _together(values) == HAVE_GPU
-    assert not _together([keys[0], keys[1].double()])
-    found = gathered(keys, values, chosen)
+    assert together(keys) == together(values) == HAVE_GPU
+    assert not together([keys[0], keys[1].double()])
+    facts = [(key.data_ptr(), value.data_ptr(), key.stride(0), value.stride(0)) for key, value in zip(keys, values)]  # noqa: B905
+    found = gathered(keys[0], values[0], facts, chosen)
+    assert Source(keys, values).facts == (facts if HAVE_GPU else None)
     for (key, value), before, given, at in zip(found, keys, values, chosen, strict=True):
-        assert torch.equal(key, _rows(before, at))
-        assert torch.equal(value, _rows(given, at))
+        assert torch.equal(key, rows_of(before, at))
+        assert torch.equal(value, rows_of(given, at))
 
 
 @contextmanager
@@ -209,8 +211,9 @@ def test_a_prompt_is_compressed_without_waiting_for_the_device(kind: type[CacheP
 
 
 @GPU
-def test_scores_without_an_order_are_refused_at_the_end() -> None:
+def test_scores_without_an_order_are_noted_without_waiting() -> None:
     scores = drawn(0, 1, 2, 50)
     scores[0, 0, 3] = torch.nan
-    with pytest.raises(ValueError, match="scores hold NaN"), doubting():
+    with doubting() as doubts, not_waiting():
         best_of_each(scores, [4])
+    assert [str(error) for error in refuse(doubts, [])] == [NO_ORDER, "None"]

@@ -16,6 +16,7 @@ from forms import FORMS, sample
 from toy_task import Toy, cells
 
 from effivlm import registry, run
+from effivlm.methods._choose import NO_ORDER
 from effivlm.models._adapter import Adapter
 from effivlm.models._sources import resolve
 from effivlm.records import Cell, Outcome, Settings, dump
@@ -144,7 +145,7 @@ def test_a_torn_picture_is_not_shown(toy_task: Toy) -> None:
 
 def test_a_method_that_breaks_takes_no_other_cell_with_it(model: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
     kind = registry.load("methods", "snapkv")
-    monkeypatch.setattr(kind, "layer", lambda *given: 1 / 0)
+    monkeypatch.setattr(kind, "layers", lambda *given: 1 / 0)
     outcomes = {
         one.cell.method: one for one in run_group(cells(methods=["snapkv", "random_kv"]), model, Settings(limit=2))
     }
@@ -154,6 +155,17 @@ def test_a_method_that_breaks_takes_no_other_cell_with_it(model: Adapter, monkey
     assert outcomes["random_kv"].status == outcomes["dense"].status == "ok"
     assert {(one.cell.keep, one.status) for one in broken} >= {("0.05", "failed"), ("1.00", "ok")}
     assert model.model.config.text_config._attn_implementation == "sdpa"
+
+
+def test_a_method_whose_scores_have_no_order_fails_alone(model: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = registry.load("methods", "snapkv")
+    shown = kind.shown  # type: ignore[attr-defined]
+    monkeypatch.setattr(kind, "shown", lambda self, view: shown(self, view) * torch.nan)
+    outcomes = run_group(cells(methods=["snapkv", "h2o"], keeps=("0.30",)), model, Settings(limit=2))
+    told = {one.cell.method: (one.status, one.reason) for one in outcomes}
+    assert told["dense"] == told["h2o"] == ("ok", "")
+    assert told["snapkv"][0] == "failed"
+    assert NO_ORDER in told["snapkv"][1]
 
 
 def test_outcomes_read_back_equal(model: Adapter) -> None:
