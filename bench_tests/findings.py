@@ -123,18 +123,16 @@ def repeats(documents: Sequence[Mapping[str, Any]], again: Mapping[str, Any]) ->
 
 def page(documents: Sequence[Mapping[str, Any]], sources: Sequence[str], again: Mapping[str, Any] | None = None) -> str:
     """The page as Markdown; `again` is a second run of some of the cells."""
-    run, made = documents[0]["run"], groups(documents)
-    versions = run.get("versions", {})
+    made = groups(documents)
     lines = ["# What compression saves on a GPU", ""]
     lines += [
-        f"Made by `python bench_tests/findings.py` from {', '.join(f'`{name}`' for name in sources)}: "
-        f"{run.get('device')}, driver {run.get('driver')}, torch {versions.get('torch')}, "
-        f"{run['settings']['dtype']}, started {run['started']}. Shapes are those of the published models, weights are random: "
-        "times and bytes are real, answers mean nothing. A speed-up is dense's time over the method's, both compiled and "
+        "Made by `python bench_tests/findings.py` from the reports below. Shapes are those of the published models, weights are "
+        "random: times and bytes are real, answers mean nothing. A speed-up is dense's time over the method's, both compiled and "
         'captured in the same run. "Floor allows": what the bytes of a step would allow. Published: read off the paper\'s plot '
         f"for LLaVA-OneVision-7B on DocVQA ({load()['source']}).",
         "",
-        *[f"{remark}\n" for remark in remarks(documents, sources)],
+        *(line for source in zip(documents, sources, strict=True) for line in described(*source)),
+        "",
         "## Findings",
         "",
     ]
@@ -154,18 +152,15 @@ def page(documents: Sequence[Mapping[str, Any]], sources: Sequence[str], again: 
     return "\n".join(lines)
 
 
-def remarks(documents: Sequence[Mapping[str, Any]], sources: Sequence[str]) -> list[str]:
-    """What a reader must know of the runs: which did not finish, and what they noted."""
-    found = []
-    for document, name in zip(documents, sources, strict=True):
-        run = document["run"]
-        cut = (
-            []
-            if run["status"] == "finished"
-            else [f"this run is {run['status']}: cells that it did not reach are missing"]
-        )
-        found += [f"`{name}`: {remark}." for remark in (*cut, *run["notes"])]
-    return found
+def described(document: Mapping[str, Any], source: str) -> list[str]:
+    """What a reader must know of a run: its machine, whether it finished, and what it noted."""
+    run = document["run"]
+    facts = [
+        *(run.get("device"), f"driver {run.get('driver')}", f"torch {run.get('versions', {}).get('torch')}"),
+        *(run["settings"]["dtype"], f"started {run['started']}"),
+    ]
+    cut = [] if run["status"] == "finished" else [f"it is {run['status']}: cells that it did not reach are missing"]
+    return [f"- `{source}`: {', '.join(map(str, facts))}", *(f"    - {remark}" for remark in (*cut, *run["notes"]))]
 
 
 def sentences(group: Group) -> list[str]:

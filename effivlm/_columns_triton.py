@@ -9,6 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from effivlm._device import placed
+
 Tile = tuple[int, int, int, int]
 # rows, columns, warps, stages: the fastest on an H100 at 28 heads of 128; of all rows of a prompt, and of a window of it
 LSE_TILE = (64, 64, 4, 3)
@@ -137,6 +139,7 @@ def _sums_kernel(  # type: ignore[no-untyped-def]  # as above
         tl.store(near_ptr + out, near, mask=keys < length)
 
 
+@placed
 def row_stats(queries: Tensor, keys: Tensor, causal: bool = True) -> Tensor:
     """Natural log-sum-exp, and largest logit, of the last W rows over each of S stretches of keys: [2, S, H_q, W].
 
@@ -154,11 +157,13 @@ def row_stats(queries: Tensor, keys: Tensor, causal: bool = True) -> Tensor:
     return out
 
 
+@placed
 def sums(queries: Tensor, keys: Tensor, stats: Tensor, causal: bool = True) -> Tensor:
     """Sums over the last W rows [H_q, N] of softmax attention, given `row_stats`, or [1, 1, H_q, W], their log-sum-exp alone."""
     return _sums(queries, keys, stats, causal, None)[0]
 
 
+@placed
 def sums_and_near(queries: Tensor, keys: Tensor, stats: Tensor, below: float) -> tuple[Tensor, Tensor]:
     """Causal `sums`, and how many of the rows that see a key have its logit at most `below` (negative) under their largest:
     both [H_q, N] in float32."""

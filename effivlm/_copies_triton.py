@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
+from effivlm._device import placed
 from effivlm.copies import Copy, alike
 
 ROWS = 32
@@ -38,9 +40,9 @@ def _copy_kernel(  # type: ignore[no-untyped-def]  # the compiler reads annotati
             tl.store(target + there[:, None] * WIDTH + wide[None, :], found, mask=mine)
 
 
-def copied(copies: Sequence[Copy]) -> None:
-    """Make copies of one form: entries of one type and width, as many heads, on one device."""
-    pool = copies[0].pool
+@placed
+def copied(pool: Tensor, copies: Sequence[Copy]) -> None:
+    """Make copies of one form, that of `pool`: entries of one type and width, as many heads, on one device."""
     heads, width = copies[0].rows[0].shape[0], pool[0].numel()
     facts: list[tuple[int, ...]] = []
     longest = 0

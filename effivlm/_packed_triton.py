@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from effivlm._device import placed
+
 ENTRIES, WARPS, STAGES = 64, 4, 3  # that a program takes at a time, and how it works on them
 MOST_SPLITS = 64
 LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)
@@ -116,6 +118,7 @@ def splits_for(longest: int, entries: int, device: torch.device) -> int:
     return min(1 << wanted.bit_length() - 1, triton.next_power_of_2(most), MOST_SPLITS)  # type: ignore[no-any-return]
 
 
+@placed
 def attend(
     query: Tensor,
     key: Tensor,

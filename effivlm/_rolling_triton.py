@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from effivlm._device import placed
 from effivlm._packed_triton import LOG2E, splits_for
 
 __all__ = ["splits_for", "step"]
@@ -233,6 +234,7 @@ def _agree_kernel(  # type: ignore[no-untyped-def]  # as above
     _settle(free_ptr, row_ptr, pair, newest, least, latest, chosen, HEADS)
 
 
+@placed
 def step(
     new: tuple[Tensor, Tensor, Tensor],
     keys: Tensor,

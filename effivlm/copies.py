@@ -50,7 +50,7 @@ class Copies:
         for those in forms.values():
             from effivlm import _copies_triton
 
-            _copies_triton.copied(those)
+            _copies_triton.copied(those[0].pool, those)
 
 
 def _plain(copy: Copy) -> None:

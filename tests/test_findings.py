@@ -71,8 +71,19 @@ def test_every_length_is_a_table_of_its_own_and_what_is_missing_is_named(finding
 def test_a_run_that_was_cut_says_so_on_the_page(findings: Any) -> None:
     cut = document.build({**RUN, "notes": ["the lights went out"]}, measured("dense", "1.00", 0.3, 12.0), None)
     text = findings.page([cut], ["cut.json"])
-    assert "`cut.json`: this run is interrupted: cells that it did not reach are missing." in text
-    assert "`cut.json`: the lights went out." in text
+    assert "- `cut.json`: a card, driver 1, " in text
+    assert "\n    - it is interrupted: cells that it did not reach are missing\n    - the lights went out\n" in text
+
+
+def test_runs_on_two_cards_are_told_apart(findings: Any) -> None:
+    runs = [
+        document.build({**RUN, "device": card}, measured("dense", "1.00", 0.3, 12.0, tokens), END)
+        for card, tokens in (("one card", 2915), ("another", 7323))
+    ]
+    text = findings.page(runs, ["a.json", "b.json"])
+    assert "- `a.json`: one card, " in text
+    assert "- `b.json`: another, " in text
+    assert "interrupted" not in text
 
 
 def test_a_group_without_dense_is_refused(findings: Any) -> None:
@@ -91,9 +102,9 @@ def test_a_second_run_is_set_beside_the_first_and_says_whether_they_agree(findin
 
 def test_the_committed_page_is_made_from_the_committed_reports(findings: Any) -> None:
     folder = findings.PAGE.parent
-    paths = [folder / f"gpu_efficiency{name}.json" for name in ("", "_qwen", "_again")]
+    paths = [folder / f"gpu_efficiency{name}.json" for name in ("", "_qwen", "_38b", "_again")]
     *documents, again = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
-    made = findings.page(documents, [path.name for path in paths[:2]], again)
+    made = findings.page(documents, [path.name for path in paths[:3]], again)
     assert made == findings.PAGE.read_text(encoding="utf-8")
 
 
@@ -102,3 +113,10 @@ def test_the_committed_overhead_table_is_made_from_its_file() -> None:
 
     stored = json.loads(overhead.FILE.read_text(encoding="utf-8"))
     assert overhead.table(stored) == overhead.FILE.with_suffix(".md").read_text(encoding="utf-8")
+
+
+def test_the_committed_grid_is_made_from_its_file() -> None:
+    import grid
+
+    stored = json.loads(grid.FILE.read_text(encoding="utf-8"))
+    assert grid.table(stored) == grid.FILE.with_suffix(".md").read_text(encoding="utf-8")

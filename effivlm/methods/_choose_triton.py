@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from effivlm._device import placed
+
 LONGEST = 1 << 15
 """Scores of a row up to which one program holds them all."""
 
@@ -44,6 +46,7 @@ def _highest_kernel(  # type: ignore[no-untyped-def]  # the compiler reads annot
     tl.store(out_ptr + row.to(tl.int64) * most + place, at.to(tl.int64), mask=taken & (place < most))
 
 
+@placed
 def highest(scores: Tensor, wanted: Tensor, most: int) -> Tensor:
     """Numbers [L, .., most] of the wanted[l] highest scores [L, .., N] of each row, ascending; zeros behind them.
 

@@ -10,6 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from effivlm._device import placed
+
 ROWS = 16
 FACTS: tl.constexpr = tl.constexpr(6)
 
@@ -49,6 +51,7 @@ def _gather_kernel(  # type: ignore[no-untyped-def]  # the compiler reads annota
     tl.store(values_ptr + (first + row)[:, None] * WIDTH + wide[None, :], value, mask=mine)
 
 
+@placed
 def gathered(
     keys: Tensor, values: Tensor, layers: Sequence[tuple[int, int, int, int]], chosen: Sequence[Tensor]
 ) -> list[tuple[Tensor, Tensor]]:

@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from effivlm._device import placed
+
 ROWS, COLUMNS = 64, 64
 
 
@@ -65,6 +67,7 @@ def _nearest_kernel(  # type: ignore[no-untyped-def]  # the compiler reads annot
     tl.store(cosine_ptr + out, product * tl.load(inverse_ptr + start + gone, mask=mine, other=0.0), mask=mine)
 
 
+@placed
 def nearest(
     keys: Tensor, inverse: Tensor, visual: Tensor | None, gone: Tensor, chosen: Tensor, place: Tensor, cosine: Tensor
 ) -> None:
@@ -155,6 +158,7 @@ def _fold_kernel(  # type: ignore[no-untyped-def]  # as above
     tl.store(out_values_ptr + slot * WIDTH + wide, value.to(out_values_ptr.dtype.element_ty), mask=wide < WIDTH)
 
 
+@placed
 def folded(
     keys: Tensor,
     values: Tensor,

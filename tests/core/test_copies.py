@@ -78,7 +78,7 @@ def test_the_kernel_copies_what_plain_pytorch_copies(kind: torch.dtype, width: i
     cross = drawn(3, 5) if width == 1 else drawn(3, 5).transpose(1, 2).contiguous().transpose(1, 2)
     rows, spaces = [drawn(3, 0), long, long, turned, cross], [2, 95, 95, 41, 6]
     ours, plain = ([torch.zeros(3 * sum(spaces) + 1, *rest, dtype=kind, device=DEVICE) for _ in range(2)] for _ in "ab")
-    copied([Copy(ours[0], rows, spaces), Copy(ours[1], rows[::-1], spaces[::-1])])
+    copied(ours[0], [Copy(ours[0], rows, spaces), Copy(ours[1], rows[::-1], spaces[::-1])])
     _plain(Copy(plain[0], rows, spaces))
     _plain(Copy(plain[1], rows[::-1], spaces[::-1]))
     assert all(torch.equal(one, other) for one, other in zip(ours, plain, strict=True))

@@ -16,6 +16,7 @@ import pytest
 import torch
 from test_methods import asked, view
 
+from effivlm._device import placed
 from effivlm.methods import _merge
 from effivlm.methods._base import CachePart, LayerView
 from effivlm.methods._choose import NO_ORDER, _plain, best_of_each, doubting, refuse
@@ -92,7 +93,7 @@ def test_the_kernel_finds_the_nearest_key(length: int, kept: int, dim: int, scop
     one, chosen = on_device(length, length, dim), some(2, length, kept)
     keys = one.keys.double() / one.keys.double().norm(dim=-1, keepdim=True)
     gone = _merge._complement(chosen, length)
-    similar = _merge._rows(keys, gone) @ _merge._rows(keys, chosen).transpose(1, 2)
+    similar = _merge.rows_of(keys, gone) @ _merge.rows_of(keys, chosen).transpose(1, 2)
     if scope == "same_modality":
         similar = similar.masked_fill(one.visual[gone][..., None] != one.visual[chosen][:, None], -torch.inf)
     best = similar.max(-1).values
@@ -139,7 +140,7 @@ def test_half_precision_keys_find_the_partners_that_float64_finds() -> None:
     chosen = some(4, 1500, 600)
     there = _merge.partners([one], [chosen], "all")[0]
     keys = torch.nn.functional.normalize(one.keys.double(), dim=-1)
-    exact = _merge._rows(keys, there.gone) @ _merge._rows(keys, chosen).transpose(1, 2)
+    exact = _merge.rows_of(keys, there.gone) @ _merge.rows_of(keys, chosen).transpose(1, 2)
     best = exact.max(-1).values
     torch.testing.assert_close(there.cosine.double(), best, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(exact.gather(-1, there.place[..., None])[..., 0], best, rtol=1e-5, atol=1e-6)
@@ -217,3 +218,25 @@ def test_scores_without_an_order_are_noted_without_waiting() -> None:
     with doubting() as doubts, not_waiting():
         best_of_each(scores, [4])
     assert [str(error) for error in refuse(doubts, [])] == [NO_ORDER, "None"]
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="wants a device that is not the current one")
+def test_kernels_run_on_the_device_of_their_tensors() -> None:
+    scores = drawn(0, 2, 3, 50)
+    with torch.cuda.device(0):
+        found = best_of_each(scores.to("cuda:1"), [7, 9])
+        assert torch.cuda.current_device() == 0
+    for ours, expected in zip(found, best_of_each(scores.cpu(), [7, 9]), strict=True):
+        assert ours.device == torch.device("cuda:1")
+        assert torch.equal(ours.cpu(), expected)
+
+
+def test_a_launch_is_placed_by_its_first_tensor_and_otherwise_as_it_was() -> None:
+    @placed
+    def launch(first: Any, factor: int = 1) -> Any:
+        """Words."""
+        return (first if isinstance(first, torch.Tensor) else first[0]) * factor
+
+    assert launch(torch.ones(2), factor=3).tolist() == [3, 3]
+    assert launch((torch.ones(1), None), 2).tolist() == [2]
+    assert launch.__doc__ == "Words."
