@@ -26,12 +26,17 @@ HEAD = (
 
 @dataclass(frozen=True)
 class Group:
-    """The cells of one model at one prompt length, dense first."""
+    """The cells of one model at one prompt length in one run, dense first; `where` names its device where runs differ in it."""
 
+    where: str
     model: str
     tokens: int
     batch: int
     cells: Sequence[Mapping[str, Any]]
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}, {self.tokens:,} prompt tokens" + (f", {self.where}" if self.where else "")
 
     @property
     def dense(self) -> Mapping[str, Any]:
@@ -60,21 +65,24 @@ def read(path: Path) -> dict[str, Any]:
     return found
 
 
-def groups(documents: Iterable[Mapping[str, Any]]) -> list[Group]:
-    """Cells by model and prompt length. Raises ValueError for a group whose dense was not measured."""
-    found: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
-    for document in documents:
+def groups(documents: Sequence[Mapping[str, Any]]) -> list[Group]:
+    """Cells by run, model and prompt length. Raises ValueError for a group whose dense was not measured."""
+    devices = [str(document["run"].get("device")) for document in documents]
+    found: dict[tuple[int, str, int], list[Mapping[str, Any]]] = {}
+    for number, document in enumerate(documents):
         for cell in document["cells"]:
             if "prompt_tokens" in cell["costs"]:
-                found.setdefault((cell["model"], round(median(cell, "prompt_tokens") or 0)), []).append(cell)
+                tokens = round(median(cell, "prompt_tokens") or 0)
+                found.setdefault((number, cell["model"], tokens), []).append(cell)
     made = []
     if not found:
         raise ValueError("these reports hold no timings: run bench_tests/test_efficiency.py")
-    for (model, tokens), cells in found.items():
+    for (number, model, tokens), cells in found.items():
         cells.sort(key=lambda cell: (cell["method"] != "dense", cell["method"] in CACHE, cell["method"], cell["keep"]))
         if cells[0]["method"] != "dense":
             raise ValueError(f"dense of {model} at {tokens} prompt tokens was not measured")
-        made.append(Group(model, tokens, round(median(cells[0], "batch") or 1), cells))
+        where = devices[number] if len(set(devices)) > 1 else ""
+        made.append(Group(where, model, tokens, round(median(cells[0], "batch") or 1), cells))
     return made
 
 
@@ -95,7 +103,8 @@ def published(cell: Mapping[str, Any], word: str) -> float | None:
 
 def repeats(documents: Sequence[Mapping[str, Any]], again: Mapping[str, Any]) -> list[str]:
     """Cells that a second run measured too: both medians with their intervals, and whether the intervals meet."""
-    first = {(group.tokens, cell["id"]): cell for group in groups(documents) for cell in group.cells}
+    alike = [document for document in documents if document["run"].get("device") == again["run"].get("device")]
+    first = {(group.tokens, cell["id"]): cell for group in groups(alike) for cell in group.cells}
     lines, met, total = [], 0, 0
     for group in groups([again]):
         for cell in group.cells:
@@ -137,10 +146,10 @@ def page(documents: Sequence[Mapping[str, Any]], sources: Sequence[str], again: 
         "",
     ]
     for group in made:
-        lines += [f"**{group.model}, {group.tokens:,} prompt tokens**", ""]
+        lines += [f"**{group.name}**", ""]
         lines += [f"- {sentence}" for sentence in sentences(group)] + [""]
     for group in made:
-        lines += [f"## {group.model}, {group.tokens:,} prompt tokens, batch {group.batch}", ""]
+        lines += [f"## {group.name}, batch {group.batch}", ""]
         lines += [f"| {' | '.join(HEAD)} |", "|" + "---|" * len(HEAD)]
         lines += [f"| {' | '.join(row(group, cell))} |" for cell in group.cells] + [""]
     unmeasured = [one for document in documents for one in (*document["failed"], *document["skipped"])]

@@ -78,9 +78,11 @@ def test_a_run_that_was_cut_says_so_on_the_page(findings: Any) -> None:
 def test_runs_on_two_cards_are_told_apart(findings: Any) -> None:
     runs = [
         document.build({**RUN, "device": card}, measured("dense", "1.00", 0.3, 12.0, tokens), END)
-        for card, tokens in (("one card", 2915), ("another", 7323))
+        for card, tokens in (("one card", 7323), ("another", 7323))
     ]
-    text = findings.page(runs, ["a.json", "b.json"])
+    text = findings.page(runs, ["a.json", "b.json"], runs[1])
+    assert text.count("## micro_llava, 7,323 prompt tokens, another, batch 32\n") == 1
+    assert "Of 3 medians with intervals, 3 intervals meet those of a second process" in text
     assert "- `a.json`: one card, " in text
     assert "- `b.json`: another, " in text
     assert "interrupted" not in text
@@ -102,7 +104,7 @@ def test_a_second_run_is_set_beside_the_first_and_says_whether_they_agree(findin
 
 def test_the_committed_page_is_made_from_the_committed_reports(findings: Any) -> None:
     folder = findings.PAGE.parent
-    paths = [folder / f"gpu_efficiency{name}.json" for name in ("", "_qwen", "_38b", "_again")]
+    paths = [folder / f"gpu_efficiency{name}.json" for name in ("", "_h200", "_38b", "_again")]
     *documents, again = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
     made = findings.page(documents, [path.name for path in paths[:3]], again)
     assert made == findings.PAGE.read_text(encoding="utf-8")
