@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, ClassVar
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from effivlm.caches import ForkedCache
 from effivlm.decode import Start, Step, chosen, forced, greedy, unsure_rows
 from effivlm.joined import joined
+from effivlm.meters import reclaim
 from effivlm.packed import SLACK, PackedCache, sort_of, together
 
 LIMIT = 256
@@ -229,8 +230,18 @@ class Captured:
         """What each start answers (`greedy`), and what it says first and after each token of the `leader`'s answer.
 
         Both in the same steps: beside every row stands a second one that is fed what the leader says. As steps are launched and
-        weights are read once for both, that costs less than steps of its own, and the memory of the caches once more.
+        weights are read once for both, that costs less than steps of its own, and the memory of the caches once more; where the
+        device lacks that, the second part is None, and `chosen` finds it in steps of its own.
         """
+        if leader is not None:
+            with suppress(torch.cuda.OutOfMemoryError):
+                return self._followed(starts, max_new_tokens, eos, leader)
+            reclaim(self.device)
+        return self._followed(starts, max_new_tokens, eos, None)
+
+    def _followed(
+        self, starts: Sequence[Start], max_new_tokens: int, eos: Collection[int], leader: int | None
+    ) -> tuple[list[list[int]], list[list[int]] | None]:
         count, rows = len(starts), list(starts)
         if leader is not None:
             rows += [replace(start, token=starts[leader].token) for start in starts]

@@ -30,7 +30,7 @@ ALLOWED = {
     "packed": {"copies", "rolling", "caches", "_packed_triton"},
     "_packed_triton": {"_device"},
     "joined": set(),
-    "engine": {"caches", "decode", "joined", "packed"},
+    "engine": {"caches", "decode", "joined", "meters", "packed"},
     "capacity": {"decode", "engine", "meters"},
     "meters": {"records", "caches"},
     "watch": set(),

@@ -171,6 +171,25 @@ def test_the_same_prompts_are_not_copied_again_and_nobody_keeps_them(
     assert all(start() is None for start in gone)
 
 
+def test_rows_that_follow_are_left_out_where_they_do_not_fit(model: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts, stock, rooms = starts_of(model, "text"), Captured._ready, []
+
+    def small(self: Captured, batch: list[Start], room: int, lead: list[int] | None = None) -> Replay:
+        rooms.append(len(batch))
+        if len(batch) > len(starts):
+            raise torch.cuda.OutOfMemoryError("wanted 9 GiB")
+        return stock(self, batch, room, lead)
+
+    monkeypatch.setattr(Captured, "_ready", small)
+    engine = Captured(model.step, model.device)
+    with model.seams():
+        expected = greedy(model.step, starts, 5, (), model.device)
+        assert engine.followed(starts, 5, (), 0) == (expected, None)
+        assert rooms == [2 * len(starts), len(starts)]
+        with pytest.raises(torch.cuda.OutOfMemoryError, match="9 GiB"):
+            engine.greedy(starts * 2, 5, ())
+
+
 def test_an_answer_that_has_ended_or_may_say_one_token_needs_no_step(model: Adapter) -> None:
     start = starts_of(model, "text")[0]
     engine = Captured(lambda *_: pytest.fail("nothing is to be decoded"), model.device)
