@@ -144,6 +144,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="of the sweep: cpu, cuda or cuda:N")
     asked = parser.parse_args()
     if asked.sweep:
+        if not asked.sweep.parent.is_dir():
+            parser.error(f"--sweep: {asked.sweep.parent} is no folder")
         swept = {"machine": machine(), "sweep": sweep(asked.samples, asked.rounds, asked.device)}
         asked.sweep.write_text(json.dumps(swept, indent=1) + "\n", encoding="utf-8")
         print(json.dumps(swept["sweep"], indent=1))

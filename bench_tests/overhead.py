@@ -215,11 +215,17 @@ def record(
 ) -> None:
     """Measure every model at every length; after each, write the file and the table from it. Which lengths no picture makes is
     told beside the rows."""
+    try:
+        sources = [resolve(value) for value in asked.models]
+    except ValueError as reason:
+        raise SystemExit(f"--models: {reason}") from None
+    if not asked.out.parent.is_dir():
+        raise SystemExit(f"--out: {asked.out.parent} is no folder")
     run = header(asked.device, asked.rounds)
     rows: list[dict[str, Any]] = []
     absent: list[str] = []
-    for value in asked.models:
-        model = open_model(resolve(value), Settings(device=asked.device, dtype=run["dtype"]))
+    for source in sources:
+        model = open_model(source, Settings(device=asked.device, dtype=run["dtype"]))
         for tokens in lengths:
             try:
                 rows += measured(model, tokens)

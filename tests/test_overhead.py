@@ -83,3 +83,18 @@ def test_a_length_that_no_picture_makes_is_told_and_the_others_are_measured(
     assert f"- not measured: {said}" in asked.out.with_suffix(".md").read_text()
     assert f"not measured: {said}" in capsys.readouterr().out
     assert overhead.missing({"rows": []}) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"models": ["random:llava_8b"]}, "--models: unknown shape 'llava_8b'"),
+        ({"out": Path("/nowhere/found.json")}, "--out: /nowhere is no folder"),
+    ],
+)
+def test_what_cannot_be_measured_or_kept_is_refused_before_anything_runs(
+    overhead: Any, model: Any, tmp_path: Path, asked: dict[str, Any], words: str
+) -> None:
+    whole = {"device": "cpu", "rounds": 1, "models": [model.source.name], "out": tmp_path / "found.json", **asked}
+    with pytest.raises(SystemExit, match=words):
+        overhead.record(argparse.Namespace(**whole), [300], lambda *_: pytest.fail("too late"), str)
