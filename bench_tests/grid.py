@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from overhead import missing, record
+from overhead import missing, record, ttft
 
 from effivlm import steps
 from effivlm.drawn import page
 from effivlm.engine import Captured, Eager, Paced, captures, compiled
 from effivlm.floors import rates, step_bytes
-from effivlm.meters import Laps, kv_bytes, reclaim, timed_s
+from effivlm.meters import Laps, kv_bytes, reclaim
 from effivlm.models._adapter import Adapter
 from effivlm.records import Budget, Cell
 from effivlm.run import method_of
@@ -71,11 +71,6 @@ def measure(
                     answered = {"output_tokens": output, "decode_rounds_s": seconds, "step_floor_s": floor}
                     rows.append({**facts, **answered, "total_s": total})
     return [{"model": model.source.name, "visual_tokens": visual, "weights": model.weights, **row} for row in rows]
-
-
-def ttft(tree: Tree, method: Any) -> tuple[float, Leaf]:
-    start = tree.with_inputs(method)
-    return timed_s(lambda: start.leaf(method), tree.model.device)
 
 
 def decoding(

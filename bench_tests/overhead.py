@@ -27,7 +27,7 @@ from effivlm.models._sources import resolve
 from effivlm.records import Budget, Cell, Settings, Unsupported
 from effivlm.run import method_of, open_model
 from effivlm.timing import PARTS, split
-from effivlm.tree import Tree
+from effivlm.tree import Leaf, Tree
 
 ROOT = Path(__file__).parent.parent
 FILE = ROOT / "reports" / "baselines" / "overhead.json"
@@ -66,10 +66,10 @@ def ratios(own_s: Sequence[float], dense_s: Sequence[float], tower_s: float, lef
     }
 
 
-def ttft_s(tree: Tree, method: Any) -> float:
-    """Seconds to the first token, from the processor's output on."""
+def ttft(tree: Tree, method: Any) -> tuple[float, Leaf]:
+    """Seconds to the first token, from the processor's output on, and what it left."""
     start = tree.with_inputs(method)
-    return timed_s(lambda: start.leaf(method), tree.model.device)[0]
+    return timed_s(lambda: start.leaf(method), tree.model.device)
 
 
 def ready(tree: Tree, asked: Sequence[Rival]) -> tuple[list[Rival], list[dict[str, Any]]]:
@@ -109,7 +109,7 @@ def measure(
             seconds, _ = timed_s(lambda: model.encode(inputs), model.device)
             towers += [seconds] if number else []
             for rival in running[1:]:
-                pair = [ttft_s(tree, method) for method in (running[0].method, rival.method)]
+                pair = [ttft(tree, method)[0] for method in (running[0].method, rival.method)]
                 if number:
                     rival.beside_s.append(pair[0])
                     rival.rounds_s.append(pair[1])

@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from effivlm._device import placed
-from effivlm.copies import Copy, alike
+from effivlm.copies import Copy, stretches
 
 ROWS = 32
 FACTS: tl.constexpr = tl.constexpr(7)
@@ -49,7 +49,7 @@ def copied(pool: Tensor, copies: Sequence[Copy]) -> None:
     turned = []  # copies of rows whose entries do not lie in one piece, until the kernel has its work
     for copy in copies:
         at, step = copy.pool.data_ptr(), heads * width * copy.pool.element_size()
-        for start, end in alike(copy.rows):
+        for start, end in stretches(copy.rows):
             row, space, times = copy.rows[start], copy.spaces[start], end - start
             if row.dim() > 2 and row.stride(2) != 1:
                 turned.append(row := row.contiguous())

@@ -11,7 +11,7 @@ from torch import Tensor
 from effivlm.columns import has_triton
 
 
-def alike(rows: Sequence[object]) -> list[tuple[int, int]]:
+def stretches(rows: Sequence[object]) -> list[tuple[int, int]]:
     """Where stretches of one and the same thing begin and end: copies of one prompt are written at once."""
     changes = [at for at, (before, after) in enumerate(pairwise(rows), start=1) if before is not after]
     return list(pairwise([0, *changes, len(rows)])) if rows else []
@@ -55,10 +55,10 @@ class Copies:
 
 def _plain(copy: Copy) -> None:
     at = 0
-    for start, end in alike(copy.rows):
+    for start, end in stretches(copy.rows):
         row, space = copy.rows[start], copy.spaces[start]
         heads, length = row.shape[:2]
         whole = (end - start) * heads * space
-        stretches = copy.pool[at : at + whole].view(end - start, heads, space, *copy.pool.shape[1:])
-        stretches[:, :, :length] = row
+        places = copy.pool[at : at + whole].view(end - start, heads, space, *copy.pool.shape[1:])
+        places[:, :, :length] = row
         at += whole

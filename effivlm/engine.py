@@ -77,7 +77,7 @@ class Replay:
         self.positions = torch.zeros_like(self.tokens)
         self.said = torch.zeros(room, len(starts), dtype=torch.long, device=device)
         self.unsure = torch.zeros(room, len(starts), dtype=torch.bool, device=device)
-        self._loaded: list[ref[Start]] = []
+        self._loaded = [ref(start) for start in starts]  # which keeps no cache alive
         self._graph = self._captured(starts) if capture and device.type == "cuda" else None
         self.load(starts)
 
@@ -93,7 +93,7 @@ class Replay:
             self.cache.rewind()
         else:
             self.cache.load([start.cache for start in starts])
-            self._loaded = [ref(start) for start in starts]  # which keeps no cache alive
+            self._loaded = [ref(start) for start in starts]
         self.tokens.copy_(torch.tensor([[start.token] for start in starts]), non_blocking=True)
         self.positions.copy_(torch.tensor([[start.position] for start in starts]), non_blocking=True)
 

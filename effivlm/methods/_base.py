@@ -286,10 +286,11 @@ def question_rows(visual: Tensor) -> int:
     return after or min(LAST_ROWS, len(visual))
 
 
-def alike(views: Sequence[LayerView]) -> bool:
-    """Whether layers see the same entries on one device, so that what is computed of each can be computed of all together."""
+def alike(views: Sequence[LayerView], budgets: Sequence[int] = ()) -> bool:
+    """Whether layers see the same entries on one device (and keep as many of them), so that what is computed of each can be
+    computed of all together."""
     first = views[0]
-    return all(view.visual is first.visual and view.length == first.length for view in views)
+    return len(set(budgets)) <= 1 and all(view.visual is first.visual and view.length == first.length for view in views)
 
 
 def taken(views: Sequence[LayerView], chosen: Sequence[Tensor]) -> list[KeptLayer]:

@@ -23,7 +23,7 @@ class Source:
     facts: Sequence[tuple[int, int, int, int]] | None = field(init=False)
 
     def __post_init__(self) -> None:
-        fits = together(self.keys) and together(self.values)
+        fits = of_one_form(self.keys) and of_one_form(self.values)
         pairs = zip(self.keys, self.values, strict=True)
         facts = [(key.data_ptr(), value.data_ptr(), key.stride(0), value.stride(0)) for key, value in pairs]
         object.__setattr__(self, "facts", facts if fits else None)
@@ -47,7 +47,7 @@ def rows_of(entries: Tensor, at: Tensor) -> Tensor:
     return entries.gather(1, at[..., None].expand(-1, -1, entries.shape[-1]))
 
 
-def together(layers: Sequence[Tensor]) -> bool:
+def of_one_form(layers: Sequence[Tensor]) -> bool:
     """Whether one kernel reads all layers: they lie on one GPU, in one type, and in memory alike."""
     first = layers[0]
 

@@ -119,7 +119,7 @@ class ScoredCache(LayeredCache):
 
     def _folded(self, views: Sequence[LayerView], chosen: Sequence[Tensor]) -> list[KeptLayer]:
         """The chosen entries of every layer, with the others folded into them."""
-        if alike(views) and len({kept.shape for kept in chosen}) == 1:
+        if alike(views, [kept.shape[1] for kept in chosen]):
             there = partners(views, chosen, self.merge_scope)
         else:
             there = [partners([view], [kept], self.merge_scope)[0] for view, kept in zip(views, chosen, strict=True)]

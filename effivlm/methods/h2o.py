@@ -52,7 +52,7 @@ class H2o(ScoredCache):
         kept = super().layers(views, budgets, sample_id)
         if not self.evict_decode:
             return kept
-        if alike(views) and len(set(budgets)) == 1:
+        if alike(views, budgets):
             scores = self._carried(views, kept)
         else:
             scores = [self._carried([view], [layer])[0] for view, layer in zip(views, kept, strict=True)]

@@ -34,29 +34,23 @@ class RandomKv(LayeredCache):
     head_shared: bool = False
 
     def select(self, view: LayerView, budget: int, sample_id: str) -> Tensor:
-        return self._drawn([view], [budget], sample_id)[0].to(view.keys.device, non_blocking=True)
+        return self._drawn(view, budget, sample_id).to(view.keys.device, non_blocking=True)
 
     def layers(self, views: Sequence[LayerView], budgets: Sequence[int], sample_id: str) -> list[KeptLayer]:
         if not alike(views):
             return super().layers(views, budgets, sample_id)
-        drawn = self._drawn(views, budgets, sample_id)
+        drawn = [self._drawn(view, budget, sample_id) for view, budget in zip(views, budgets, strict=True)]
         sent = torch.cat([rows.flatten() for rows in drawn]).to(views[0].keys.device, non_blocking=True)
         pieces = zip(sent.split([rows.numel() for rows in drawn]), drawn, strict=True)
         return taken(views, [piece.view_as(rows) for piece, rows in pieces])
 
-    def _drawn(self, views: Sequence[LayerView], budgets: Sequence[int], sample_id: str) -> list[Tensor]:
-        """The entries [H_kv, budget] that stay of every layer, on the CPU."""
-        windows = [self.protected(budget, view.length) for view, budget in zip(views, budgets, strict=True)]
-        orders = [self._order(view, view.length - held, sample_id) for view, held in zip(views, windows, strict=True)]
-        if len({(view.length, budget) for view, budget in zip(views, budgets, strict=True)}) == 1:
-            return list(self._chosen(torch.stack(orders), budgets[0], windows[0]))
-        return [self._chosen(*each) for each in zip(orders, budgets, windows, strict=True)]
-
-    def _chosen(self, orders: Tensor, budget: int, window: int) -> Tensor:
-        """The first of the early entries in their drawn order [.., early], and the window behind them, ascending."""
-        early = orders.shape[-1]
-        recent = torch.arange(early, early + window).expand(*orders.shape[:-1], -1)
-        return torch.cat([orders[..., : budget - window].sort().values, recent], -1)
+    def _drawn(self, view: LayerView, budget: int, sample_id: str) -> Tensor:
+        """The entries [H_kv, budget] that stay, ascending, on the CPU."""
+        window = self.protected(budget, view.length)
+        early = view.length - window
+        first = self._order(view, early, sample_id)[:, : budget - window]
+        recent = torch.arange(early, view.length).expand(len(first), -1)
+        return torch.cat([first.sort().values, recent], -1)
 
     def _order(self, view: LayerView, early: int, sample_id: str) -> Tensor:
         """The early entries in the order in which every head draws them [H_kv, early], the same for every budget."""

@@ -49,7 +49,7 @@ class StreamingLlm(CachePart):
         return torch.cat([numbers[:sinks], numbers[view.length - (budget - sinks) :]]).expand(len(view.keys), -1)
 
     def layers(self, views: Sequence[LayerView], budgets: Sequence[int], sample_id: str) -> list[KeptLayer]:
-        if alike(views) and len(set(budgets)) == 1:  # every layer keeps the same places
+        if alike(views, budgets):  # every layer keeps the same places
             kept = taken(views, [self.select(views[0], budgets[0], sample_id)] * len(views))
         else:
             kept = super().layers(views, budgets, sample_id)

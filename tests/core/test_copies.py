@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from effivlm.copies import Copies, Copy, _plain, alike
+from effivlm.copies import Copies, Copy, _plain, stretches
 
 INTERPRETED = bool(os.environ.get("TRITON_INTERPRET")) and find_spec("triton") is not None
 KERNELS = pytest.mark.skipif(not (torch.cuda.is_available() or INTERPRETED), reason="the kernel runs on CUDA")
@@ -85,6 +85,6 @@ def test_the_kernel_copies_what_plain_pytorch_copies(kind: torch.dtype, width: i
     assert torch.count_nonzero(plain[0]) > 3 * 200 * width
 
 
-@pytest.mark.parametrize(("rows", "stretches"), [("", []), ("a", [(0, 1)]), ("aab", [(0, 2), (2, 3)])])
-def test_stretches_of_one_thing(rows: str, stretches: list[tuple[int, int]]) -> None:
-    assert alike(rows) == stretches
+@pytest.mark.parametrize(("rows", "expected"), [("", []), ("a", [(0, 1)]), ("aab", [(0, 2), (2, 3)])])
+def test_stretches_of_one_thing(rows: str, expected: list[tuple[int, int]]) -> None:
+    assert stretches(rows) == expected

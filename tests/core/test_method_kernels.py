@@ -165,7 +165,7 @@ def test_the_kernel_takes_the_rows_of_all_layers_that_plain_pytorch_takes(
     kind: torch.dtype, dim: int, width: int
 ) -> None:
     """Layers of other lengths and budgets, none among them, and values that lie head by head within an entry."""
-    from effivlm.methods._gather import Source, rows_of, together
+    from effivlm.methods._gather import Source, of_one_form, rows_of
     from effivlm.methods._gather_triton import gathered
 
     lengths, counts = [40, 7, 300], [17, 0, 123]
@@ -175,8 +175,8 @@ def test_the_kernel_takes_the_rows_of_all_layers_that_plain_pytorch_takes(
         drawn(number + 20, 3, length).argsort(-1)[:, :count].sort(-1).values
         for number, (length, count) in enumerate(zip(lengths, counts, strict=True))
     ]
-    assert together(keys) == together(values) == HAVE_GPU
-    assert not together([keys[0], keys[1].double()])
+    assert of_one_form(keys) == of_one_form(values) == HAVE_GPU
+    assert not of_one_form([keys[0], keys[1].double()])
     facts = [(key.data_ptr(), value.data_ptr(), key.stride(0), value.stride(0)) for key, value in zip(keys, values)]  # noqa: B905
     found = gathered(keys[0], values[0], facts, chosen)
     assert Source(keys, values).facts == (facts if HAVE_GPU else None)

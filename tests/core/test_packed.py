@@ -156,11 +156,11 @@ def test_the_same_prompts_are_not_copied_again_and_nobody_keeps_them(
 ) -> None:
     starts = starts_of(model, "text")
     with model.seams():
-        replay = Replay(model.step, starts, 3, model.device)
-        replay.take(3)
-        said = replay.said.clone()
         with monkeypatch.context() as patch:
             patch.setattr(PackedCache, "load", lambda *_: pytest.fail("these prompts are there"))
+            replay = Replay(model.step, starts, 3, model.device)
+            replay.take(3)
+            said = replay.said.clone()
             replay.load(starts)
             replay.take(3)
             assert torch.equal(replay.said, said)
