@@ -155,17 +155,16 @@ def test_the_same_prompts_are_not_copied_again_and_nobody_keeps_them(
     model: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     starts = starts_of(model, "text")
-    with model.seams():
-        with monkeypatch.context() as patch:
-            patch.setattr(PackedCache, "load", lambda *_: pytest.fail("these prompts are there"))
-            replay = Replay(model.step, starts, 3, model.device)
-            replay.take(3)
-            said = replay.said.clone()
-            replay.load(starts)
-            replay.take(3)
-            assert torch.equal(replay.said, said)
-            with pytest.raises(pytest.fail.Exception, match="are there"):
-                replay.load([replace(start) for start in starts])
+    with model.seams(), monkeypatch.context() as patch:
+        patch.setattr(PackedCache, "load", lambda *_: pytest.fail("these prompts are there"))
+        replay = Replay(model.step, starts, 3, model.device)
+        replay.take(3)
+        said = replay.said.clone()
+        replay.load(starts)
+        replay.take(3)
+        assert torch.equal(replay.said, said)
+        with pytest.raises(pytest.fail.Exception, match="are there"):
+            replay.load([replace(start) for start in starts])
     gone = [weakref.ref(start) for start in starts]
     starts.clear()
     assert all(start() is None for start in gone)
