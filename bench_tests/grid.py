@@ -53,7 +53,7 @@ def measure(
         tree = Tree(model, page(model, visual + TEXT), [])
         for name in methods:
             method = method_of(Cell(model.source.name, *named(name), "none"))
-            with compiled(model.layers, dynamic=True) if captured else nullcontext():
+            with compiled(model.layers, True, model.beside(True)) if captured else nullcontext():
                 timed = [ttft(tree, method) for _ in range(rounds + 1)][1:]
             leaf, first = timed[-1][1], [seconds for seconds, _ in timed]
             for batch in batches:
@@ -85,7 +85,7 @@ def decoding(
     if not steps:
         return {output: [0.0] * rounds for output in outputs}
     asked = Captured.name if captured else Eager.name
-    with compiled(model.layers, dynamic=False, beside=model.beside) if captured else nullcontext():
+    with compiled(model.layers, False, model.beside(False)) if captured else nullcontext():
         paced = Paced(model.step, leaf.start, steps, model.device, batch, asked)
     for _ in range(rounds):
         paced.rewind()

@@ -25,11 +25,8 @@ CHUNK = 4
 
 
 @contextmanager
-def compiled(
-    layers: Sequence[nn.Module], dynamic: bool, beside: Sequence[nn.Module] = (), **options: Any
-) -> Iterator[None]:
-    """Let torch.compile fuse what stands around the attention of every decoder layer, and what each module `beside` them does;
-    `options` are Inductor's.
+def compiled(layers: Sequence[nn.Module], dynamic: bool, beside: Sequence[nn.Module] = ()) -> Iterator[None]:
+    """Let torch.compile fuse what stands around the attention of every decoder layer, and what each module `beside` them does.
 
     The attention itself stays out, with caches and watchers. `dynamic` says whether lengths vary, as in prefills; a decoding
     step has one shape, and takes projections of one input in one product: in a prefill the values kept for later would hold on
@@ -41,7 +38,7 @@ def compiled(
     together = nullcontext() if dynamic else joined(layers)
     with together, torch._dynamo.config.patch(recompile_limit=LIMIT, accumulated_recompile_limit=8 * LIMIT, **free):
         for module in modules:
-            module.forward = torch.compile(module.forward, dynamic=dynamic, options=options or None)
+            module.forward = torch.compile(module.forward, dynamic=dynamic)
         try:
             yield
         finally:

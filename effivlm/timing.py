@@ -91,8 +91,7 @@ class Timing:
     def _fused(self, dynamic: bool) -> Iterator[None]:
         """Inside the seams; where steps are captured, layers are compiled too. On a CPU that makes a micro model no faster."""
         model = self.model
-        beside = [] if dynamic else model.beside  # of a long prefill they are nothing
-        with model.seams(), compiled(model.layers, dynamic, beside) if self._captures else nullcontext():
+        with model.seams(), compiled(model.layers, dynamic, model.beside(dynamic)) if self._captures else nullcontext():
             yield
 
     def _pace(self, batch: int) -> Paced:

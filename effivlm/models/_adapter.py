@@ -253,10 +253,10 @@ class Adapter(ABC):
         """Generated token ids to text, special tokens dropped."""
         return str(self.processor.tokenizer.decode(list(tokens), skip_special_tokens=True))
 
-    @property
-    def beside(self) -> list[nn.Module]:
-        """What a decoding step does outside its layers and products: rotary angles, and the last norm."""
-        return [self.text.rotary_emb, self.text.norm]
+    def beside(self, dynamic: bool) -> list[nn.Module]:
+        """Modules beside the decoder's layers whose kernels pay to fuse: in a decoding step the rotary angles and the last norm;
+        in a prefill (`dynamic`), where those are nothing, none."""
+        return [] if dynamic else [self.text.rotary_emb, self.text.norm]
 
     @property
     def spread(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,7 +19,9 @@ from effivlm.meters import Laps, peak_memory_bytes, reclaim, timed_s
 from effivlm.models._adapter import Adapter
 from effivlm.records import Cell, Settings
 from effivlm.rounds import LEAST, MOST, rounds_of, spread, unsettled
+from effivlm.run import method_of
 from effivlm.timing import STEPS, Timing, prepare_timing
+from effivlm.tree import Tree
 from effivlm.watch import Seen
 
 CPU = torch.device("cpu")
@@ -229,10 +232,10 @@ def test_a_gpus_timings_agree_with_themselves_and_say_which_engine_ran(model: Ad
 
 
 def test_layers_are_compiled_inside_and_as_they_were_outside(model: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[bool, Any]] = []
+    asked: list[bool] = []
 
-    def compiling(forward: Any, dynamic: bool, options: Any) -> Any:
-        asked.append((dynamic, options))
+    def compiling(forward: Any, dynamic: bool) -> Any:
+        asked.append(dynamic)
         return lambda *args, **kwargs: forward(*args, **kwargs)
 
     monkeypatch.setattr(torch, "compile", compiling)
@@ -241,7 +244,7 @@ def test_layers_are_compiled_inside_and_as_they_were_outside(model: Adapter, mon
     model.layers[0].forward = own  # as accelerate does
 
     def broken() -> None:
-        with compiled(model.layers, dynamic=True, max_autotune=True):
+        with compiled(model.layers, dynamic=True):
             assert all(layer.forward != plain for layer, plain in zip(model.layers, before, strict=True))
             raise RuntimeError("inside")
 
@@ -250,4 +253,20 @@ def test_layers_are_compiled_inside_and_as_they_were_outside(model: Adapter, mon
     assert model.layers[0].forward is own
     del model.layers[0].forward
     assert [layer.forward for layer in model.layers] == before
-    assert asked == [(True, {"max_autotune": True})] * len(model.layers)
+    assert asked == [True] * len(model.layers)
+
+
+def test_a_traced_prefill_says_what_a_plain_one_says_and_still_shows_the_tower(
+    model: Adapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        torch, "compile", partial(torch.compile, backend="eager")
+    )  # traced and broken up, nothing fused
+    method = method_of(Cell("twin", "visionzip", "paper", "0.40", "toy"))
+    with model.seams():
+        plain = Tree(model, sample("two"), [method]).leaf(method)
+        with compiled(model.layers, True, model.beside(True)):
+            traced = Tree(model, sample("two"), [method]).leaf(method)
+    assert traced.start.token == plain.start.token
+    for one, other in zip(traced.cache, plain.cache, strict=True):
+        torch.testing.assert_close(one.keys, other.keys)
