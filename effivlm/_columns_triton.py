@@ -1,7 +1,8 @@
-"""Triton kernels of `_columns`: a row's log-sum-exp, and sums over columns given it. Imported on CUDA only."""
+"""Triton kernels of `columns`: a row's log-sum-exp, and sums over columns given it. Imported on CUDA only."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,7 +19,15 @@ SUMS_TILE = (128, 128, 4, 2)
 FEW_LSE_TILE = (32, 128, 4, 3)
 FEW_SUMS_TILE = (32, 128, 4, 3)
 FEW = 32
+ALIGNED: tl.constexpr = tl.constexpr(8)  # elements between the places where layers begin: loads stay wide
 LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _keys_of(k_ptr, layers_ptr, head, k_head, HEADS: tl.constexpr, GROUP: tl.constexpr):  # type: ignore[no-untyped-def]  # as below
+    """Where the keys of a query head begin; heads are counted through all layers."""
+    begin = tl.multiple_of(tl.load(layers_ptr + head // HEADS), ALIGNED)
+    return k_ptr + begin + (head % HEADS // GROUP).to(tl.int64) * k_head
 
 
 @triton.jit(do_not_specialize=["rows_there", "length"])  # type: ignore[untyped-decorator]
@@ -27,9 +36,15 @@ def _lse_kernel(  # type: ignore[no-untyped-def]  # the compiler reads annotatio
     k_ptr,
     out_ptr,
     most_ptr,
+    layers_ptr,
     rows_there,
     length,
+    q_head,
+    q_row,
+    k_head,
+    k_entry,
     scale,
+    HEADS: tl.constexpr,
     GROUP: tl.constexpr,
     DIM: tl.constexpr,
     PADDED: tl.constexpr,
@@ -40,9 +55,9 @@ def _lse_kernel(  # type: ignore[no-untyped-def]  # the compiler reads annotatio
 ):
     block, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     rows, dims, cols = block * ROWS + tl.arange(0, ROWS), tl.arange(0, PADDED), tl.arange(0, COLUMNS)
-    q_at = q_ptr + head.to(tl.int64) * rows_there * DIM + rows[:, None] * DIM + dims[None, :]
+    q_at = q_ptr + head.to(tl.int64) * q_head + rows[:, None] * q_row + dims[None, :]
     query = tl.load(q_at, mask=(rows[:, None] < rows_there) & (dims[None, :] < DIM), other=0.0)
-    k_base = k_ptr + (head // GROUP).to(tl.int64) * length * DIM
+    k_base = _keys_of(k_ptr, layers_ptr, head, k_head, HEADS, GROUP)
     last_seen = rows + length - rows_there if CAUSAL else rows * 0 + length - 1
     end = tl.minimum((block + 1) * ROWS + length - rows_there, length) if CAUSAL else length
     chunk = tl.cdiv(tl.cdiv(length, SPLITS), COLUMNS) * COLUMNS
@@ -50,7 +65,7 @@ def _lse_kernel(  # type: ignore[no-untyped-def]  # the compiler reads annotatio
     total = tl.zeros([ROWS], tl.float32)
     for start in range(split * chunk, tl.minimum((split + 1) * chunk, end), COLUMNS):
         keys = start + cols
-        k_at = k_base + keys[None, :] * DIM + dims[:, None]
+        k_at = k_base + keys[None, :] * k_entry + dims[:, None]
         key = tl.load(k_at, mask=(keys[None, :] < length) & (dims[:, None] < DIM), other=0.0)
         logits = tl.dot(query, key, input_precision="ieee") * scale
         seen = (keys[None, :] <= last_seen[:, None]) & (keys[None, :] < length)
@@ -93,10 +108,16 @@ def _sums_kernel(  # type: ignore[no-untyped-def]  # as above
     most_ptr,
     out_ptr,
     near_ptr,
+    layers_ptr,
     below,
     rows_there,
     length,
+    q_head,
+    q_row,
+    k_head,
+    k_entry,
     scale,
+    HEADS: tl.constexpr,
     GROUP: tl.constexpr,
     DIM: tl.constexpr,
     PADDED: tl.constexpr,
@@ -108,9 +129,9 @@ def _sums_kernel(  # type: ignore[no-untyped-def]  # as above
 ):
     block, head = tl.program_id(0), tl.program_id(1)
     keys, dims, steps = block * COLUMNS + tl.arange(0, COLUMNS), tl.arange(0, PADDED), tl.arange(0, ROWS)
-    k_at = k_ptr + (head // GROUP).to(tl.int64) * length * DIM + keys[None, :] * DIM + dims[:, None]
+    k_at = _keys_of(k_ptr, layers_ptr, head, k_head, HEADS, GROUP) + keys[None, :] * k_entry + dims[:, None]
     key = tl.load(k_at, mask=(keys[None, :] < length) & (dims[:, None] < DIM), other=0.0)
-    q_base = q_ptr + head.to(tl.int64) * rows_there * DIM
+    q_base = q_ptr + head.to(tl.int64) * q_head
     stats = head.to(tl.int64) * rows_there
     stride = tl.num_programs(1).to(tl.int64) * rows_there
     before = length - rows_there
@@ -119,7 +140,7 @@ def _sums_kernel(  # type: ignore[no-untyped-def]  # as above
     near = tl.zeros([COLUMNS], tl.float32)
     for start in range(first, rows_there, ROWS):
         rows = start + steps
-        q_at = q_base + rows[:, None] * DIM + dims[None, :]
+        q_at = q_base + rows[:, None] * q_row + dims[None, :]
         query = tl.load(q_at, mask=(rows[:, None] < rows_there) & (dims[None, :] < DIM), other=0.0)
         lse = _joined(lse_ptr + stats, rows, rows_there, stride, SPLITS)
         logits = tl.dot(query, key, input_precision="ieee")
@@ -140,43 +161,49 @@ def _sums_kernel(  # type: ignore[no-untyped-def]  # as above
 
 
 @placed
-def row_stats(queries: Tensor, keys: Tensor, causal: bool = True) -> Tensor:
-    """Natural log-sum-exp, and largest logit, of the last W rows over each of S stretches of keys: [2, S, H_q, W].
+def row_stats(queries: Tensor, keys: Tensor, layers: Tensor, causal: bool = True) -> Tensor:
+    """Natural log-sum-exp, and largest logit, of the last W rows over each of S stretches of keys: [2, S, L * H_q, W].
 
-    Of queries [H_q, W, D] over keys [H_kv, N, D], scaled by 1 / sqrt(D); -inf where a row sees nothing of a stretch.
+    Args:
+        queries: [L, H_q, W, D] of L layers, scaled by 1 / sqrt(D); -inf stands where a row sees nothing of a stretch.
+        keys: [H_kv, N, D] of the first layer.
+        layers: [L], how far behind those of the first layer each layer's keys begin, in elements, a multiple of `ALIGNED`;
+            in memory they lie as the first layer's do.
     """
-    heads, rows, _ = queries.shape
-    length, tile = keys.shape[1], _tile(queries, FEW_LSE_TILE, LSE_TILE)
+    rows, length, tile = queries.shape[2], keys.shape[1], _tile(queries, FEW_LSE_TILE, LSE_TILE)
     tall, wide, *_ = tile
+    heads = queries.shape[0] * queries.shape[1]
     # a few rows make too few programs for a GPU: their keys are shared out
     splits = max(1, min(256 // (heads * triton.cdiv(rows, tall)), triton.cdiv(length, 2 * wide)))
     splits = 1 << splits.bit_length() - 1  # every number of splits is a kernel of its own to compile
     out = queries.new_empty(2, splits, heads, rows, dtype=torch.float32)
     grid = (triton.cdiv(rows, tall), heads, splits)
-    _launch(_lse_kernel, grid, tile, causal, queries, keys, out[0], out[1], SPLITS=splits)
+    _launch(_lse_kernel, grid, tile, causal, queries, keys, (out[0], out[1], layers), SPLITS=splits)
     return out
 
 
 @placed
-def sums(queries: Tensor, keys: Tensor, stats: Tensor, causal: bool = True) -> Tensor:
-    """Sums over the last W rows [H_q, N] of softmax attention, given `row_stats`, or [1, 1, H_q, W], their log-sum-exp alone."""
-    return _sums(queries, keys, stats, causal, None)[0]
+def sums(queries: Tensor, keys: Tensor, layers: Tensor, stats: Tensor, causal: bool = True) -> Tensor:
+    """Sums over the last W rows [L, H_q, N] of softmax attention, given `row_stats` of the same, or [1, 1, L * H_q, W], their
+    log-sum-exp alone."""
+    return _sums(queries, keys, layers, stats, causal, None)[0]
 
 
 @placed
-def sums_and_near(queries: Tensor, keys: Tensor, stats: Tensor, below: float) -> tuple[Tensor, Tensor]:
+def sums_and_near(queries: Tensor, keys: Tensor, layers: Tensor, stats: Tensor, below: float) -> tuple[Tensor, Tensor]:
     """Causal `sums`, and how many of the rows that see a key have its logit at most `below` (negative) under their largest:
-    both [H_q, N] in float32."""
-    out = _sums(queries, keys, stats, True, below)
+    both [L, H_q, N] in float32."""
+    out = _sums(queries, keys, layers, stats, True, below)
     return out[0], out[1]
 
 
-def _sums(queries: Tensor, keys: Tensor, stats: Tensor, causal: bool, below: float | None) -> Tensor:
+def _sums(queries: Tensor, keys: Tensor, layers: Tensor, stats: Tensor, causal: bool, below: float | None) -> Tensor:
     length, tile, near = keys.shape[1], _tile(queries, FEW_SUMS_TILE, SUMS_TILE), below is not None
-    out = queries.new_empty(1 + near, len(queries), length, dtype=torch.float32)
-    grid = (triton.cdiv(length, tile[1]), len(queries))
-    tensors = (stats[0], stats[-1], out[0], out[-1])
-    _launch(_sums_kernel, grid, tile, causal, queries, keys, *tensors, below or 0.0, SPLITS=stats.shape[1], NEAR=near)
+    count, heads, *_ = queries.shape
+    out = queries.new_empty(1 + near, count, heads, length, dtype=torch.float32)
+    grid = (triton.cdiv(length, tile[1]), count * heads)
+    others = (stats[0], stats[-1], out[0], out[-1], layers, below or 0.0)
+    _launch(_sums_kernel, grid, tile, causal, queries, keys, others, SPLITS=stats.shape[1], NEAR=near)
     return out
 
 
@@ -184,7 +211,7 @@ def _tile(queries: Tensor, few: Tile, many: Tile) -> Tile:
     """The tile for these rows; float32 takes twice the shared memory, so its tile is the smallest."""
     if queries.element_size() > 2:
         return LSE_TILE
-    return few if queries.shape[1] <= FEW else many
+    return few if queries.shape[2] <= FEW else many
 
 
 def _launch(
@@ -194,17 +221,22 @@ def _launch(
     causal: bool,
     queries: Tensor,
     keys: Tensor,
-    *others: Tensor | float,
+    others: Sequence[Tensor | float],
     **constants: int,
 ) -> None:
-    heads, rows, dim = queries.shape
+    _, heads, rows, dim = queries.shape
     kernel[grid](
         queries,
         keys,
         *others,
         rows,
         keys.shape[1],
+        queries.stride(1),
+        queries.stride(2),
+        keys.stride(0),
+        keys.stride(1),
         dim**-0.5,
+        HEADS=heads,
         GROUP=heads // keys.shape[0],
         DIM=dim,
         PADDED=max(16, triton.next_power_of_2(dim)),

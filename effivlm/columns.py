@@ -6,6 +6,8 @@ Everything in float32. On CUDA, Triton kernels do the sums; elsewhere, and where
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
 
@@ -83,9 +85,9 @@ def received(queries: Tensor, keys: Tensor, lse: Tensor | None = None) -> Tensor
         return column_sums(queries, keys)
     from effivlm import _columns_triton as kernels
 
-    queries, keys = queries.contiguous(), keys.contiguous()
-    stats = kernels.row_stats(queries, keys) if lse is None else lse.contiguous()[None, None]
-    return kernels.sums(queries, keys, stats)
+    seen = _one(queries), _one(keys)[0], _first(keys.device)
+    stats = kernels.row_stats(*seen) if lse is None else lse.contiguous()[None, None]
+    return kernels.sums(*seen, stats)[0]
 
 
 def received_and_near(queries: Tensor, keys: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
@@ -95,13 +97,10 @@ def received_and_near(queries: Tensor, keys: Tensor, threshold: float) -> tuple[
     Only entries that the causal order lets a row see are counted. Told from logits: a softmax keeps their differences.
     """
     rows, length = queries.shape[1], keys.shape[1]
-    below, visible = math.log(threshold) if threshold else -math.inf, sum(range(length - rows + 1, length + 1))
+    below, visible = _below(threshold), _visible(rows, length)
     if queries.is_cuda and has_triton():
-        from effivlm import _columns_triton as kernels
-
-        queries, keys = queries.contiguous(), keys.contiguous()
-        sums, near = kernels.sums_and_near(queries, keys, kernels.row_stats(queries, keys), below)
-        return sums, near.sum(1) / visible
+        sums, near = _sums_and_near(_one(queries), _one(keys)[0], _first(keys.device), below)
+        return sums[0], near[0].sum(-1) / visible
     count = torch.zeros(len(queries), device=keys.device)
     for start in range(0, rows, BLOCK):
         end = min(start + BLOCK, rows)
@@ -109,6 +108,42 @@ def received_and_near(queries: Tensor, keys: Tensor, threshold: float) -> tuple[
         lowest = (logits.amax(-1, keepdim=True) + below).clamp(min=torch.finfo(torch.float32).min)  # -inf is not seen
         count += (logits >= lowest).sum((1, 2), dtype=torch.int32)
     return received(queries, keys), count / visible
+
+
+@dataclass(frozen=True, eq=False)
+class LayeredKeys:
+    """Keys [H_kv, N, D] of layers that are looked at together, where they lie.
+
+    `begin` [L] says how far behind the first layer's each layer's keys begin; None where one kernel does not serve all.
+    """
+
+    layers: Sequence[Tensor]
+    begin: Tensor | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "begin", _begin(self.layers) if of_one_form(self.layers) else None)
+
+
+def received_of_layers(queries: Sequence[Tensor], keys: LayeredKeys) -> Tensor:
+    """`received` of the last W rows of every layer [L, H_q, N], in as many kernels as one layer takes where one serves all."""
+    if keys.begin is None:
+        return torch.stack([received(*layer) for layer in zip(queries, keys.layers, strict=True)])
+    from effivlm import _columns_triton as kernels
+
+    seen = torch.stack(list(queries)), keys.layers[0], keys.begin
+    return kernels.sums(*seen, kernels.row_stats(*seen))
+
+
+def received_and_near_of_layers(
+    queries: Sequence[Tensor], keys: LayeredKeys, threshold: float
+) -> tuple[Tensor, Tensor]:
+    """`received_and_near` of every layer: [L, H_q, N] and [L, H_q]."""
+    if keys.begin is None:
+        pairs = [received_and_near(*layer, threshold) for layer in zip(queries, keys.layers, strict=True)]
+        return torch.stack([sums for sums, _ in pairs]), torch.stack([near for _, near in pairs])
+    below, visible = _below(threshold), _visible(queries[0].shape[1], keys.layers[0].shape[1])
+    sums, near = _sums_and_near(torch.stack(list(queries)), keys.layers[0], keys.begin, below)
+    return sums, near.sum(-1) / visible
 
 
 def received_by_all(queries: Tensor, keys: Tensor) -> Tensor:
@@ -122,13 +157,63 @@ def received_by_all(queries: Tensor, keys: Tensor) -> Tensor:
     if queries.is_cuda and dim <= WIDEST and has_triton():
         from effivlm import _columns_triton as kernels
 
-        queries, keys = queries.contiguous(), keys.contiguous()
-        total = kernels.sums(queries, keys, kernels.row_stats(queries, keys, False), False).sum(0)
-        return total / (heads * rows)
+        seen = _one(queries), _one(keys)[0], _first(keys.device)
+        return kernels.sums(*seen, kernels.row_stats(*seen, False), False)[0].sum(0) / (heads * rows)
     total = torch.zeros(keys.shape[1], device=keys.device)
     for block in queries.split(max(1, ELEMENTS // (heads * keys.shape[1])), dim=1):
         total += (products(block, keys) / dim**0.5).softmax(-1).sum((0, 1))
     return total / (heads * rows)
+
+
+def of_one_form(layers: Sequence[Tensor]) -> bool:
+    """Whether one kernel reads all layers: they lie on one GPU, in one type, and in memory alike."""
+    first = layers[0]
+
+    def form(one: Tensor) -> tuple[object, ...]:
+        return one.device, one.dtype, one.shape[0], one.shape[2], one.stride(1), one.stride(2)
+
+    return first.is_cuda and has_triton() and first.stride(2) == 1 and all(form(one) == form(first) for one in layers)
+
+
+def _begin(layers: Sequence[Tensor]) -> Tensor | None:
+    """How far behind the first layer each begins [L], in elements; None where not all lie as the first does."""
+    from effivlm._columns_triton import ALIGNED
+
+    first = layers[0]
+    apart = [layer.data_ptr() - first.data_ptr() for layer in layers]
+    wide = first.element_size() * ALIGNED.value
+    if any(layer.shape != first.shape or layer.stride(0) != first.stride(0) for layer in layers):
+        return None
+    if any(bytes_ % wide for bytes_ in apart):
+        return None
+    return torch.tensor([bytes_ // first.element_size() for bytes_ in apart]).to(first.device, non_blocking=True)
+
+
+def _one(entries: Tensor) -> Tensor:
+    """[H, N, D] as the only layer [1, H, N, D], with what the kernels need: the numbers of an entry side by side."""
+    return (entries if entries.stride(2) == 1 else entries.contiguous())[None]
+
+
+@cache
+def _first(device: torch.device) -> Tensor:
+    """Where the keys of a first and only layer begin."""
+    return torch.zeros(1, dtype=torch.long, device=device)
+
+
+def _sums_and_near(queries: Tensor, keys: Tensor, begin: Tensor, below: float) -> tuple[Tensor, Tensor]:
+    from effivlm import _columns_triton as kernels
+
+    return kernels.sums_and_near(queries, keys, begin, kernels.row_stats(queries, keys, begin), below)
+
+
+def _below(threshold: float) -> float:
+    """How far a logit may lie under its row's largest."""
+    return math.log(threshold) if threshold else -math.inf
+
+
+def _visible(rows: int, length: int) -> int:
+    """Entries that the causal order lets the last rows see, of all of them together."""
+    return sum(range(length - rows + 1, length + 1))
 
 
 @cache

@@ -7,8 +7,8 @@ from torch.nn.functional import avg_pool1d, max_pool1d
 
 
 def per_kv_head(scores: Tensor, kv_heads: int) -> Tensor:
-    """Mean of query-head scores [H_q, ...] over the query heads that share a KV head: [H_kv, ...]."""
-    means: Tensor = scores.unflatten(0, (kv_heads, -1)).mean(1)
+    """Mean of query-head scores [.., H_q, N] over the query heads that share a KV head: [.., H_kv, N]."""
+    means: Tensor = scores.unflatten(-2, (kv_heads, -1)).mean(-2)
     return means
 
 

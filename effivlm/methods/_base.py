@@ -19,6 +19,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from effivlm.caches import KeptLayer
+from effivlm.columns import LayeredKeys
 from effivlm.hooks import Tower
 from effivlm.methods._budget import apportion
 from effivlm.methods._gather import Source
@@ -155,22 +156,6 @@ class LayerView:
         return cast(Found, self.found[name])
 
 
-class Told:
-    """A number on its way from the device: to ask for it is to wait for what made it, and for nothing given later."""
-
-    def __init__(self, number: Tensor) -> None:
-        self._number = number.to("cpu", non_blocking=True)
-        self._arrived = torch.cuda.Event() if number.is_cuda else None
-        if self._arrived:
-            self._arrived.record(torch.cuda.current_stream(number.device))
-
-    @property
-    def value(self) -> float:
-        if self._arrived:
-            self._arrived.synchronize()
-        return self._number.item()
-
-
 @dataclass(frozen=True, slots=True)
 class Stage:
     """Where a layer part prunes: before decoder layer `layer`, which is its stage `number` (0, 1 ...).
@@ -293,11 +278,23 @@ def alike(views: Sequence[LayerView], budgets: Sequence[int] = ()) -> bool:
     return len(set(budgets)) <= 1 and all(view.visual is first.visual and view.length == first.length for view in views)
 
 
+def of_all(views: Sequence[LayerView], name: Hashable, make: Callable[[], Found]) -> Found:
+    """What `make` computes of layers together, under a name that says all that it depends on beside them."""
+    keys = [view.keys for view in views]
+    return views[0].once((name, *map(id, keys)), lambda: (keys, make()))[
+        1
+    ]  # kept with it, so that no other has their ids
+
+
+def keys_of(views: Sequence[LayerView]) -> LayeredKeys:
+    """The keys of all layers, as those want them who look at them together."""
+    return of_all(views, "keys", lambda: LayeredKeys([view.keys for view in views]))
+
+
 def taken(views: Sequence[LayerView], chosen: Sequence[Tensor]) -> list[KeptLayer]:
     """The entries `chosen` [H_kv, K] of every layer."""
-    name = ("source", *(id(view.keys) for view in views))  # which the source keeps alive
-    source = views[0].once(name, lambda: Source([view.keys for view in views], [view.values for view in views]))
-    return source.taken(chosen)
+    entries = [view.keys for view in views], [view.values for view in views]
+    return of_all(views, "source", lambda: Source(*entries)).taken(chosen)
 
 
 def generator(seed: int, *names: object) -> torch.Generator:

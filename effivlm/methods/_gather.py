@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from effivlm.caches import KeptLayer
-from effivlm.columns import has_triton
+from effivlm.columns import of_one_form
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,3 @@ class Source:
 def rows_of(entries: Tensor, at: Tensor) -> Tensor:
     """Entries [H, N, D] at places [H, K]: [H, K, D]."""
     return entries.gather(1, at[..., None].expand(-1, -1, entries.shape[-1]))
-
-
-def of_one_form(layers: Sequence[Tensor]) -> bool:
-    """Whether one kernel reads all layers: they lie on one GPU, in one type, and in memory alike."""
-    first = layers[0]
-
-    def form(one: Tensor) -> tuple[object, ...]:
-        return one.device, one.dtype, one.shape[0], one.shape[2], one.stride(1), one.stride(2)
-
-    return first.is_cuda and has_triton() and first.stride(2) == 1 and all(form(one) == form(first) for one in layers)

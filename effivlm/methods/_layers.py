@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 
+import torch
 from torch import Tensor
 
-from effivlm.columns import received_and_near
-from effivlm.methods._base import CachePart, LayerView, Told, question_rows
+from effivlm.columns import received_and_near_of_layers
+from effivlm.methods._base import CachePart, LayerView, alike, keys_of, of_all, question_rows
 from effivlm.methods._budget import apportion
 
 LAYER_BUDGETS = ("uniform", "pyramid", "density")
@@ -109,7 +110,7 @@ class LayeredCache(CachePart):
             )
             least = [1] * len(views)
         else:
-            ideal = [self._density(view).value for view in views]
+            ideal = self._densities(views)
             least = [self._floor(pair[0], pair[1]) for pair in zip(whole, lengths, strict=True)]
         low = [max(0, needed - part) for needed, part in zip(least, held, strict=True)]
         if self.uniform_share:
@@ -117,19 +118,25 @@ class LayeredCache(CachePart):
         shares = apportion(ideal, free, low, room)
         return [part + share for part, share in zip(held, shares, strict=True)]
 
-    def look(self, view: LayerView) -> None:
-        if self.layer_budgets == "density":
-            self._density(view)
+    def _densities(self, views: Sequence[LayerView]) -> list[float]:
+        """How dense every layer's attention is. To know it is to wait for the device, once for all budgets."""
 
-    def _density(self, view: LayerView) -> Told:
-        return view.once(("density", self.density_threshold), lambda: Told(self.question(view)[1].mean()))
+        def told() -> list[float]:
+            groups = [views] if alike(views) else [[view] for view in views]
+            return torch.cat([self.question(group)[1].mean(-1).cpu() for group in groups]).tolist()
 
-    def question(self, view: LayerView) -> tuple[Tensor, Tensor]:
-        """What the rows after the image look at [H_q, N], summed over them, and how dense that is [H_q]."""
-        rows = view.question_rows
-        return view.once(
+        return of_all(views, ("density", self.density_threshold), told)
+
+    def question(self, views: Sequence[LayerView]) -> tuple[Tensor, Tensor]:
+        """Of layers that are alike: what the rows after the image look at [L, H_q, N], summed over them, and how dense that is
+        [L, H_q]."""
+        rows = views[0].question_rows
+        return of_all(
+            views,
             ("question", rows, self.density_threshold),
-            lambda: received_and_near(view.queries[:, -rows:], view.keys, self.density_threshold),
+            lambda: received_and_near_of_layers(
+                [view.queries[:, -rows:] for view in views], keys_of(views), self.density_threshold
+            ),
         )
 
     def _floor(self, budget: int, length: int) -> int:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from effivlm.caches import KeptLayer
-from effivlm.columns import received
+from effivlm.columns import received_of_layers
 from effivlm.methods._attention import per_kv_head, pooled
-from effivlm.methods._base import LayerView, alike, taken
+from effivlm.methods._base import LayerView, alike, keys_of, of_all, taken
 from effivlm.methods._choose import best_of_each
 from effivlm.methods._layers import LayeredCache, check, check_choice
 from effivlm.methods._merge import MERGES, SCOPES, inverse_norms, merged, partners
@@ -51,25 +51,24 @@ class ScoredCache(LayeredCache):
         check_choice("merge_scope", self.merge_scope, SCOPES)
 
     @abstractmethod
-    def shown(self, view: LayerView) -> Tensor:
-        """What attention says of all entries [H_kv, N], in float32; what is costly in it goes through `view.once`."""
+    def shown(self, views: Sequence[LayerView]) -> Tensor:
+        """What attention says of all entries [L, H_kv, N] of layers that are alike, in float32; what is costly in it goes through
+        `of_all`."""
 
     def weighed(self, scores: Tensor, visual: Tensor) -> Tensor:
         """What the method makes of `shown` [L, H_kv, N] of all layers, of which only the early entries are there."""
         return scores
 
     def look(self, view: LayerView) -> None:
-        super().look(view)
         if self.merge != "none":
             inverse_norms(view)
-        self.shown(view)
 
     def ranked(self, views: Sequence[LayerView], early: Sequence[int]) -> Tensor:
         """The scores [L, H_kv, N] that decide, of layers that are alike; infinite behind the `early` entries of a layer.
 
         Heads share scores where asked; then they are smoothed, as if nothing stood behind the early entries.
         """
-        scores = torch.stack([self.shown(view) for view in views])
+        scores = self.shown(views)
         behind = self._behind(scores, early)
         nothing = 0.0 if self.pool == "avg" else -torch.inf  # what pooling takes for the outside
         scores = self.weighed(scores.masked_fill(behind, nothing), views[0].visual).masked_fill(behind, nothing)
@@ -125,8 +124,11 @@ class ScoredCache(LayeredCache):
             there = [partners([view], [kept], self.merge_scope)[0] for view, kept in zip(views, chosen, strict=True)]
         return [merged(view, kept, self.merge, one) for view, kept, one in zip(views, chosen, there, strict=True)]
 
-    def last_rows(self, view: LayerView, rows: int) -> Tensor:
-        """Attention [H_kv, N] that entries get from the last `rows` rows, mean over the query heads of a KV head."""
-        return view.once(
-            ("columns", rows), lambda: per_kv_head(received(view.queries[:, -rows:], view.keys), len(view.keys))
-        )
+    def last_rows(self, views: Sequence[LayerView], rows: int) -> Tensor:
+        """Attention [L, H_kv, N] that entries get from the last `rows` rows, mean over the query heads of a KV head."""
+
+        def looked() -> Tensor:
+            sums = received_of_layers([view.queries[:, -rows:] for view in views], keys_of(views))
+            return per_kv_head(sums, len(views[0].keys))
+
+        return of_all(views, ("columns", rows), looked)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from effivlm.methods._attention import per_kv_head
-from effivlm.methods._base import LayerView
+from effivlm.methods._base import LayerView, of_all
 from effivlm.methods._layers import check
 from effivlm.methods._scored import ScoredCache
 
@@ -46,9 +46,10 @@ class ExpectedAttention(ScoredCache):
     def rows(self, visual: Tensor) -> int:
         return max(super().rows(visual), self._counted(len(visual)))
 
-    def shown(self, view: LayerView) -> Tensor:
+    def shown(self, views: Sequence[LayerView]) -> Tensor:
         everything = (self.horizon, self.sinks, self.covariance, self.value_norm, self.epsilon)
-        return view.once(("expected", *everything), lambda: self._expected(view))
+        name = ("expected", *everything)
+        return of_all(views, name, lambda: torch.stack([self._expected(view) for view in views]))
 
     def _expected(self, view: LayerView) -> Tensor:
         sinks = min(self.sinks, view.length)

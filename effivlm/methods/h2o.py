@@ -11,7 +11,7 @@ from torch import Tensor
 
 from effivlm.caches import KeptLayer
 from effivlm.methods._attention import per_kv_head
-from effivlm.methods._base import LayerView, alike
+from effivlm.methods._base import LayerView, alike, of_all
 from effivlm.methods._scored import ScoredCache
 from effivlm.rolling import Rolling
 
@@ -42,11 +42,10 @@ class H2o(ScoredCache):
     window_share: float = 0.5
     evict_decode: bool = True
 
-    def shown(self, view: LayerView) -> Tensor:
-        """Attention [H_kv, N] that entries got from all rows of the prompt."""
-        received = view.received
-        assert received is not None
-        return view.once("all columns", lambda: per_kv_head(received, len(view.keys)))
+    def shown(self, views: Sequence[LayerView]) -> Tensor:
+        """Attention [L, H_kv, N] that entries got from all rows of the prompt."""
+        received = [view.received for view in views if view.received is not None]
+        return of_all(views, "all columns", lambda: per_kv_head(torch.stack(received), len(views[0].keys)))
 
     def layers(self, views: Sequence[LayerView], budgets: Sequence[int], sample_id: str) -> list[KeptLayer]:
         kept = super().layers(views, budgets, sample_id)
@@ -65,7 +64,7 @@ class H2o(ScoredCache):
     def _carried(self, views: Sequence[LayerView], kept: Sequence[KeptLayer]) -> list[Tensor]:
         """The sums [H_kv, K] that the kept entries of layers of one form begin to decode with."""
         places = torch.stack([layer.indices for layer in kept if layer.indices is not None])
-        scores = torch.stack([self.shown(view) for view in views]).gather(2, places)
+        scores = self.shown(views).gather(2, places)
         if self.guards:
             scores = scores.masked_fill(self.safe(views[0].visual)[places], SAFE)
         return list(scores)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from effivlm.caches import KeptLayer
-from effivlm.methods._base import LayerView, alike, generator, taken
+from effivlm.methods._base import LayerView, alike, generator, of_all, taken
 from effivlm.methods._layers import LayeredCache
 
 
@@ -34,30 +34,33 @@ class RandomKv(LayeredCache):
     head_shared: bool = False
 
     def select(self, view: LayerView, budget: int, sample_id: str) -> Tensor:
-        return self._drawn(view, budget, sample_id).to(view.keys.device, non_blocking=True)
+        return self._drawn([view], budget, sample_id)[0].to(view.keys.device, non_blocking=True)
 
     def layers(self, views: Sequence[LayerView], budgets: Sequence[int], sample_id: str) -> list[KeptLayer]:
         if not alike(views):
             return super().layers(views, budgets, sample_id)
-        drawn = [self._drawn(view, budget, sample_id) for view, budget in zip(views, budgets, strict=True)]
+        groups = [views] if alike(views, budgets) else [[view] for view in views]
+        drawn = [self._drawn(group, budget, sample_id) for group, budget in zip(groups, budgets, strict=False)]
         sent = torch.cat([rows.flatten() for rows in drawn]).to(views[0].keys.device, non_blocking=True)
         pieces = zip(sent.split([rows.numel() for rows in drawn]), drawn, strict=True)
-        return taken(views, [piece.view_as(rows) for piece, rows in pieces])
+        return taken(views, [rows for piece, group in pieces for rows in piece.view_as(group)])
 
-    def _drawn(self, view: LayerView, budget: int, sample_id: str) -> Tensor:
-        """The entries [H_kv, budget] that stay, ascending, on the CPU."""
-        window = self.protected(budget, view.length)
-        early = view.length - window
-        first = self._order(view, early, sample_id)[:, : budget - window]
-        recent = torch.arange(early, view.length).expand(len(first), -1)
+    def _drawn(self, views: Sequence[LayerView], budget: int, sample_id: str) -> Tensor:
+        """The entries [L, H_kv, budget] that stay of layers of one length, ascending, on the CPU."""
+        length = views[0].length
+        window = self.protected(budget, length)
+        first = self._order(views, length - window, sample_id)[..., : budget - window]
+        recent = torch.arange(length - window, length).expand(*first.shape[:2], -1)
         return torch.cat([first.sort().values, recent], -1)
 
-    def _order(self, view: LayerView, early: int, sample_id: str) -> Tensor:
-        """The early entries in the order in which every head draws them [H_kv, early], the same for every budget."""
-        heads = [0] * len(view.keys) if self.head_shared else range(len(view.keys))
+    def _order(self, views: Sequence[LayerView], early: int, sample_id: str) -> Tensor:
+        """The early entries in the order in which every head draws them [L, H_kv, early], the same for every budget."""
+        count = len(views[0].keys)
+        pairs = [(view.layer, 0 if self.head_shared else head) for view in views for head in range(count)]
 
         def order() -> Tensor:
-            rngs = (generator(self.seed, sample_id, view.layer, head) for head in heads)
-            return torch.stack([torch.randperm(early, generator=rng) for rng in rngs])
+            rngs = (generator(self.seed, sample_id, *pair) for pair in pairs)
+            orders = torch.stack([torch.randperm(early, generator=rng) for rng in rngs])
+            return orders.view(len(views), count, early)
 
-        return view.once(("drawn", self.seed, sample_id, early, self.head_shared), order)
+        return of_all(views, ("drawn", self.seed, sample_id, early, self.head_shared), order)

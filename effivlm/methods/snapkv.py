@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -50,5 +50,6 @@ class SnapKv(ScoredCache):
     def held(self, budget: int, length: int) -> int:
         return max(1, min(super().held(budget, length), budget - 1, length - 1))
 
-    def shown(self, view: LayerView) -> Tensor:
-        return self.last_rows(view, self.held(self.keep.of(view.length), view.length))
+    def shown(self, views: Sequence[LayerView]) -> Tensor:
+        length = views[0].length
+        return self.last_rows(views, self.held(self.keep.of(length), length))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -31,5 +31,5 @@ class Tova(ScoredCache):
     def rows(self, visual: Tensor) -> int:
         return max(super().rows(visual), 1)
 
-    def shown(self, view: LayerView) -> Tensor:
-        return self.last_rows(view, 1)
+    def shown(self, views: Sequence[LayerView]) -> Tensor:
+        return self.last_rows(views, 1)

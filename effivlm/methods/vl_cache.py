@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from effivlm.methods._attention import per_kv_head
-from effivlm.methods._base import LayerView, question_rows
+from effivlm.methods._base import LayerView, of_all, question_rows
 from effivlm.methods._scored import ScoredCache
 
 
@@ -43,8 +43,6 @@ class VlCache(ScoredCache):
     def rows(self, visual: Tensor) -> int:
         return question_rows(visual)
 
-    def shown(self, view: LayerView) -> Tensor:
-        return view.once(("question heads", self.density_threshold), lambda: self._heads(view))
-
-    def _heads(self, view: LayerView) -> Tensor:
-        return per_kv_head(self.question(view)[0], len(view.keys))
+    def shown(self, views: Sequence[LayerView]) -> Tensor:
+        name = ("question heads", self.density_threshold)
+        return of_all(views, name, lambda: per_kv_head(self.question(views)[0], len(views[0].keys)))

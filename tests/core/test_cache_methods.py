@@ -282,7 +282,7 @@ def test_shared_heads_keep_the_best_of_their_mean(kind: type[Any]) -> None:
     rows = shared.select(shown, 12, "s").tolist()
     assert rows[0] == rows[1]
     window = shared.protected(12, 60)
-    mean = own.shown(shown)[:, : 60 - window].double().mean(0)
+    mean = own.shown([shown])[0, :, : 60 - window].double().mean(0)
     if kind is ExpectedAttention:
         mean[:4] = 1e9
     assert rows[0] == top(mean.tolist(), 12 - window) + list(range(60 - window, 60))
@@ -297,7 +297,7 @@ def test_smoothing_sees_nothing_of_the_window_whatever_the_prior(seed: int, prio
     method = LookM(keep=Budget.parse("0.5"), window=9, window_share=0.0, prior=prior, kernel=5, pool=pool, merge="none")
     shown = asked(view(seed, 60), method)
     early = 60 - method.protected(30, 60)
-    sums = method.shown(shown)[:, :early].double()
+    sums = method.shown([shown])[0, :, :early].double()
     bonus = {"none": 0.0, "minus_1e4": 1e4, "add_max": sums.amax(-1, keepdim=True)}[prior]
     weighed = sums + torch.where(shown.visual[:early], 0.0, bonus)
     outside = 0.0 if pool == "avg" else -torch.inf

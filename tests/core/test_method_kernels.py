@@ -165,7 +165,8 @@ def test_the_kernel_takes_the_rows_of_all_layers_that_plain_pytorch_takes(
     kind: torch.dtype, dim: int, width: int
 ) -> None:
     """Layers of other lengths and budgets, none among them, and values that lie head by head within an entry."""
-    from effivlm.methods._gather import Source, of_one_form, rows_of
+    from effivlm.columns import of_one_form
+    from effivlm.methods._gather import Source, rows_of
     from effivlm.methods._gather_triton import gathered
 
     lengths, counts = [40, 7, 300], [17, 0, 123]
@@ -185,6 +186,43 @@ def test_the_kernel_takes_the_rows_of_all_layers_that_plain_pytorch_takes(
         assert torch.equal(value, rows_of(given, at))
 
 
+@KERNELS
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16])
+@pytest.mark.parametrize("rows", [1, 17, 40])
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_kernels_look_at_all_layers_as_at_each_alone(turned: bool, rows: int, kind: torch.dtype) -> None:
+    """Where an entry's heads lie side by side, as projections leave them, and where a head's entries do."""
+    from effivlm import columns
+
+    def layer(seed: int, heads: int, length: int) -> torch.Tensor:
+        made = drawn(seed, *((length, heads, 24) if turned else (heads, length, 24))).to(kind)
+        return made.transpose(0, 1) if turned else made
+
+    keys = [layer(number, 2, 131) for number in range(3)]
+    queries = [layer(9 + number, 6, 131)[:, -rows:] for number in range(3)]
+    begin = columns._begin(keys)
+    assert begin is not None
+    assert (columns.LayeredKeys(keys).begin is None) != HAVE_GPU
+    sums, near = columns._sums_and_near(torch.stack(queries), keys[0], begin, columns._below(0.1))
+    for number, (query, key) in enumerate(zip(queries, keys, strict=True)):
+        torch.testing.assert_close(sums[number], columns.column_sums(query, key), rtol=1e-5, atol=1e-6)
+        expected = columns.received_and_near(query.cpu(), key.cpu(), 0.1)[1]
+        share = near[number].sum(-1) / columns._visible(rows, 131)
+        torch.testing.assert_close(share.cpu(), expected, rtol=0, atol=2 / columns._visible(rows, 131))
+    together = columns.received_of_layers(queries, columns.LayeredKeys(keys))
+    torch.testing.assert_close(sums, together, rtol=1e-5, atol=1e-6)
+
+
+@KERNELS
+def test_layers_that_do_not_lie_alike_have_no_kernel_in_common() -> None:
+    from effivlm import columns
+
+    even = [drawn(number, 2, 40, 8) for number in range(3)]
+    assert columns._begin([*even, drawn(3, 2, 41, 8)]) is None
+    assert columns._begin([even[0], even[1].transpose(0, 1).contiguous().transpose(0, 1)]) is None
+    assert columns._begin([even[0], drawn(4, 2 * 40 * 8 + 1)[1:].view(2, 40, 8)]) is None
+
+
 @contextmanager
 def not_waiting() -> Iterator[None]:
     """Inside, whatever waits for the device is an error."""
@@ -199,10 +237,12 @@ def not_waiting() -> Iterator[None]:
 @GPU
 @pytest.mark.parametrize("kind", [StreamingLlm, SnapKv, PyramidKv, H2o, LookM, Tova, RandomKv, VlCache])
 def test_a_prompt_is_compressed_without_waiting_for_the_device(kind: type[CachePart]) -> None:
-    """While it is prefilled the device has work; who waits for it leaves it idle afterwards. VL-Cache alone asks, once."""
+    """While it is prefilled the device has work; who waits for it leaves it idle afterwards."""
     method = kind(keep=Budget.parse("0.3"))
     method.compress(shown(method), "warm")
     views = shown(method)
+    if kind is VlCache:
+        method.budgets(views)  # it alone asks, once, how dense attention is
     torch.cuda.synchronize()
     with doubting(), not_waiting():
         for one in views:
