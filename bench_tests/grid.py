@@ -27,6 +27,12 @@ from effivlm.run import method_of
 from effivlm.tree import Leaf, Tree
 
 FILE = Path(__file__).parent.parent / "reports" / "baselines" / "grid.json"
+UNSTEADY = 0.1
+IN_TURN = "The methods' first tokens were timed in turn."
+ONE_BY_ONE = (
+    "The methods' first tokens were timed one method after another: where two do the same work until then, as dense and a cache "
+    "method at a short prompt, their difference is how far the machine drifted meanwhile."
+)
 TEXT = 64  # tokens of a prompt beside its picture
 
 
@@ -51,13 +57,24 @@ def measure(
     rows: list[dict[str, Any]] = []
     with model.seams():
         tree = Tree(model, page(model, visual + TEXT), [])
-        for name in methods:
-            method = method_of(Cell(model.source.name, *named(name), "none"))
-            with compiled(model.layers, True, model.beside(True)) if captured else nullcontext():
-                timed = [ttft(tree, method) for _ in range(rounds + 1)][1:]
-            leaf, first = timed[-1][1], [seconds for seconds, _ in timed]
+        asked = {name: method_of(Cell(model.source.name, *named(name), "none")) for name in methods}
+        timed: dict[str, list[float]] = {name: [] for name in methods}
+        leaves: dict[str, Leaf] = {}
+        with compiled(model.layers, True, model.beside(True)) if captured else nullcontext():
+            for number in range(rounds + 1):  # in turn, so that a slow minute of the machine hits all alike
+                for name, method in asked.items():
+                    seconds, leaves[name] = ttft(tree, method)
+                    timed[name] += [seconds] if number else []
+        for name, first in timed.items():
+            leaf = leaves.pop(name)
             for batch in batches:
-                facts = {"method": name, "batch": batch, "prompt_tokens": leaf.length, "ttft_rounds_s": first}
+                facts = {
+                    "method": name,
+                    "batch": batch,
+                    "prompt_tokens": leaf.length,
+                    "ttft_rounds_s": first,
+                    "in_turn": True,
+                }
                 try:
                     decoded = decoding(model, leaf, batch, outputs, rounds, captured)
                 except torch.cuda.OutOfMemoryError as error:
@@ -66,9 +83,9 @@ def measure(
                 finally:
                     reclaim(model.device)
                 floor = step_bytes(model, batch * kv_bytes(leaf.cache)) / rates(model.device, model.dtype).bytes_per_s
-                for output, seconds in decoded.items():
-                    total = batch * statistics.median(first) + statistics.median(seconds)
-                    answered = {"output_tokens": output, "decode_rounds_s": seconds, "step_floor_s": floor}
+                for output, took in decoded.items():
+                    total = batch * statistics.median(first) + statistics.median(took)
+                    answered = {"output_tokens": output, "decode_rounds_s": took, "step_floor_s": floor}
                     rows.append({**facts, **answered, "total_s": total})
     return [{"model": model.source.name, "visual_tokens": visual, "weights": model.weights, **row} for row in rows]
 
@@ -115,7 +132,8 @@ def table(document: dict[str, Any]) -> str:
         "",
         f"Made by `python bench_tests/grid.py`: {run['device']}, {run['dtype']}, torch {run['torch']}, {run['date']}, medians "
         f"of {run['rounds']} rounds. Answers of forced length: seconds from the pictures on the device to the last token of "
-        "every answer of the batch (each prompt is prefilled alone), and in brackets how many times faster that is than dense.",
+        "every answer of the batch (each prompt is prefilled alone), and in brackets how many times faster that is than dense. "
+        f"{IN_TURN if all(row.get('in_turn') for row in rows) else ONE_BY_ONE}",
     ]
     for model in dict.fromkeys(row["model"] for row in rows):
         mine = [row for row in rows if row["model"] == model]
@@ -141,7 +159,18 @@ def table(document: dict[str, Any]) -> str:
     failed = [row for row in rows if "reason" in row]
     lines += [""] * bool(failed)
     lines += [f"- `{row['model']}`, `{row['method']}`, batch {row['batch']}: {row['reason']}" for row in failed]
-    return "\n".join([*lines, *missing(document)]) + "\n"
+    return "\n".join([*lines, *_unsteady(rows), *missing(document)]) + "\n"
+
+
+def _unsteady(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Which times to the first token differ so much from round to round that their rows say little."""
+    found = {(row["model"], row["method"], row["prompt_tokens"]): row["ttft_rounds_s"] for row in rows}
+    lines = [
+        f"- `{model}`, `{method}`, prompt {tokens:,}: {1e3 * min(first):.0f} to {1e3 * max(first):.0f} ms to the first token"
+        for (model, method, tokens), first in found.items()
+        if max(first) > (1 + UNSTEADY) * min(first)
+    ]
+    return ["", f"Rounds that lie more than {UNSTEADY:.0%} apart:", "", *lines] if lines else []
 
 
 def _shown(rows: Sequence[dict[str, Any]], row: dict[str, Any]) -> str:

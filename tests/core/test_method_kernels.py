@@ -151,7 +151,7 @@ def shown(method: CachePart, layers: int = 3, length: int = 300) -> list[Any]:
     marks = view(0, length).visual.to(DEVICE)
     found = []
     for layer in range(layers):
-        one = asked(view(layer, length), method)
+        one = asked(replace(view(layer, length), visual=view(0, length).visual), method)
         tensors = {name: getattr(one, name) for name in ("queries", "keys", "values", "received")}
         moved: Any = {name: None if tensor is None else tensor.to(DEVICE) for name, tensor in tensors.items()}
         found.append(replace(one, **moved, visual=marks, layer=layer, question=20))
