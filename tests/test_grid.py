@@ -52,6 +52,30 @@ def test_a_row_is_the_first_token_of_every_prompt_and_the_steps_that_follow(grid
     assert text.count("`snapkv:0.10`") == 2
 
 
+def test_first_tokens_are_timed_in_turn_and_rounds_that_lie_apart_are_named(
+    grid: Any, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stock, asked = grid.ttft, []
+
+    def noted(tree: Any, method: Any) -> Any:
+        asked.append(type(method).__name__)
+        _, leaf = stock(tree, method)
+        return 1.0 + (asked[-1] == "SnapKv") * 0.15 * len(asked), leaf
+
+    monkeypatch.setattr(grid, "ttft", noted)
+    rows = grid.measure(model, 200, ["dense", "snapkv:0.10"], [1], [1], 2)
+    assert asked == ["Dense", "SnapKv"] * 3
+    assert [row["ttft_rounds_s"] for row in rows] == [[1.0, 1.0], [pytest.approx(1.6), pytest.approx(1.9)]]
+    run = {"device": "cpu", "dtype": "float32", "torch": "2", "date": "2026-11-26", "rounds": 2}
+    text = grid.table({"run": run, "rows": rows})
+    assert grid.IN_TURN in text
+    assert grid.ONE_BY_ONE in grid.table({"run": run, "rows": [{**row, "in_turn": False} for row in rows]})
+    apart = [line for line in text.splitlines() if "ms to the first token" in line]
+    assert apart == [
+        f"- `{rows[1]['model']}`, `snapkv:0.10`, prompt {rows[1]['prompt_tokens']:,}: 1600 to 1900 ms to the first token"
+    ]
+
+
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return all(one[key] == other[key] for key in ("batch", "output_tokens"))
 

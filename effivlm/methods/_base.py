@@ -280,10 +280,8 @@ def alike(views: Sequence[LayerView], budgets: Sequence[int] = ()) -> bool:
 
 def of_all(views: Sequence[LayerView], name: Hashable, make: Callable[[], Found]) -> Found:
     """What `make` computes of layers together, under a name that says all that it depends on beside them."""
-    keys = [view.keys for view in views]
-    return views[0].once((name, *map(id, keys)), lambda: (keys, make()))[
-        1
-    ]  # kept with it, so that no other has their ids
+    keys = [view.keys for view in views]  # kept beside what is found, so that no others get their ids
+    return views[0].once((name, *map(id, keys)), lambda: (keys, make()))[1]
 
 
 def keys_of(views: Sequence[LayerView]) -> LayeredKeys:
