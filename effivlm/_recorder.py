@@ -148,10 +148,15 @@ def facts(root: Path, command: Sequence[str], settings: Mapping[str, Any]) -> di
         "command": shlex.join(command),
         "settings": dict(settings),
         "versions": {"python": platform.python_version(), **_versions()},
-        "commit": _said("git", "-C", str(root), "rev-parse", "HEAD"),
+        "commit": commit(root),
         "platform": platform.platform(),
         **devices(),
     }
+
+
+def commit(root: Path) -> str:
+    """The commit that a working tree stands on, with "+changes" behind it where tracked files differ from it; "" outside git."""
+    return _said("git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*")
 
 
 def devices() -> dict[str, Any]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
+from pathlib import Path
 
 from toy_session import Toy
 
@@ -147,3 +149,17 @@ def test_an_answer_may_hold_characters_that_other_programs_take_for_line_ends(to
     recorder.close({})
     assert [one["kind"] for one in _recorder.read(folder)] == ["run", "end"]
     assert set(os.listdir(folder)) == {".gitignore", "outcomes.jsonl"}
+
+
+def test_a_record_says_whether_the_code_was_that_of_its_commit(tmp_path: Path) -> None:
+    assert _recorder.commit(tmp_path) == "", "no repository"
+    file = tmp_path / "code.py"
+    file.write_text("a = 1\n", encoding="utf-8")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "-q"], ["add", "code.py"], ["commit", "-q", "-m", "first"], ["tag", "-m", "one", "v1"]):
+        subprocess.run([*git, *words], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    (tmp_path / "note.txt").write_text("not code", encoding="utf-8")
+    assert _recorder.commit(tmp_path) == head
+    file.write_text("a = 2\n", encoding="utf-8")
+    assert _recorder.commit(tmp_path) == f"{head}+changes"
