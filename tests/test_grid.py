@@ -76,6 +76,38 @@ def test_first_tokens_are_timed_in_turn_and_rounds_that_lie_apart_are_named(
     ]
 
 
+def test_where_a_cache_method_seems_faster_to_the_first_token_than_dense_no_speedup_is_told(grid: Any) -> None:
+    def rows(**first: float) -> list[dict[str, Any]]:
+        facts = {
+            "model": "m",
+            "visual_tokens": 900,
+            "batch": 1,
+            "output_tokens": 1,
+            "weights": "random",
+            "prompt_tokens": 900,
+        }
+        return [
+            {
+                **facts,
+                "method": name.replace("_", ":0."),
+                "ttft_rounds_s": [seconds],
+                "total_s": seconds,
+                "in_turn": True,
+            }
+            for name, seconds in first.items()
+        ]
+
+    run = {"device": "cpu", "dtype": "float32", "torch": "2", "date": "2026-11-26", "rounds": 1}
+    drift = grid.table({"run": run, "rows": rows(dense=0.054, visionzip_10=0.042, snapkv_10=0.046)})
+    assert "- `m`, 900 visual tokens: no speed-ups are told" in drift
+    assert "dense took 54 ms to the first token, and `snapkv:0.10`, which does all that dense does, 46" in drift
+    assert "(1." not in drift
+    steady = grid.table({"run": run, "rows": rows(dense=0.054, visionzip_10=0.042, snapkv_10=0.053)})
+    assert "(1.29)" in steady
+    assert "(1.02)" in steady
+    assert grid.drifted(rows(snapkv_10=0.046)) == {}
+
+
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return all(one[key] == other[key] for key in ("batch", "output_tokens"))
 
