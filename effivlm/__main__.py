@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from effivlm import registry
-from effivlm._recorder import devices
 from effivlm.models._sources import RANDOM, shapes
 from effivlm.report.baseline import load
 from effivlm.report.differences import lines, page
@@ -25,6 +24,7 @@ from effivlm.report.merge import merge
 from effivlm.report.terminal import table
 from effivlm.report.verdict import verdict
 from effivlm.report.write import OUTCOMES, write
+from effivlm.session.recorder import devices
 
 NECESSARY = ("torch", "transformers", "pytest", "numpy", "scipy", "plotly", "pillow", "rapidfuzz")
 USEFUL = ("pytest-benchmark", "pytest-xdist", "tokenizers", "safetensors", "datasets")

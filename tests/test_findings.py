@@ -21,7 +21,7 @@ RUN = {**HEADER, "notes": [], "device": "a card", "driver": "1", "settings": {"d
 def findings() -> Any:
     import sys
 
-    sys.path.insert(0, str(ROOT / "bench_tests"))
+    sys.path.insert(0, str(ROOT / "bench_tests" / "studies"))
     import findings
 
     return findings

@@ -12,7 +12,7 @@ from effivlm.records import Cost
 from effivlm.report import verdict
 from tests.outcomes import cell, quality, small_run, store
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "bench_tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "bench_tests" / "studies"))
 import gate_demo
 
 

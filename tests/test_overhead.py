@@ -14,14 +14,14 @@ from toy_session import ROOT
 
 from effivlm.models._sources import resolve
 from effivlm.records import Settings
-from effivlm.run import open_model
+from effivlm.run.group import open_model
 
 
 @pytest.fixture(scope="module")
 def overhead() -> Any:
     import sys
 
-    sys.path.insert(0, str(ROOT / "bench_tests"))
+    sys.path.insert(0, str(ROOT / "bench_tests" / "studies"))
     import overhead
 
     return overhead

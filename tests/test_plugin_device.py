@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from toy_session import Toy
 
-from effivlm._groups import on_device, threads_per_worker
 from effivlm.records import Settings
+from effivlm.session.groups import on_device, threads_per_worker
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from toy_session import Toy
 
-from effivlm.plugin import pytest_benchmark_update_machine_info
+from effivlm.plugin.bench import pytest_benchmark_update_machine_info
 
 TIMED = ("-k", "ttft or decode")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from toy_session import Toy
 
-from effivlm import _recorder
+from effivlm.session import recorder
 
 QUALITY = ("-k", "quality")
 TASKS = "--vlm-tasks=docvqa_micro,count_micro"
@@ -105,7 +105,7 @@ def test_a_line_cut_by_a_kill_is_passed_over_when_going_on(toy: Toy) -> None:
     result = toy.run(*QUALITY, "--vlm-resume=out")
     assert result.ret == 0
     assert len(toy.log("group")[0].split()) == 3
-    records = list(_recorder.read(toy.path / "out"))
+    records = list(recorder.read(toy.path / "out"))
     assert [one["kind"] for one in records] == [
         "run",
         "outcome",
@@ -130,7 +130,7 @@ def test_a_disk_that_fills_up_ends_the_run_in_one_sentence(toy: Toy) -> None:
     assert "--vlm-resume" in output
     assert "Traceback" not in output
     assert toy.log("group")[1:] == []
-    assert "ok" in {one["status"] for one in _recorder.read(toy.path / "out") if one["kind"] == "outcome"}
+    assert "ok" in {one["status"] for one in recorder.read(toy.path / "out") if one["kind"] == "outcome"}
 
 
 def test_stopping_at_the_first_failure_leaves_the_rest_as_interrupted(toy: Toy) -> None:
@@ -144,15 +144,15 @@ def test_stopping_at_the_first_failure_leaves_the_rest_as_interrupted(toy: Toy) 
 
 def test_an_answer_may_hold_characters_that_other_programs_take_for_line_ends(toy: Toy) -> None:
     folder = toy.path / "odd"
-    recorder = _recorder.Recorder(folder)
-    recorder.open({"note": "one\u2028two\x85three"})
-    recorder.close({})
-    assert [one["kind"] for one in _recorder.read(folder)] == ["run", "end"]
+    kept = recorder.Recorder(folder)
+    kept.open({"note": "one\u2028two\x85three"})
+    kept.close({})
+    assert [one["kind"] for one in recorder.read(folder)] == ["run", "end"]
     assert set(os.listdir(folder)) == {".gitignore", "outcomes.jsonl"}
 
 
 def test_a_record_says_whether_the_code_was_that_of_its_commit(tmp_path: Path) -> None:
-    assert _recorder.commit(tmp_path) == "", "no repository"
+    assert recorder.commit(tmp_path) == "", "no repository"
     file = tmp_path / "code.py"
     file.write_text("a = 1\n", encoding="utf-8")
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
@@ -160,6 +160,6 @@ def test_a_record_says_whether_the_code_was_that_of_its_commit(tmp_path: Path) -
         subprocess.run([*git, *words], check=True)
     head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
     (tmp_path / "note.txt").write_text("not code", encoding="utf-8")
-    assert _recorder.commit(tmp_path) == head
+    assert recorder.commit(tmp_path) == head
     file.write_text("a = 2\n", encoding="utf-8")
-    assert _recorder.commit(tmp_path) == f"{head}+changes"
+    assert recorder.commit(tmp_path) == f"{head}+changes"

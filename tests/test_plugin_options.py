@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from toy_session import ROOT, Toy
 
-from effivlm import _matrix
-from effivlm._matrix import Asked
+from effivlm.session import matrix
+from effivlm.session.matrix import Asked
 
 REFUSED = {
     "unknown method": (
@@ -94,11 +94,11 @@ def test_a_folder_with_a_run_is_not_written_over(toy: Toy) -> None:
     assert toy.records() == before
 
 
-@pytest.mark.parametrize("arguments", [["-p", "effivlm.plugin"], []], ids=["by -p", "by conftest"])
+@pytest.mark.parametrize("arguments", [["-p", "effivlm.plugin.bench"], []], ids=["by -p", "by conftest"])
 def test_a_plugin_loaded_twice_is_refused_with_the_place(toy: Toy, arguments: list[str]) -> None:
     if not arguments:
         with (toy.path / "conftest.py").open("a") as file:
-            file.write('\npytest_plugins.append("effivlm.plugin")\n')
+            file.write('\npytest_plugins.append("effivlm.plugin.bench")\n')
     result = toy.run_apart(*arguments)
     assert result.ret == 4
     output = str(result.stdout) + str(result.stderr)
@@ -108,12 +108,12 @@ def test_a_plugin_loaded_twice_is_refused_with_the_place(toy: Toy, arguments: li
 
 def test_the_plugin_may_be_named_where_entry_points_are_off(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    result = toy.run_apart("-p", "effivlm.plugin", "-k", "quality and dense")
+    result = toy.run_apart("-p", "effivlm.plugin.bench", "-k", "quality and dense")
     result.assert_outcomes(passed=1, deselected=14)
 
 
 def test_presets_models_and_budgets_multiply_out_and_dense_stands_once() -> None:
-    plan = _matrix.build(
+    plan = matrix.build(
         Asked(methods=("dense", "snapkv", "snapkv@effivlm"), budgets=("0.1", "0.10", "1"), models=_twins())
     )
     assert [cell.id.removesuffix("-docvqa_micro") for cell in plan.cells] == [
@@ -136,7 +136,7 @@ def _light_models(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureReques
     if "toy" not in request.fixturenames:
         from effivlm.models._sources import ModelSource
 
-        monkeypatch.setattr(_matrix, "resolve", lambda name: ModelSource(name, f"/{name}", "family"))
+        monkeypatch.setattr(matrix, "resolve", lambda name: ModelSource(name, f"/{name}", "family"))
 
 
 def test_an_empty_selection_says_what_was_asked_and_what_exists(toy: Toy) -> None:
@@ -175,10 +175,10 @@ def test_the_size_of_a_run_is_announced_and_its_time_comes_from_the_last_one(toy
 
 
 def test_a_first_estimate_owns_up_to_being_a_guess(tmp_path: Path) -> None:
-    cells = _matrix.build(Asked(models=("micro_llava_onevision",))).cells
-    from effivlm._summary import estimate
+    cells = matrix.build(Asked(models=("micro_llava_onevision",))).cells
+    from effivlm.plugin.summary import estimate
 
-    said = estimate([(cell, "quality") for cell in cells], _matrix.DEFAULT_LIMIT, tmp_path)
+    said = estimate([(cell, "quality") for cell in cells], matrix.DEFAULT_LIMIT, tmp_path)
     assert said.endswith("(a guess for two CPU cores; no earlier run stands here)")
 
 
@@ -223,7 +223,7 @@ def test_a_session_without_cells_does_not_even_look_at_the_options(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[Asked] = []
-    monkeypatch.setattr(_matrix, "build", looked.append)
+    monkeypatch.setattr(matrix, "build", looked.append)
     pytester.makepyfile(
         "import pytest\n\n@pytest.mark.parametrize('word', ['a-dense-keep1.00-b', 'c'])\ndef test_it(word):\n    pass\n"
     )
@@ -232,14 +232,14 @@ def test_a_session_without_cells_does_not_even_look_at_the_options(
 
 
 def test_loading_the_plugin_imports_nothing_heavy() -> None:
-    code = "import sys, effivlm.plugin; print({'torch', 'transformers', 'numpy', 'xdist'} & set(sys.modules))"
+    code = "import sys, effivlm.plugin.bench; print({'torch', 'transformers', 'numpy', 'xdist'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert result.stdout.strip() == "set()"
 
 
 def test_rates_leave_out_what_does_not_grow_with_the_samples() -> None:
-    from effivlm._summary import GROUP_SECONDS, rates
+    from effivlm.plugin.summary import GROUP_SECONDS, rates
 
-    first, second = (cell for cell in _matrix.build(Asked(methods=("snapkv",), budgets=("0.1", "0.2"))).cells)
+    first, second = (cell for cell in matrix.build(Asked(methods=("snapkv",), budgets=("0.1", "0.2"))).cells)
     spent = {(first, "quality"): GROUP_SECONDS + 30.0, (second, "quality"): 10.0, (first, "ttft"): 3.0}
     assert rates(spent, limit=10) == {f"{first.model} {first.task}": {"quality": 2.0, "ttft": 3.0}}

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from toy_session import Toy
 
-from effivlm import _progress
+from effivlm.plugin import progress
 
 QUALITY = ("-k", "quality")
 
@@ -165,7 +165,7 @@ def test_a_user_may_follow_outcomes_as_they_are_written(toy: Toy) -> None:
 
 def test_progress_is_a_bar_on_a_terminal_and_sparse_lines_in_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 10_000, 10))
-    monkeypatch.setattr(_progress.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     shown = {True: [], False: []}  # type: ignore[var-annotated]
     for isatty, lines in shown.items():
         reporter = SimpleNamespace(
@@ -176,9 +176,9 @@ def test_progress_is_a_bar_on_a_terminal_and_sparse_lines_in_a_log(monkeypatch: 
             ensure_newline=lambda: None,
         )
         plugins = SimpleNamespace(get_plugin={"terminalreporter": reporter}.get)
-        progress = _progress.Progress(SimpleNamespace(pluginmanager=plugins), "toy")
+        show = progress.Progress(SimpleNamespace(pluginmanager=plugins), "toy")
         for done in range(1, 11):
-            progress(done, 10)
+            show(done, 10)
     assert shown[True][0] == "toy [###...........................] 1/10, 90 s left"
     assert shown[True][-1] == ""
     assert len(shown[True]) == 11
@@ -190,9 +190,9 @@ def test_a_worker_shows_no_progress() -> None:
         isatty=True, verbosity=0, rewrite=lambda *_, **__: pytest.fail("a worker wrote to a terminal")
     )
     plugins = SimpleNamespace(get_plugin={"terminalreporter": reporter}.get)
-    progress = _progress.Progress(SimpleNamespace(pluginmanager=plugins, workerinput={}), "toy")
-    progress(10, 10)
-    assert progress._reporter is None
+    show = progress.Progress(SimpleNamespace(pluginmanager=plugins, workerinput={}), "toy")
+    show(10, 10)
+    assert show._reporter is None
 
 
 @pytest.mark.parametrize("beside", [(), ("-n2",)])

@@ -95,7 +95,7 @@ def test_cells_lost_with_their_worker_are_recorded_as_interrupted(toy: Toy) -> N
         "def dying(cells, *rest):\n"
         "    if cells[0].task == 'count_micro':\n        toy_world.kill_once()\n"
         "    return run_group(cells, *rest)\n\n"
-        "toy_world.sys.modules['effivlm.run'].run_group = dying\n"
+        "toy_world.sys.modules['effivlm.run.group'].run_group = dying\n"
     )
     result = toy.run_apart(*QUALITY, TASKS, "-n2", "--max-worker-restart=0")
     assert result.ret != 0
@@ -135,7 +135,7 @@ def test_not_installed_it_is_not_missed(toy: Toy, monkeypatch: pytest.MonkeyPatc
     (toy.path / "xdist.py").write_text("raise ModuleNotFoundError('xdist is not installed')")
     monkeypatch.setenv("PYTHONPATH", str(toy.path), prepend=os.pathsep)
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    result = toy.run_apart(*QUALITY, "-p", "effivlm.plugin", "-p", "pytest_benchmark.plugin")
+    result = toy.run_apart(*QUALITY, "-p", "effivlm.plugin.bench", "-p", "pytest_benchmark.plugin")
     result.assert_outcomes(passed=5, deselected=10)
 
 

@@ -19,8 +19,8 @@ def test_the_example_method_runs_as_printed(tmp_path: Path, monkeypatch: pytest.
     from effivlm import registry
     from effivlm.models._sources import resolve
     from effivlm.records import Budget, Settings
-    from effivlm.run import open_model
-    from effivlm.tree import Tree
+    from effivlm.run.group import open_model
+    from effivlm.run.tree import Tree
 
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(code.strip().splitlines()) <= 32
@@ -54,7 +54,7 @@ def test_every_path_of_the_tree_exists() -> None:
 
 
 def test_the_figures_are_those_of_the_report_file() -> None:
-    sys.path.insert(0, str(ROOT / "bench_tests"))
+    sys.path.insert(0, str(ROOT / "bench_tests" / "studies"))
     import figures
 
     stored = json.loads(figures.FILE.read_text(encoding="utf-8"))
@@ -62,7 +62,9 @@ def test_the_figures_are_those_of_the_report_file() -> None:
 
 
 def test_every_option_of_the_readme_exists() -> None:
-    plugin = "".join((ROOT / "effivlm" / name).read_text(encoding="utf-8") for name in ("plugin.py", "_gate.py"))
+    plugin = "".join(
+        (ROOT / "effivlm" / "plugin" / name).read_text(encoding="utf-8") for name in ("bench.py", "gate.py")
+    )
     options = set(re.findall(r"--vlm-([a-z-]+)", README))
     assert len(options) > 8
     for option in options:

@@ -15,7 +15,7 @@ from effivlm.report.baseline import Side, load
 
 @pytest.fixture(scope="module")
 def sensitivity() -> Any:
-    sys.path.insert(0, str(ROOT / "bench_tests"))
+    sys.path.insert(0, str(ROOT / "bench_tests" / "studies"))
     import sensitivity
 
     return sensitivity

@@ -9,10 +9,10 @@ import sys
 import pytest
 from toy_session import ROOT, Toy
 
-from effivlm import _matrix
-from effivlm._matrix import Asked
 from effivlm.records import Cell, dump
-from effivlm.steps import Step, asked, stored
+from effivlm.run.steps import Step, asked, stored
+from effivlm.session import matrix
+from effivlm.session.matrix import Asked
 
 
 @pytest.mark.parametrize(
@@ -72,14 +72,14 @@ def test_a_composition_is_stored_in_a_form_that_reads_back(text: str, method: st
 )
 def test_what_cannot_be_composed_is_one_sentence_before_a_model_is_looked_for(text: str, message: str) -> None:
     with pytest.raises(ValueError) as error:  # noqa: PT011
-        _matrix.build(Asked(methods=(text,), models=("no_such_model",)))
+        matrix.build(Asked(methods=(text,), models=("no_such_model",)))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_compositions_multiply_out_with_the_budgets_beside_single_methods() -> None:
     methods = ("dense", "snapkv", "fastv:0.4+snapkv", "fastv+snapkv")
-    plan = _matrix.build(Asked(methods=methods, budgets=("0.1", "0.2"), models=("micro_qwen2_vl",)))
+    plan = matrix.build(Asked(methods=methods, budgets=("0.1", "0.2"), models=("micro_qwen2_vl",)))
     names = [one.id.removeprefix("micro_qwen2_vl-").removesuffix("-docvqa_micro") for one in plan.cells]
     several = ("snapkv", "fastv:0.40+snapkv", "fastv+snapkv")
     assert names == ["dense-keep1.00", *(f"{name}-keep{keep}" for name in several for keep in ("0.10", "0.20"))]
@@ -88,7 +88,7 @@ def test_compositions_multiply_out_with_the_budgets_beside_single_methods() -> N
 
 def test_checking_a_composition_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from effivlm.steps import asked; asked('random_visual+fastv@effivlm:0.4+snapkv');"
+        "import sys; from effivlm.run.steps import asked; asked('random_visual+fastv@effivlm:0.4+snapkv');"
         "print({'torch', 'transformers', 'numpy'} & set(sys.modules))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)

@@ -131,7 +131,7 @@ def test_the_nightly_methods_are_known_and_the_page_about_them_follows_from_the_
 
     known = workflow("cpu")["env"]
     assert set(known["METHODS"].split(",")) <= set(registry.names("methods"))
-    sys.path.insert(0, str(ROOT / "bench_tests"))
+    sys.path.insert(0, str(ROOT / "bench_tests" / "studies"))
     import sensitivity
 
     side = sensitivity.load(sensitivity.SOURCE)

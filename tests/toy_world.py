@@ -63,14 +63,14 @@ def install() -> None:
     registry.entries = lambda kind: entries[kind]  # type: ignore[assignment]
     registry.declared.cache_clear()
     sys.modules["torch"] = _module("torch", **_torch())
-    sys.modules["effivlm.run"] = _module(
-        "effivlm.run",
+    sys.modules["effivlm.run.group"] = _module(
+        "effivlm.run.group",
         open_model=open_model,
         run_group=run_group,
         cell_fingerprint=cell_fingerprint,
         sample_records=sample_records,
     )
-    sys.modules["effivlm.timing"] = _module("effivlm.timing", prepare_timing=prepare_timing)
+    sys.modules["effivlm.timing.timing"] = _module("effivlm.timing.timing", prepare_timing=prepare_timing)
 
 
 def _module(name: str, **content: Any) -> ModuleType:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from effivlm.caches import KeptLayer
-from effivlm.methods._base import LayerView, taken
-from effivlm.methods._budget import apportion
-from effivlm.methods._choose import best, best_of_each
-from effivlm.methods._layers import check, check_choice, exact
+from effivlm.compression.base import LayerView, taken
+from effivlm.compression.budget import apportion
+from effivlm.compression.choose import best, best_of_each
+from effivlm.compression.layers import check, check_choice, exact
+from effivlm.decoding.caches import KeptLayer
 from effivlm.methods.snapkv import SnapKv
 
 FLOORS = ("convex", "lower_bound")

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from effivlm.methods._base import LayerPart, Selection, Stage
-from effivlm.methods._budget import apportion
-from effivlm.methods._choose import best
-from effivlm.methods._stages import only, text_after
+from effivlm.compression.base import LayerPart, Selection, Stage
+from effivlm.compression.budget import apportion
+from effivlm.compression.choose import best
+from effivlm.compression.stages import only, text_after
 
 
 @dataclass(frozen=True, kw_only=True)

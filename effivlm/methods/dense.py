@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from effivlm.methods._base import Method, Part
+from effivlm.compression.base import Method, Part
 
 
 @dataclass(frozen=True, kw_only=True)

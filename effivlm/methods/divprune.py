@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from effivlm.methods._base import Selection
-from effivlm.methods._per_image import PerImage, Seen
-from effivlm.methods._similar import closest_other, unit
+from effivlm.compression.base import Selection
+from effivlm.compression.per_image import PerImage, Seen
+from effivlm.compression.similar import closest_other, unit
 
 SAME = 1 - 1e-6
 """Cosines above this are rounding; such tokens are one token."""

@@ -11,8 +11,8 @@ import torch
 from PIL.Image import Image, Resampling
 from torch import Tensor
 
-from effivlm.methods._base import ImagePart, ImageView, Method, Part, Selection, VisualPart
-from effivlm.methods._budget import apportion
+from effivlm.compression.base import ImagePart, ImageView, Method, Part, Selection, VisualPart
+from effivlm.compression.budget import apportion
 from effivlm.records import Unsupported
 
 STEPS = 12

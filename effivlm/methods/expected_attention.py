@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from effivlm.methods._attention import per_kv_head
-from effivlm.methods._base import LayerView, of_all
-from effivlm.methods._layers import check
-from effivlm.methods._scored import ScoredCache
+from effivlm.compression.attention import per_kv_head
+from effivlm.compression.base import LayerView, of_all
+from effivlm.compression.layers import check
+from effivlm.compression.scored import ScoredCache
 
 
 @dataclass(frozen=True, kw_only=True)

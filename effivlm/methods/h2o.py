@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from effivlm.caches import KeptLayer
-from effivlm.methods._attention import per_kv_head
-from effivlm.methods._base import LayerView, alike, of_all
-from effivlm.methods._scored import ScoredCache
-from effivlm.rolling import Rolling
+from effivlm.compression.attention import per_kv_head
+from effivlm.compression.base import LayerView, alike, of_all
+from effivlm.compression.scored import ScoredCache
+from effivlm.decoding.caches import KeptLayer
+from effivlm.decoding.rolling import Rolling
 
 SAFE = 1e30  # more than attention can sum to; finite, so that of entries that are all safe one can still go
 

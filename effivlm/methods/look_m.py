@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from effivlm.methods._layers import check_choice
+from effivlm.compression.layers import check_choice
 from effivlm.methods.h2o import H2o
 
 PRIORS = ("add_max", "minus_1e4", "none")

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from effivlm.methods._choose import best
-from effivlm.methods._prumerge import Merging
+from effivlm.compression.choose import best
+from effivlm.compression.prumerge import Merging
 
 
 @dataclass(frozen=True, kw_only=True)

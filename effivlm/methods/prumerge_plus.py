@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from effivlm.methods._choose import best
-from effivlm.methods._per_image import others
-from effivlm.methods._prumerge import Merging
+from effivlm.compression.choose import best
+from effivlm.compression.per_image import others
+from effivlm.compression.prumerge import Merging
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from effivlm.columns import row_attention
-from effivlm.methods._base import Selection, Stage
-from effivlm.methods._choose import best
-from effivlm.methods._stages import StagedPart, at_depth
+from effivlm.compression.base import Selection, Stage
+from effivlm.compression.choose import best
+from effivlm.compression.stages import StagedPart, at_depth
+from effivlm.seams.columns import row_attention
 
 
 @dataclass(frozen=True, kw_only=True)

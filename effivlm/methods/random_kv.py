@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from effivlm.caches import KeptLayer
-from effivlm.methods._base import LayerView, alike, generator, of_all, taken
-from effivlm.methods._layers import LayeredCache
+from effivlm.compression.base import LayerView, alike, generator, of_all, taken
+from effivlm.compression.layers import LayeredCache
+from effivlm.decoding.caches import KeptLayer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from effivlm.methods._base import ImageView, Selection, VisualPart, generator
+from effivlm.compression.base import ImageView, Selection, VisualPart, generator
 
 
 @dataclass(frozen=True, kw_only=True)

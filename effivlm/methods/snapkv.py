@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from effivlm.methods._base import LayerView
-from effivlm.methods._scored import ScoredCache
+from effivlm.compression.base import LayerView
+from effivlm.compression.scored import ScoredCache
 
 
 @dataclass(frozen=True, kw_only=True)

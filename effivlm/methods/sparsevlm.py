@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from effivlm.methods._base import LayerView, Selection, Stage
-from effivlm.methods._choose import best
-from effivlm.methods._clusters import clustered
-from effivlm.methods._stages import StagedPart, at_depth, attention_of, text_after
+from effivlm.compression.base import LayerView, Selection, Stage
+from effivlm.compression.choose import best
+from effivlm.compression.clusters import clustered
+from effivlm.compression.stages import StagedPart, at_depth, attention_of, text_after
 from effivlm.records import Unsupported
 
 WRITTEN_FOR = 32  # decoder layers of the models for which the layers are given

@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from effivlm.caches import KeptLayer
-from effivlm.methods._base import CachePart, LayerView, alike, taken
-from effivlm.methods._layers import check, exact
-from effivlm.rolling import Rolling
+from effivlm.compression.base import CachePart, LayerView, alike, taken
+from effivlm.compression.layers import check, exact
+from effivlm.decoding.caches import KeptLayer
+from effivlm.decoding.rolling import Rolling
 
 
 @dataclass(frozen=True, kw_only=True)

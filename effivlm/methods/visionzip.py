@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from effivlm.methods._base import Selection
-from effivlm.methods._choose import best
-from effivlm.methods._per_image import PerImage, Seen, others
-from effivlm.methods._similar import closest, unit
+from effivlm.compression.base import Selection
+from effivlm.compression.choose import best
+from effivlm.compression.per_image import PerImage, Seen, others
+from effivlm.compression.similar import closest, unit
 
 
 @dataclass(frozen=True, kw_only=True)

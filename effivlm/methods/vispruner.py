@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from effivlm.methods._base import Selection
-from effivlm.methods._choose import best
-from effivlm.methods._per_image import PerImage, Seen
-from effivlm.methods._similar import closest, unit
+from effivlm.compression.base import Selection
+from effivlm.compression.choose import best
+from effivlm.compression.per_image import PerImage, Seen
+from effivlm.compression.similar import closest, unit
 
 
 @dataclass(frozen=True, kw_only=True)

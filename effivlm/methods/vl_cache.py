@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from effivlm.methods._attention import per_kv_head
-from effivlm.methods._base import LayerView, of_all, question_rows
-from effivlm.methods._scored import ScoredCache
+from effivlm.compression.attention import per_kv_head
+from effivlm.compression.base import LayerView, of_all, question_rows
+from effivlm.compression.scored import ScoredCache
 
 
 @dataclass(frozen=True, kw_only=True)

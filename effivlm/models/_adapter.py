@@ -15,13 +15,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from effivlm.caches import DecodingCache, PromptCache
-from effivlm.hooks import Tower, seams
-from effivlm.meters import Within, untimed
+from effivlm.decoding.caches import DecodingCache, PromptCache
 from effivlm.models._shapes import build
 from effivlm.models._sources import RANDOM, ModelSource, verify
 from effivlm.models._torchvision import ensure_torchvision
 from effivlm.records import Sample
+from effivlm.seams.hooks import Tower, seams
+from effivlm.seams.meters import Within, untimed
 
 IMAGE_BACKEND = "pil"
 

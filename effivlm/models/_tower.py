@@ -12,8 +12,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from effivlm.columns import received_by_all
-from effivlm.hooks import Tower, watching
+from effivlm.seams.columns import received_by_all
+from effivlm.seams.hooks import Tower, watching
 
 
 def feeding(tower: nn.Module, feature_layer: int | list[int]) -> nn.Module:

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from effivlm.hooks import Tower
 from effivlm.models._adapter import Adapter, Visual, grid
 from effivlm.models._tower import brought, capturing, feeding
+from effivlm.seams.hooks import Tower
 
 
 class InternVL(Adapter):

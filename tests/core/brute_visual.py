@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from effivlm.hooks import Tower
-from effivlm.methods._per_image import Seen
+from effivlm.compression.per_image import Seen
 from effivlm.methods.divprune import DivPrune
 from effivlm.methods.prumerge_plain import PruMergePlain
 from effivlm.methods.prumerge_plus import PruMergePlus
 from effivlm.methods.visionzip import VisionZip
 from effivlm.methods.vispruner import VisPruner
+from effivlm.seams.hooks import Tower
 
 Array = NDArray[np.float64]
 Method = VisionZip | PruMergePlain | PruMergePlus | DivPrune | VisPruner

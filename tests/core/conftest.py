@@ -12,11 +12,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import twins
 from toy_task import Toy
 
-from effivlm import registry, run
+from effivlm import registry
 from effivlm.models._adapter import Adapter
 from effivlm.models._sources import resolve
 from effivlm.records import Settings
-from effivlm.run import open_model
+from effivlm.run import group
+from effivlm.run.group import open_model
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -28,7 +29,7 @@ def one_thread() -> None:
 def toy_task(monkeypatch: pytest.MonkeyPatch) -> Toy:
     """The one task there is."""
     task = Toy()
-    monkeypatch.setattr(run, "task_of", lambda name: task)
+    monkeypatch.setattr(group, "task_of", lambda name: task)
     declared = registry.declared
     monkeypatch.setattr(registry, "declared", lambda kind, name: {} if kind == "tasks" else declared(kind, name))
     return task

@@ -9,7 +9,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from effivlm.methods._base import LayerView, Stage
+from effivlm.compression.base import LayerView, Stage
 from effivlm.records import Budget
 
 KEEPS = st.fractions(min_value=Fraction(1, 100), max_value=Fraction(99, 100), max_denominator=100).map(Budget)

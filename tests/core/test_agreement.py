@@ -10,24 +10,25 @@ import torch
 from forms import sample
 from toy_task import Toy, cells
 
-from effivlm import answers, decode, noise, run
-from effivlm.answers import _against
-from effivlm.caches import ForkedCache
-from effivlm.decode import Start, agreements, forced, greedy
-from effivlm.engine import Captured, Eager
+from effivlm.decoding import eager
+from effivlm.decoding.caches import ForkedCache
+from effivlm.decoding.eager import Start, agreements, forced, greedy
+from effivlm.decoding.engine import Captured, Eager
 from effivlm.methods.dense import Dense
 from effivlm.methods.random_kv import RandomKv
 from effivlm.methods.snapkv import SnapKv
 from effivlm.models._adapter import Adapter
 from effivlm.records import Answer, Budget, Settings
-from effivlm.run import open_model, run_group
-from effivlm.tree import Tree
+from effivlm.run import answers, group, noise
+from effivlm.run.answers import _against
+from effivlm.run.group import open_model, run_group
+from effivlm.run.tree import Tree
 
 CPU = torch.device("cpu")
 END, ALSO_END = 8, 9
 
 
-def chain(*rows: dict[int, int], gap: float = 1.0, single: dict[int, int] | None = None) -> decode.Step:
+def chain(*rows: dict[int, int], gap: float = 1.0, single: dict[int, int] | None = None) -> eager.Step:
     """A step that knows no cache: row r stands at positions from 100 r on and chooses rows[r][token] after a token.
 
     `gap` is the lead of the chosen one over the next; one token of one row alone gets its choice from `single`.
@@ -44,7 +45,7 @@ def chain(*rows: dict[int, int], gap: float = 1.0, single: dict[int, int] | None
     return step
 
 
-def shares(step: decode.Step, firsts: Sequence[int], said: Sequence[Sequence[int]], steps: int = 6) -> list[float]:
+def shares(step: eager.Step, firsts: Sequence[int], said: Sequence[Sequence[int]], steps: int = 6) -> list[float]:
     """Agreement with the target 1 2 3, of rows whose prefill chose `firsts`."""
     starts = [Start([], first, 100 * row) for row, first in enumerate(firsts)]
     return agreements(Eager(step, CPU).chosen, starts, said, (1, 2, 3), steps, (END, ALSO_END))
@@ -79,7 +80,7 @@ def test_a_row_that_says_the_target_is_not_computed_again() -> None:
 def test_tokens_that_go_in_by_several_passes_count_as_in_one(
     monkeypatch: pytest.MonkeyPatch, positions: int, model: Adapter
 ) -> None:
-    monkeypatch.setattr(decode, "POSITIONS", positions)
+    monkeypatch.setattr(eager, "POSITIONS", positions)
     sizes: list[int] = []
     places: list[torch.Tensor] = []
     kinds = [Dense(), SnapKv(keep=Budget.parse("0.2")), RandomKv(keep=Budget.parse("0.2"))]
@@ -104,8 +105,8 @@ def test_tokens_that_go_in_by_several_passes_count_as_in_one(
 
 def test_near_ties_are_told_apart_by_the_row_alone() -> None:
     wrong, right = {1: 7, 2: 7, 3: 7}, {1: 2, 2: 3, 3: END}
-    assert shares(chain(wrong, gap=decode.TIE / 2, single=right), (1,), [(0,)]) == [1.0]
-    assert shares(chain(wrong, gap=decode.TIE * 2, single=right), (1,), [(0,)]) == [1 / 4]
+    assert shares(chain(wrong, gap=eager.TIE / 2, single=right), (1,), [(0,)]) == [1.0]
+    assert shares(chain(wrong, gap=eager.TIE * 2, single=right), (1,), [(0,)]) == [1 / 4]
 
 
 @pytest.mark.usefixtures("toy_task")
@@ -124,7 +125,7 @@ def test_agreement_found_while_answering_is_that_of_a_pass_of_its_own(
 ) -> None:
     asked = cells(methods=["dense", "random_kv", "streaming_llm"], keeps=("0.05", "0.30"))
     expected = run_group(asked, model, Settings(limit=5, share=share))
-    monkeypatch.setattr(run, "engine_for", lambda step, device, *_: Captured(step, device))
+    monkeypatch.setattr(group, "engine_for", lambda step, device, *_: Captured(step, device))
     with monkeypatch.context() as patch:
         if share:
             patch.setattr(Captured, "chosen", lambda *_: pytest.fail("the steps that answer tell it"))

@@ -13,10 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_methods import asked, attention64, view
 
-from effivlm.columns import received_and_near
-from effivlm.methods._base import CachePart, LayerView, question_rows
-from effivlm.methods._budget import apportion
-from effivlm.methods._layers import mixed, pyramid
+from effivlm.compression.base import CachePart, LayerView, question_rows
+from effivlm.compression.budget import apportion
+from effivlm.compression.layers import mixed, pyramid
 from effivlm.methods.adakv import AdaKv
 from effivlm.methods.expected_attention import ExpectedAttention
 from effivlm.methods.h2o import H2o
@@ -28,6 +27,7 @@ from effivlm.methods.streaming_llm import StreamingLlm
 from effivlm.methods.tova import Tova
 from effivlm.methods.vl_cache import VlCache
 from effivlm.records import Budget
+from effivlm.seams.columns import received_and_near
 
 KEEPS = st.fractions(min_value=Fraction(1, 100), max_value=Fraction(99, 100), max_denominator=100).map(Budget)
 KINDS = [SnapKv, PyramidKv, H2o, LookM, VlCache, AdaKv, Tova, ExpectedAttention, RandomKv]
@@ -129,7 +129,7 @@ def test_density_worked_example_leaves_out_what_is_under_a_hundredth_of_the_larg
 def test_density_does_not_depend_on_the_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = view(3, 50)
     whole = density(shown.queries, shown.keys, 0.01)
-    monkeypatch.setattr("effivlm.columns.BLOCK", 7)
+    monkeypatch.setattr("effivlm.seams.columns.BLOCK", 7)
     torch.testing.assert_close(density(shown.queries, shown.keys, 0.01), whole)
 
 

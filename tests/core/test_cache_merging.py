@@ -10,16 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_methods import asked, view
 
-from effivlm.caches import KeptLayer
-from effivlm.methods import _merge
-from effivlm.methods._base import LayerView, taken
+from effivlm.compression import merge
+from effivlm.compression.base import LayerView, taken
+from effivlm.decoding.caches import KeptLayer
 from effivlm.methods.h2o import H2o
 from effivlm.methods.look_m import LookM
 from effivlm.records import Budget
 
 
 def merged(shown: LayerView, chosen: torch.Tensor, rule: str, scope: str) -> KeptLayer:
-    return _merge.merged(shown, chosen, rule, _merge.partners([shown], [chosen], scope)[0])
+    return merge.merged(shown, chosen, rule, merge.partners([shown], [chosen], scope)[0])
 
 
 RULES = ["averaged", "pivotal", "weighted"]
@@ -135,7 +135,7 @@ def test_merging_does_not_depend_on_tiles_or_on_precision_of_the_cache(monkeypat
     assert torch.equal(
         merged(half, chosen, "pivotal", "all").values, merged(rounded, chosen, "pivotal", "all").values.bfloat16()
     )
-    monkeypatch.setattr("effivlm.methods._merge.TILE", 7)
+    monkeypatch.setattr("effivlm.compression.merge.TILE", 7)
     torch.testing.assert_close(merged(shown, chosen, "pivotal", "all").values, whole.values)
 
 

@@ -17,9 +17,9 @@ from test_methods import asked, attention64, brute_pool, parts, top, view
 from test_oracle import CLOSE, TOKENS
 
 from effivlm import registry
-from effivlm.caches import KeptLayer
-from effivlm.decode import Start, forced
-from effivlm.methods._base import CachePart, LayerView
+from effivlm.compression.base import CachePart, LayerView
+from effivlm.decoding.caches import KeptLayer
+from effivlm.decoding.eager import Start, forced
 from effivlm.methods.adakv import AdaKv
 from effivlm.methods.expected_attention import ExpectedAttention
 from effivlm.methods.h2o import H2o
@@ -31,7 +31,7 @@ from effivlm.methods.tova import Tova
 from effivlm.methods.vl_cache import VlCache
 from effivlm.models._adapter import Adapter
 from effivlm.records import Budget
-from effivlm.tree import Tree
+from effivlm.run.tree import Tree
 
 KEEPS = st.fractions(min_value=Fraction(1, 100), max_value=Fraction(99, 100), max_denominator=100).map(Budget)
 HEADS = st.sampled_from([(4, 2), (6, 3), (5, 1), (8, 2), (3, 3)])

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from effivlm.methods._choose import best, best_of_each, doubting, refuse
+from effivlm.compression.choose import best, best_of_each, doubting, refuse
 
 
 @settings(deadline=None)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from effivlm import columns
-from effivlm.columns import column_sums, received, received_and_near, received_by_all, row_logits
+from effivlm.seams import columns
+from effivlm.seams.columns import column_sums, received, received_and_near, received_by_all, row_logits
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernels run on CUDA")
 
@@ -78,7 +78,7 @@ def test_memory_grows_with_the_length_and_not_with_its_square(monkeypatch: pytes
     ],
 )
 def test_the_kernels_equal_the_written_out_attention(heads, kv_heads, length, dim, dtype) -> None:
-    from effivlm import _columns_triton as kernels
+    from effivlm.kernels import columns as kernels
 
     queries, keys = drawn(heads, kv_heads, length, dim, "cuda", dtype)
     expected, rows = written_out(queries, keys)
@@ -95,7 +95,7 @@ def test_the_attention_that_gives_the_log_sum_exp_is_the_one_that_sdpa_takes(hea
     """Else a dense answer would depend on whether a method beside it asks for column sums."""
     from torch.nn.functional import scaled_dot_product_attention
 
-    from effivlm.hooks import _with_lse
+    from effivlm.seams.hooks import _with_lse
 
     queries, keys = drawn(heads, kv_heads, length, dim, "cuda", torch.bfloat16)
     values = keys.flip(1).contiguous()

@@ -13,17 +13,18 @@ from oracle import everything, logits
 from outcomes import END, HEADER
 from toy_session import ROOT
 
-from effivlm import registry, steps
-from effivlm.decode import Start, forced
-from effivlm.methods._composed import Composed
+from effivlm import registry
+from effivlm.compression.composed import Composed
+from effivlm.decoding.eager import Start, forced
 from effivlm.models._adapter import Adapter
 from effivlm.records import Budget, Cell, KeptBy, Outcome, Settings, dump
 from effivlm.report.document import build
 from effivlm.report.payload import payload
 from effivlm.report.terminal import table
-from effivlm.run import cell_fingerprint, method_of, run_group
-from effivlm.steps import Step, asked, stored
-from effivlm.tree import Tree
+from effivlm.run import steps
+from effivlm.run.group import cell_fingerprint, method_of, run_group
+from effivlm.run.steps import Step, asked, stored
+from effivlm.run.tree import Tree
 
 TOKENS = (40, 77, 40, 12, 90)
 SAMPLES = 5

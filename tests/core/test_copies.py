@@ -10,13 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from effivlm.copies import Copies, Copy, _plain, stretches
+from effivlm.decoding.copies import Copies, _plain
+from effivlm.kernels.stretches import Copy, stretches
 
 INTERPRETED = bool(os.environ.get("TRITON_INTERPRET")) and find_spec("triton") is not None
 KERNELS = pytest.mark.skipif(not (torch.cuda.is_available() or INTERPRETED), reason="the kernel runs on CUDA")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if torch.cuda.is_available() or INTERPRETED:
-    from effivlm._copies_triton import copied
+    from effivlm.kernels.copies import copied
 
 KINDS = ("own", "same", "turned")
 rows = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 3), st.sampled_from(KINDS)), min_size=1, max_size=6)

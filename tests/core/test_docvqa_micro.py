@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from effivlm.models._sources import resolve
 from effivlm.records import Cell, Settings
-from effivlm.run import open_model, run_group, sample_records
+from effivlm.run.group import open_model, run_group, sample_records
 from effivlm.tasks.docvqa_micro import DocvqaMicro
 
 MODEL, TASK = "micro_llava_onevision", "docvqa_micro"

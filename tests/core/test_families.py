@@ -6,16 +6,16 @@ import pytest
 import torch
 from forms import FORMS, sample
 
-from effivlm.caches import ForkedCache, KeptLayer, PromptCache
-from effivlm.decode import Start, greedy
-from effivlm.engine import Paced
-from effivlm.hooks import Entering, Stay, pruning
+from effivlm.decoding.caches import ForkedCache, KeptLayer, PromptCache
+from effivlm.decoding.eager import Start, greedy
+from effivlm.decoding.engine import Paced
 from effivlm.methods.dense import Dense
 from effivlm.methods.fastv import FastV
 from effivlm.methods.snapkv import SnapKv
 from effivlm.models._adapter import Adapter, _placement
 from effivlm.records import Budget
-from effivlm.tree import Tree
+from effivlm.run.tree import Tree
+from effivlm.seams.hooks import Entering, Stay, pruning
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -9,13 +9,12 @@ import torch
 from forms import sample
 from toy_task import Toy
 
-from effivlm import floors, timing
-from effivlm.caches import KeptLayer
-from effivlm.floors import decoder_flops, rates, step_bytes, tower_flops
-from effivlm.meters import kv_bytes
+from effivlm.decoding.caches import KeptLayer, kv_bytes
 from effivlm.models._adapter import Adapter
 from effivlm.records import Cell, Settings
-from effivlm.timing import prepare_timing
+from effivlm.timing import floors, timing
+from effivlm.timing.floors import decoder_flops, rates, step_bytes, tower_flops
+from effivlm.timing.timing import prepare_timing
 
 CPU = torch.device("cpu")
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from forms import sample
 
-from effivlm.caches import PromptCache
-from effivlm.joined import Columns, joined
+from effivlm.decoding.caches import PromptCache
+from effivlm.decoding.joined import Columns, joined
 from effivlm.models._adapter import Adapter
 
 

@@ -11,9 +11,9 @@ import torch
 from make_kvpress_golden import budget, entries, inputs, mask
 
 from effivlm import registry
-from effivlm.columns import column_sums
-from effivlm.methods._base import CachePart, LayerView
+from effivlm.compression.base import CachePart, LayerView
 from effivlm.records import Budget
+from effivlm.seams.columns import column_sums
 
 GOLDEN = Path(__file__).parent.parent / "data" / "kvpress"
 CASES = [

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from stages import KEEPS, alike, ranked, softmax_row, stage
 
 from effivlm import registry
-from effivlm.methods._base import LayerPart, LayerView, Stage
-from effivlm.methods._stages import at_depth, attention_of
+from effivlm.compression.base import LayerPart, LayerView, Stage
+from effivlm.compression.stages import at_depth, attention_of
 from effivlm.methods.dart import Dart
 from effivlm.methods.fastv import FastV
 from effivlm.methods.pyramiddrop import PyramidDrop

@@ -13,9 +13,9 @@ from forms import sample
 from oracle import everything, logits
 from torch import Tensor
 
-from effivlm.caches import KeptLayer
-from effivlm.decode import Start, forced
-from effivlm.methods._base import LayerPart, LayerView, Selection, Stage
+from effivlm.compression.base import LayerPart, LayerView, Selection, Stage
+from effivlm.decoding.caches import KeptLayer
+from effivlm.decoding.eager import Start, forced
 from effivlm.methods.dart import Dart
 from effivlm.methods.dense import Dense
 from effivlm.methods.fastv import FastV
@@ -23,7 +23,7 @@ from effivlm.methods.pyramiddrop import PyramidDrop
 from effivlm.methods.sparsevlm import SparseVlm
 from effivlm.models._adapter import Adapter, Prompt
 from effivlm.records import Budget, Unsupported
-from effivlm.tree import Tree
+from effivlm.run.tree import Tree
 
 TOKENS = (40, 77, 40, 12, 90)
 CLOSE = {"rtol": 0, "atol": 1e-5}

@@ -11,13 +11,14 @@ from forms import picture, sample
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from effivlm import columns, registry
-from effivlm.methods import _merge, _similar
+from effivlm import registry
+from effivlm.compression import merge, similar
 from effivlm.models._adapter import Adapter
 from effivlm.models._sources import resolve
 from effivlm.records import Budget, Settings
-from effivlm.run import open_model
-from effivlm.tree import Tree
+from effivlm.run.group import open_model
+from effivlm.run.tree import Tree
+from effivlm.seams import columns
 
 SIDES = (16, 32)  # tokens along one side of the picture, beside 32 along the other
 
@@ -79,7 +80,7 @@ def largest(model: Adapter, method: Any, side: int) -> Largest:
 def test_the_largest_tensor_grows_with_the_prompt_and_not_with_its_square(
     name: str, preset: str, wide: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module, blocks, size in ((columns, "BLOCK", 32), (_merge, "TILE", 32), (_similar, "ELEMENTS", 1 << 14)):
+    for module, blocks, size in ((columns, "BLOCK", 32), (merge, "TILE", 32), (similar, "ELEMENTS", 1 << 14)):
         monkeypatch.setattr(module, blocks, size)  # small, so that blocks are many at lengths that take no time
     kind = registry.load("methods", name)
     method = kind(keep=Budget.parse("0.6"), **kind.presets[preset])  # type: ignore[attr-defined]

@@ -16,10 +16,10 @@ import pytest
 import torch
 from test_methods import asked, view
 
-from effivlm._device import placed
-from effivlm.methods import _merge
-from effivlm.methods._base import CachePart, LayerView
-from effivlm.methods._choose import NO_ORDER, _plain, best_of_each, doubting, refuse
+from effivlm.compression import merge
+from effivlm.compression.base import CachePart, LayerView
+from effivlm.compression.choose import NO_ORDER, _plain, best_of_each, doubting, refuse
+from effivlm.kernels.placed import placed
 from effivlm.methods.h2o import H2o
 from effivlm.methods.look_m import LookM
 from effivlm.methods.pyramidkv import PyramidKv
@@ -46,7 +46,7 @@ def drawn(seed: int, *shape: int) -> torch.Tensor:
 @pytest.mark.parametrize("length", [1, 3, 17, 200, 1025])
 @pytest.mark.parametrize("kind", ["plain", "ties", "infinite", "zeros"])
 def test_the_kernel_chooses_what_plain_pytorch_chooses(length: int, kind: str) -> None:
-    from effivlm.methods._choose_triton import highest
+    from effivlm.kernels.choose import highest
 
     scores = drawn(length, 3, 2, length)
     if kind == "ties":
@@ -64,7 +64,7 @@ def test_the_kernel_chooses_what_plain_pytorch_chooses(length: int, kind: str) -
 
 @KERNELS
 def test_a_score_without_an_order_writes_nothing_beside_its_row() -> None:
-    from effivlm.methods._choose_triton import highest
+    from effivlm.kernels.choose import highest
 
     scores = drawn(0, 1, 3, 64)
     scores[0, 1, ::3] = torch.nan
@@ -88,18 +88,18 @@ def some(heads: int, length: int, kept: int) -> torch.Tensor:
 @pytest.mark.parametrize("scope", ["all", "same_modality"])
 @pytest.mark.parametrize(("length", "kept", "dim"), [(2, 1, 8), (220, 70, 24), (194, 129, 16), (500, 200, 128)])
 def test_the_kernel_finds_the_nearest_key(length: int, kept: int, dim: int, scope: str) -> None:
-    from effivlm.methods import _merge_triton
+    from effivlm.kernels import merge as kernels
 
     one, chosen = on_device(length, length, dim), some(2, length, kept)
     keys = one.keys.double() / one.keys.double().norm(dim=-1, keepdim=True)
-    gone = _merge._complement(chosen, length)
-    similar = _merge.rows_of(keys, gone) @ _merge.rows_of(keys, chosen).transpose(1, 2)
+    gone = merge._complement(chosen, length)
+    similar = merge.rows_of(keys, gone) @ merge.rows_of(keys, chosen).transpose(1, 2)
     if scope == "same_modality":
         similar = similar.masked_fill(one.visual[gone][..., None] != one.visual[chosen][:, None], -torch.inf)
     best = similar.max(-1).values
     place, cosine = torch.zeros_like(gone), torch.full_like(gone, -torch.inf, dtype=torch.float32)
     visual = one.visual if scope == "same_modality" else None
-    _merge_triton.nearest(one.keys, _merge.inverse_norms(one), visual, gone, chosen, place, cosine)
+    kernels.nearest(one.keys, merge.inverse_norms(one), visual, gone, chosen, place, cosine)
     torch.testing.assert_close(cosine.double(), best, rtol=2e-6, atol=1e-6)
     taken = similar.gather(-1, place[..., None])[..., 0]
     torch.testing.assert_close(taken[best > -torch.inf], best[best > -torch.inf], rtol=2e-6, atol=1e-6)
@@ -115,11 +115,11 @@ def test_the_kernels_merge_as_plain_pytorch_does(
 ) -> None:
     made = []
     for fused in (False, True):
-        monkeypatch.setattr(_merge, "_fused", lambda keys, fused=fused: fused)
+        monkeypatch.setattr(merge, "_fused", lambda keys, fused=fused: fused)
         layers = [on_device(length + layer, length) for layer in range(3)]
         chosen = [some(2, length, kept).flip(0) if layer else some(2, length, kept) for layer in range(3)]
-        there = _merge.partners(layers, chosen, scope)
-        made.append([_merge.merged(*one, rule, known) for *one, known in zip(layers, chosen, there, strict=True)])
+        there = merge.partners(layers, chosen, scope)
+        made.append([merge.merged(*one, rule, known) for *one, known in zip(layers, chosen, there, strict=True)])
     for plain, ours in zip(*made, strict=True):
         torch.testing.assert_close(ours.keys, plain.keys, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(ours.values, plain.values, rtol=1e-5, atol=1e-6)
@@ -130,7 +130,7 @@ def test_of_equal_partners_the_first_is_taken() -> None:
     one = on_device(7, 300, 64)
     one.keys[:, :225] = one.keys[:, :75].repeat(1, 3, 1)
     chosen = torch.arange(225, device=DEVICE).expand(2, -1).contiguous()
-    assert int(_merge.partners([one], [chosen], "all")[0].place.max()) < 75
+    assert int(merge.partners([one], [chosen], "all")[0].place.max()) < 75
 
 
 @GPU
@@ -138,9 +138,9 @@ def test_half_precision_keys_find_the_partners_that_float64_finds() -> None:
     one = on_device(5, 1500, 128, heads=4)
     one = replace(one, keys=one.keys.to(HALF))
     chosen = some(4, 1500, 600)
-    there = _merge.partners([one], [chosen], "all")[0]
+    there = merge.partners([one], [chosen], "all")[0]
     keys = torch.nn.functional.normalize(one.keys.double(), dim=-1)
-    exact = _merge.rows_of(keys, there.gone) @ _merge.rows_of(keys, chosen).transpose(1, 2)
+    exact = merge.rows_of(keys, there.gone) @ merge.rows_of(keys, chosen).transpose(1, 2)
     best = exact.max(-1).values
     torch.testing.assert_close(there.cosine.double(), best, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(exact.gather(-1, there.place[..., None])[..., 0], best, rtol=1e-5, atol=1e-6)
@@ -165,9 +165,9 @@ def test_the_kernel_takes_the_rows_of_all_layers_that_plain_pytorch_takes(
     kind: torch.dtype, dim: int, width: int
 ) -> None:
     """Layers of other lengths and budgets, none among them, and values that lie head by head within an entry."""
-    from effivlm.columns import of_one_form
-    from effivlm.methods._gather import Source, rows_of
-    from effivlm.methods._gather_triton import gathered
+    from effivlm.compression.gather import Source, rows_of
+    from effivlm.kernels.gather import gathered
+    from effivlm.seams.columns import of_one_form
 
     lengths, counts = [40, 7, 300], [17, 0, 123]
     keys = [drawn(number, 3, length, dim).to(kind) for number, length in enumerate(lengths)]
@@ -192,7 +192,7 @@ def test_the_kernel_takes_the_rows_of_all_layers_that_plain_pytorch_takes(
 @pytest.mark.parametrize("turned", [False, True])
 def test_the_kernels_look_at_all_layers_as_at_each_alone(turned: bool, rows: int, kind: torch.dtype) -> None:
     """Where an entry's heads lie side by side, as projections leave them, and where a head's entries do."""
-    from effivlm import columns
+    from effivlm.seams import columns
 
     def layer(seed: int, heads: int, length: int) -> torch.Tensor:
         made = drawn(seed, *((length, heads, 24) if turned else (heads, length, 24))).to(kind)
@@ -215,7 +215,7 @@ def test_the_kernels_look_at_all_layers_as_at_each_alone(turned: bool, rows: int
 
 @KERNELS
 def test_layers_that_do_not_lie_alike_have_no_kernel_in_common() -> None:
-    from effivlm import columns
+    from effivlm.seams import columns
 
     even = [drawn(number, 2, 40, 8) for number in range(3)]
     assert columns._begin([*even, drawn(3, 2, 41, 8)]) is None

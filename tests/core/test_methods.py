@@ -12,12 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effivlm import registry
-from effivlm.columns import column_sums, row_attention
-from effivlm.hooks import Tower
-from effivlm.methods._attention import per_kv_head, pooled
-from effivlm.methods._base import CachePart, ImageView, LayerView, Stage, VisualPart, generator
-from effivlm.methods._budget import apportion
-from effivlm.methods._choose import best
+from effivlm.compression.attention import per_kv_head, pooled
+from effivlm.compression.base import CachePart, ImageView, LayerView, Stage, VisualPart, generator
+from effivlm.compression.budget import apportion
+from effivlm.compression.choose import best
 from effivlm.methods.downsample import Downsample
 from effivlm.methods.fastv import FastV
 from effivlm.methods.random_kv import RandomKv
@@ -25,6 +23,8 @@ from effivlm.methods.random_visual import RandomVisual
 from effivlm.methods.snapkv import SnapKv
 from effivlm.methods.streaming_llm import StreamingLlm
 from effivlm.records import Budget
+from effivlm.seams.columns import column_sums, row_attention
+from effivlm.seams.hooks import Tower
 
 KEEPS = st.fractions(min_value=Fraction(1, 100), max_value=1, max_denominator=100).map(Budget)
 CACHE = [SnapKv, StreamingLlm, RandomKv]

@@ -8,15 +8,15 @@ from forms import sample
 from oracle import everything, logits
 
 from effivlm import registry
-from effivlm.caches import ForkedCache, KeptLayer, PromptCache
-from effivlm.decode import Start, forced
-from effivlm.hooks import Stay, pruning
-from effivlm.methods._base import ImageView
+from effivlm.compression.base import ImageView
+from effivlm.decoding.caches import ForkedCache, KeptLayer, PromptCache
+from effivlm.decoding.eager import Start, forced
 from effivlm.methods.fastv import FastV
 from effivlm.methods.random_visual import RandomVisual
 from effivlm.models._adapter import Adapter
 from effivlm.records import Budget
-from effivlm.tree import Tree
+from effivlm.run.tree import Tree
+from effivlm.seams.hooks import Stay, pruning
 
 TOKENS = (40, 77, 40, 12, 90)
 CLOSE = {"rtol": 0, "atol": 1e-5}
@@ -97,7 +97,7 @@ def removed(model: Adapter, form: str, method: FastV) -> torch.Tensor:
     inputs = model.prepare(sample(form))
     prompt = model.prompt(inputs, model.encode(inputs))
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
-    from effivlm.hooks import watching
+    from effivlm.seams.hooks import watching
 
     module = model.layers[method.layer - 1].self_attn
     with watching({module: lambda q, k, v: seen.append((q[0].double(), k[0].double()))}):
@@ -181,7 +181,7 @@ def test_pruning_that_never_happens_is_an_error(model: Adapter) -> None:
 
 
 def test_watching_a_module_that_is_never_called_is_an_error(model: Adapter) -> None:
-    from effivlm.hooks import watching
+    from effivlm.seams.hooks import watching
 
     with pytest.raises(RuntimeError, match="1 of 1 watched"), watching({model.head: lambda q, k, v: None}):
         pass

@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_rolling import drawn, layer
 
-from effivlm.caches import ForkedLayer, KeptLayer
-from effivlm.decode import Start, greedy
-from effivlm.engine import CHUNK, Captured, Eager, Paced, Replay
+from effivlm.decoding.caches import ForkedLayer, KeptLayer
+from effivlm.decoding.eager import Start, greedy
+from effivlm.decoding.engine import CHUNK, Captured, Eager, Paced, Replay
+from effivlm.decoding.packed import PackedCache, PackedLayer, attend_reference, sort_of, together
+from effivlm.decoding.rolling import Rolling
 from effivlm.methods.adakv import AdaKv
 from effivlm.methods.dense import Dense
 from effivlm.methods.h2o import H2o
@@ -23,11 +25,9 @@ from effivlm.methods.pyramidkv import PyramidKv
 from effivlm.methods.streaming_llm import StreamingLlm
 from effivlm.models._adapter import Adapter
 from effivlm.models._sources import resolve
-from effivlm.packed import PackedCache, PackedLayer, attend_reference, sort_of, together
 from effivlm.records import Budget, Settings
-from effivlm.rolling import Rolling
-from effivlm.run import open_model
-from effivlm.tree import Tree
+from effivlm.run.group import open_model
+from effivlm.run.tree import Tree
 
 DIM = 4
 RULES = (None, Rolling(sinks=2), Rolling(recent=2, scores=torch.zeros(1)), Rolling(1, 2, torch.zeros(1), shared=True))
@@ -233,7 +233,7 @@ GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernels and 
 @pytest.mark.parametrize(("heads", "group", "dim", "width"), [(4, 7, 128, 128), (1, 1, 8, 24), (3, 2, 80, 80)])
 @pytest.mark.parametrize("splits", [1, 3, 16])
 def test_the_kernel_attends_as_plain_pytorch_does(dtype, heads, group, dim, width, splits) -> None:
-    from effivlm._packed_triton import attend
+    from effivlm.kernels.packed import attend
 
     rows, space, rng = 3, 700, torch.Generator().manual_seed(dim)
 

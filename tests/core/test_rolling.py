@@ -14,18 +14,18 @@ from oracle import everything, logits
 from test_methods import asked, attention64, view
 from test_oracle import CLOSE, TOKENS
 
-from effivlm.caches import ForkedCache, ForkedLayer, KeptLayer
-from effivlm.decode import Start, forced, greedy
-from effivlm.engine import Paced
-from effivlm.methods._base import Method
+from effivlm.compression.base import Method
+from effivlm.decoding.caches import ForkedCache, ForkedLayer, KeptLayer
+from effivlm.decoding.eager import Start, forced, greedy
+from effivlm.decoding.engine import Paced
+from effivlm.decoding.rolling import Rolling, RollingSegment
 from effivlm.methods.dense import Dense
 from effivlm.methods.h2o import H2o
 from effivlm.methods.snapkv import SnapKv
 from effivlm.methods.streaming_llm import StreamingLlm
 from effivlm.models._adapter import Adapter
 from effivlm.records import Budget
-from effivlm.rolling import Rolling, RollingSegment
-from effivlm.tree import Tree
+from effivlm.run.tree import Tree
 
 DIM = 4
 

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from effivlm import rolling
-from effivlm.caches import KeptLayer
-from effivlm.packed import PackedLayer
-from effivlm.rolling import RolledLayer, Rolling, RollingSegment
+from effivlm.decoding import rolling
+from effivlm.decoding.caches import KeptLayer
+from effivlm.decoding.packed import PackedLayer
+from effivlm.decoding.rolling import RolledLayer, Rolling, RollingSegment
 
 INTERPRETED = pytest.mark.skipif(
     find_spec("triton") is None or os.environ.get("TRITON_INTERPRET") != "1", reason="needs Triton's interpreter"
@@ -139,15 +139,15 @@ def test_the_kernels_do_step_by_step_what_plain_pytorch_does(sort, shape, length
     data=st.data(),
 )
 def test_any_rows_roll_alike_both_ways(seed, lengths, shape, sort, slack, splits, steps, data) -> None:
-    from effivlm import _rolling_triton
+    from effivlm.kernels import rolling as kernels
 
     rng, layers = torch.Generator().manual_seed(seed), []
     for length in lengths:  # up to where nothing may go, and beyond
         sinks, recent = data.draw(st.integers(0, length - 1)), data.draw(st.integers(0, length + 2))
         layers.append(row(rng, length, shape, rule_of(SORTS[sort], sinks, recent)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_rolling_triton, "BLOCK", 16)
-        patch.setattr(_rolling_triton, "TILE", 16)
+        patch.setattr(kernels, "BLOCK", 16)
+        patch.setattr(kernels, "TILE", 16)
         segment = RollingSegment(torch.arange(len(lengths)), layers, slack)
         assert compared(rng, segment, shape, steps, splits, data.draw(st.sampled_from([None, 0.3]))) == []
         rest = torch.arange(1, len(lengths))
@@ -191,9 +191,9 @@ def test_of_entries_that_got_the_same_the_later_one_goes_in_kernels_too() -> Non
 @INTERPRETED
 @pytest.mark.parametrize("shared", [False, True])
 def test_of_equal_entries_in_several_tiles_the_latest_that_may_go_goes(shared, monkeypatch) -> None:
-    from effivlm import _rolling_triton
+    from effivlm.kernels import rolling as kernels
 
-    monkeypatch.setattr(_rolling_triton, "TILE", 16)
+    monkeypatch.setattr(kernels, "TILE", 16)
     entry = torch.zeros(2, 40, 4)
     rule = Rolling(1, 3, torch.zeros(2, 40), shared)
     segment, nothing = RollingSegment(torch.arange(1), [(entry, entry, rule)]), torch.zeros(1, 2, 1, 4)

@@ -15,12 +15,13 @@ import torch
 from forms import FORMS, sample
 from toy_task import Toy, cells
 
-from effivlm import registry, run
-from effivlm.methods._choose import NO_ORDER
+from effivlm import registry
+from effivlm.compression.choose import NO_ORDER
 from effivlm.models._adapter import Adapter
 from effivlm.models._sources import resolve
 from effivlm.records import Cell, Outcome, Settings, dump
-from effivlm.run import cell_fingerprint, open_model, run_group
+from effivlm.run import group
+from effivlm.run.group import cell_fingerprint, open_model, run_group
 
 pytestmark = pytest.mark.usefixtures("toy_task")
 
@@ -138,7 +139,7 @@ def test_a_torn_picture_is_not_shown(toy_task: Toy) -> None:
 
     torn = replace(sample("one"), images=(Torn(),))
     toy_task.samples = lambda limit, seed: [torn, sample("one"), sample("text")]  # type: ignore[method-assign]
-    shown = list(run.sample_records("toy", Settings()))
+    shown = list(group.sample_records("toy", Settings()))
     assert [len(record["pictures"]) for record in shown] == [0, 1, 0]
     assert [record["thumbnail"] for record in shown] == [None, shown[1]["pictures"][0], None]
 
@@ -182,7 +183,7 @@ def test_cells_of_two_groups_are_refused(model: Adapter) -> None:
 
 def test_an_unknown_preset_is_refused_with_the_choices() -> None:
     with pytest.raises(ValueError, match="'dense' has no preset 'fast'; choose from: paper"):
-        run.method_of(Cell("m", "dense", "fast", "1.00", "toy"))
+        group.method_of(Cell("m", "dense", "fast", "1.00", "toy"))
 
 
 def test_fingerprints_name_everything_that_decides(model: Adapter) -> None:
@@ -281,7 +282,7 @@ def test_outcomes_that_held_less_are_not_taken_for_those_of_today(
 ) -> None:
     cell = Cell("twin", "snapkv", "paper", "0.30", "toy")
     before = [cell_fingerprint(cell, model.source, Settings(), part) for part in ("quality", "ttft")]
-    monkeypatch.setitem(run.HOLDS, "quality", 1)
+    monkeypatch.setitem(group.HOLDS, "quality", 1)
     after = [cell_fingerprint(cell, model.source, Settings(), part) for part in ("quality", "ttft")]
     assert before[0] != after[0]
     assert before[1] == after[1]

@@ -12,8 +12,8 @@ from effivlm.models import _shapes
 from effivlm.models._sources import resolve, shape, shapes
 from effivlm.models._torchvision import ensure_torchvision
 from effivlm.records import Budget, Cell, Sample, Settings
-from effivlm.run import method_of, open_model
-from effivlm.tree import Tree
+from effivlm.run.group import method_of, open_model
+from effivlm.run.tree import Tree
 
 PUBLISHED = {  # parameters, bytes of cache a token in bfloat16
     "llava_onevision_7b": (8_030_807_584, 57_344),

@@ -17,9 +17,8 @@ from forms import FORMS, sample
 from test_oracle import removed
 from toy_task import Toy, cells
 
-from effivlm import run, shown
-from effivlm.caches import KeptLayer
-from effivlm.methods._base import CachePart, ImageView, LayerView, Method
+from effivlm.compression.base import CachePart, ImageView, LayerView, Method
+from effivlm.decoding.caches import KeptLayer
 from effivlm.methods.dense import Dense
 from effivlm.methods.downsample import Downsample
 from effivlm.methods.fastv import FastV
@@ -29,8 +28,9 @@ from effivlm.methods.snapkv import SnapKv
 from effivlm.methods.streaming_llm import StreamingLlm
 from effivlm.models._adapter import Adapter
 from effivlm.records import Budget, Cell, Settings
-from effivlm.run import run_group
-from effivlm.tree import Leaf, Tree
+from effivlm.run import group, shown
+from effivlm.run.group import run_group
+from effivlm.run.tree import Leaf, Tree
 
 CELL = Cell("twin", "any", "paper", "0.30", "toy")
 SCHEMA = Path(shown.__file__).parent / "report" / "schema" / "outcome.schema.json"
@@ -192,7 +192,7 @@ def test_a_method_that_does_not_say_what_it_kept_has_no_line(model: Adapter) -> 
 def test_only_the_first_samples_of_a_task_are_noted(
     model: Adapter, toy_task: Toy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "SAMPLES", 3)
+    monkeypatch.setattr(group, "SAMPLES", 3)
     lines: list[dict[str, Any]] = []
     run_group(
         cells(methods=["fastv", "snapkv", "dense"], keeps=("0.30",)), model, Settings(limit=9), None, lines.append
@@ -201,7 +201,7 @@ def test_only_the_first_samples_of_a_task_are_noted(
     assert {line["sample"] for line in lines} == {*ids[1:3]}, "the first is text"
     assert {line["cell"]["method"] for line in lines} == {"fastv", "snapkv"}
     checker = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
-    stored = [*lines, *run.sample_records("toy", Settings())]
+    stored = [*lines, *group.sample_records("toy", Settings())]
     assert [error.message for line in stored for error in checker.iter_errors(json.loads(json.dumps(line)))] == []
 
 

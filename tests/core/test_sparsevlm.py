@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from stages import KEEPS, SAME, alike, ranked, softmax_row, stage
 from torch import Tensor
 
-from effivlm.methods._base import Stage
-from effivlm.methods._clusters import clustered
-from effivlm.methods._stages import text_after
+from effivlm.compression.base import Stage
+from effivlm.compression.clusters import clustered
+from effivlm.compression.stages import text_after
 from effivlm.methods.sparsevlm import SparseVlm, chosen_raters
 from effivlm.records import Budget
 

@@ -10,11 +10,12 @@ import torch
 from forms import sample
 from toy_task import Toy
 
-from effivlm import prefill, timing
-from effivlm.meters import Spans
 from effivlm.models._adapter import Adapter
 from effivlm.records import Cell, Settings
-from effivlm.timing import PARTS, Timing, prepare_timing
+from effivlm.run import prefill
+from effivlm.seams.meters import Spans
+from effivlm.timing import timing
+from effivlm.timing.timing import PARTS, Timing, prepare_timing
 
 DELAY = 0.1
 

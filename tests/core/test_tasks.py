@@ -10,12 +10,13 @@ import pytest
 from effivlm_micro import heldout, picture
 from forms import sample
 
-from effivlm import registry, run
+from effivlm import registry
 from effivlm.metrics import choice, mme
 from effivlm.metrics.same import same
 from effivlm.models._adapter import Adapter
 from effivlm.records import Cell, Outcome, Sample, Settings
-from effivlm.run import FALLEN, run_group, task_of
+from effivlm.run import group
+from effivlm.run.group import FALLEN, run_group, task_of
 from effivlm.tasks._base import Scores, Task, by_group
 
 TASKS = [name for name in registry.names("tasks") if name.endswith("_micro")]
@@ -102,9 +103,9 @@ def test_a_reference_fits_into_the_tokens_that_an_answer_may_have(name: str) -> 
 
 def test_rotated_options_move_the_right_one_through_all_letters() -> None:
     samples = task_of("mmbench_micro").samples(8, 0)
-    for group in (samples[:4], samples[4:]):
-        options = [choice.listed_options(one.prompt) for one in group]
-        letters = [one.references[0] for one in group]
+    for four in (samples[:4], samples[4:]):
+        options = [choice.listed_options(one.prompt) for one in four]
+        letters = [one.references[0] for one in four]
         assert sorted(letters) == list("ABCD")
         assert len({of[letter] for of, letter in zip(options, letters, strict=True)}) == 1
         assert len({frozenset(of.values()) for of in options}) == 1
@@ -162,7 +163,7 @@ class Torn:
 @pytest.fixture
 def pairs(monkeypatch: pytest.MonkeyPatch) -> Pairs:
     task = Pairs()
-    monkeypatch.setattr(run, "task_of", lambda name: task)
+    monkeypatch.setattr(group, "task_of", lambda name: task)
     declared = registry.declared
     monkeypatch.setattr(registry, "declared", lambda kind, name: {} if kind == "tasks" else declared(kind, name))
     return task
@@ -209,4 +210,6 @@ def test_a_run_counts_the_samples_it_had_where_a_limit_was_rounded_up(model: Ada
     (one,) = run_group([cell], model, settings, lambda done, total: seen.append((done, total)))
     assert (one.status, one.n, len(one.answers)) == ("ok", 2, 2)
     assert seen == [(1, 2), (2, 2)]
-    assert [record["id"] for record in run.sample_records(cell.task, settings)] == [answer.id for answer in one.answers]
+    assert [record["id"] for record in group.sample_records(cell.task, settings)] == [
+        answer.id for answer in one.answers
+    ]

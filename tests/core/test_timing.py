@@ -12,17 +12,17 @@ import torch
 from forms import sample
 from toy_task import Toy
 
-from effivlm import rounds, timing
-from effivlm.capacity import largest_batch
-from effivlm.engine import Eager, captures, compiled
-from effivlm.meters import Laps, peak_memory_bytes, reclaim, timed_s
+from effivlm.decoding.capacity import largest_batch
+from effivlm.decoding.engine import Eager, captures, compiled
 from effivlm.models._adapter import Adapter
 from effivlm.records import Cell, Settings
-from effivlm.rounds import LEAST, MOST, rounds_of, spread, unsettled
-from effivlm.run import method_of
-from effivlm.timing import STEPS, Timing, prepare_timing
-from effivlm.tree import Tree
-from effivlm.watch import Seen
+from effivlm.run.group import method_of
+from effivlm.run.tree import Tree
+from effivlm.seams.meters import Laps, peak_memory_bytes, reclaim, timed_s
+from effivlm.timing import rounds, timing
+from effivlm.timing.rounds import LEAST, MOST, rounds_of, spread, unsettled
+from effivlm.timing.timing import STEPS, Timing, prepare_timing
+from effivlm.timing.watch import Seen
 
 CPU = torch.device("cpu")
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="what a GPU's meters see")

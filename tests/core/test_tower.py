@@ -12,12 +12,12 @@ import torch
 from forms import picture, sample
 from numpy.typing import NDArray
 
-from effivlm import columns
-from effivlm.columns import received_by_all
-from effivlm.hooks import Tower
 from effivlm.models._adapter import Adapter, Visual
 from effivlm.models._tower import brought, feeding
 from effivlm.records import Sample
+from effivlm.seams import columns
+from effivlm.seams.columns import received_by_all
+from effivlm.seams.hooks import Tower
 
 Array = NDArray[np.float64]
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}

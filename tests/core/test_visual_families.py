@@ -9,8 +9,8 @@ import torch
 from brute_visual import KINDS, Image, brute
 from forms import sample
 
-from effivlm.methods._base import ImageView, Selection, VisualPart
-from effivlm.methods._per_image import PerImage
+from effivlm.compression.base import ImageView, Selection, VisualPart
+from effivlm.compression.per_image import PerImage
 from effivlm.methods.dense import Dense
 from effivlm.methods.divprune import DivPrune
 from effivlm.methods.prumerge_plain import PruMergePlain
@@ -19,7 +19,7 @@ from effivlm.methods.visionzip import VisionZip
 from effivlm.methods.vispruner import VisPruner
 from effivlm.models._adapter import Adapter
 from effivlm.records import Budget
-from effivlm.tree import Tree
+from effivlm.run.tree import Tree
 
 
 def views(model: Adapter, form: str) -> list[ImageView]:

@@ -11,15 +11,15 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from effivlm.hooks import Tower
-from effivlm.methods import _similar
-from effivlm.methods._per_image import Seen
-from effivlm.methods._similar import closest, closest_other, neighbours, unit
+from effivlm.compression import similar
+from effivlm.compression.per_image import Seen
+from effivlm.compression.similar import closest, closest_other, neighbours, unit
 from effivlm.methods.divprune import DivPrune, farthest
 from effivlm.methods.prumerge_plain import PruMergePlain
 from effivlm.methods.prumerge_plus import PruMergePlus, outliers
 from effivlm.methods.visionzip import VisionZip
 from effivlm.methods.vispruner import VisPruner
+from effivlm.seams.hooks import Tower
 
 VARIANTS = [
     VisionZip(),
@@ -147,7 +147,7 @@ def test_similarity_in_blocks_is_that_of_the_whole_matrix(seed, length, count, e
     rows = torch.arange(0, length, 2)
     alike = tokens @ tokens.T
     alike[torch.arange(length), torch.arange(length)] = -2
-    before, _similar.ELEMENTS = _similar.ELEMENTS, elements
+    before, similar.ELEMENTS = similar.ELEMENTS, elements
     try:
         near, (values, numbers), other = (
             neighbours(tokens, rows, count),
@@ -155,7 +155,7 @@ def test_similarity_in_blocks_is_that_of_the_whole_matrix(seed, length, count, e
             closest_other(tokens),
         )
     finally:
-        _similar.ELEMENTS = before
+        similar.ELEMENTS = before
     torch.testing.assert_close(other, alike.max(1).values)
     torch.testing.assert_close(values, (tokens @ tokens[rows].T).max(1).values)
     torch.testing.assert_close((tokens * tokens[rows][numbers]).sum(1), values)
@@ -188,7 +188,7 @@ class Largest(TorchDispatchMode):
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_tensor_grows_with_the_square_of_the_tokens(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     length, dim = 1500, 16
-    monkeypatch.setattr(_similar, "ELEMENTS", 40_000)
+    monkeypatch.setattr(similar, "ELEMENTS", 40_000)
     with Largest() as largest:
         kind().choose(seen(1, length, dim), 300)
     assert 0 < largest.elements <= max(40_000, 2 * length * dim, 300 * 32)

@@ -12,14 +12,14 @@ from brute_visual import KINDS, brute, by, double, seen
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from effivlm.hooks import Tower
-from effivlm.methods._per_image import PerImage, Seen
-from effivlm.methods._similar import closest, closest_other, unit
+from effivlm.compression.per_image import PerImage, Seen
+from effivlm.compression.similar import closest, closest_other, unit
 from effivlm.methods.divprune import DivPrune, farthest
 from effivlm.methods.prumerge_plain import PruMergePlain
 from effivlm.methods.prumerge_plus import PruMergePlus, outliers
 from effivlm.methods.visionzip import VisionZip
 from effivlm.methods.vispruner import VisPruner
+from effivlm.seams.hooks import Tower
 
 few = settings(deadline=None, max_examples=25)
 SEEDS, LENGTHS = st.integers(0, 10**6), st.integers(1, 40)

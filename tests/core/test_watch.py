@@ -11,8 +11,8 @@ import pynvml
 import pytest
 import torch
 
-from effivlm import watch
-from effivlm.watch import BLIND, BY_INDEX, PARTITIONED, Seen, Watch
+from effivlm.timing import watch
+from effivlm.timing.watch import BLIND, BY_INDEX, PARTITIONED, Seen, Watch
 
 OWN, GIB = 7, 2**30
 CUDA = torch.device("cuda", 1)

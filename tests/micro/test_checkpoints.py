@@ -16,7 +16,7 @@ from effivlm_micro.heldout import MAKERS
 from effivlm.models._sources import resolve
 from effivlm.models._torchvision import ensure_torchvision
 from effivlm.records import Settings
-from effivlm.run import open_model
+from effivlm.run.group import open_model
 
 FIRST = 12
 """Samples measured again; a multiple of every group."""

@@ -1,0 +1,1 @@
+"""What methods are made of: bases, views, budgets, choosing, merging, layers."""

@@ -1,0 +1,149 @@
+"""Greedy decoding of many caches as one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from effivlm.decoding.caches import DecodingCache, ForkedCache, KeptLayer
+
+TIE = 1e-3  # rounding moves logits by about 1e-5
+POSITIONS = 1024  # rows x tokens of one pass of `agreements`: bounds the memory of their logits
+Step = Callable[[Tensor, Tensor, DecodingCache], Tensor]
+"""Tokens [B, Q] at positions [B, Q] with a cache to logits [B, Q, vocab]."""
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class Start:
+    """Where one row begins: its compressed prompt, the token its prefill chose, and that token's position."""
+
+    cache: Sequence[KeptLayer]
+    token: int
+    position: int
+
+
+Choose = Callable[[Sequence[Start], Sequence[int], Sequence[int]], list[list[int]]]
+"""Starts, numbers of some of them, and the tokens that they are fed, to the token that each chooses after each of these."""
+
+
+def greedy(
+    step: Step, starts: Sequence[Start], max_new_tokens: int, eos: Collection[int], device: torch.device
+) -> list[list[int]]:
+    """Continue every row until an end token or `max_new_tokens`; returns token ids without the end token.
+
+    A row's answer does not depend on its company: rows share weights, not caches, and in float32 two tokens that are nearer
+    than a batch's rounding are told apart by the row alone. Finished rows leave the batch once half of it is done, so that a
+    long answer does not keep the short ones computing.
+    """
+    answers = [[start.token] for start in starts]
+    alive = [row for row, start in enumerate(starts) if start.token not in eos]
+    if alive and max_new_tokens > 1:
+        cache = ForkedCache([starts[row].cache for row in alive], max_new_tokens)
+        _continue(step, cache, starts, answers, alive, max_new_tokens, eos, device)
+    return [answer[:-1] if answer[-1] in eos else answer for answer in answers]
+
+
+def _continue(
+    step: Step,
+    cache: ForkedCache,
+    starts: Sequence[Start],
+    answers: list[list[int]],
+    rows: list[int],
+    max_new_tokens: int,
+    eos: Collection[int],
+    device: torch.device,
+) -> None:
+    """Extend `answers` of `rows` in place."""
+    crowded = len(rows) > 1
+    first = torch.tensor([starts[row].position for row in rows], device=device)
+    tokens = torch.tensor([answers[row][-1] for row in rows], device=device)
+    for number in range(max_new_tokens - 1):
+        logits = step(tokens[:, None], (first + number)[:, None], cache)[:, -1]
+        tokens = logits.argmax(-1)
+        for index in _close(logits) if crowded else ():
+            row = rows[index]
+            tokens[index] = forced(step, starts[row], answers[row], device, max_new_tokens)[-1].argmax()
+        done = [answers[row][-1] in eos for row in rows]
+        for row, token, over in zip(rows, tokens.tolist(), done, strict=True):
+            if not over:
+                answers[row].append(token)
+        open_rows = [index for index, row in enumerate(rows) if answers[row][-1] not in eos]
+        if not open_rows:
+            return
+        if len(open_rows) * 2 <= len(rows):
+            stay = torch.tensor(open_rows, device=device)
+            cache.select(stay)
+            rows, tokens, first = [rows[index] for index in open_rows], tokens[stay], first[stay]
+
+
+def unsure_rows(logits: Tensor) -> Tensor | None:
+    """Which rows [B] of [B, .., vocab] have a pair of best tokens that a batch may swap, because float32 rounds it otherwise
+    than a single row; None in other types, where nobody asks."""
+    if logits.dtype != torch.float32:
+        return None
+    best, second = logits.topk(2).values.unbind(-1)
+    return (best - second < TIE).reshape(len(logits), -1).any(-1)
+
+
+def _close(logits: Tensor) -> list[int]:
+    unsure = unsure_rows(logits)
+    return [] if unsure is None else unsure.nonzero()[:, 0].tolist()
+
+
+def agreements(
+    choose: Choose,
+    starts: Sequence[Start],
+    said: Sequence[Sequence[int]],
+    target: Sequence[int],
+    max_new_tokens: int,
+    eos: Collection[int],
+) -> list[float]:
+    """Share of the target's tokens that each row chooses too when it is fed the target up to there (teacher forcing).
+
+    Where the target ended, the choice of any end token after its last one is a position of its own. `said` holds what each
+    row answers by itself (`greedy`, as the target): one that says the target agrees everywhere and is not computed again.
+    As in `greedy`, a row's share does not depend on its company.
+    """
+    ended = len(target) < max_new_tokens
+    wanted = [*({token} for token in target), *([set(eos)] if ended else [])]
+    shares = [1.0] * len(starts)
+    other = [row for row, own in enumerate(said) if list(own) != list(target)]
+    for row, tokens in zip(other, choose(starts, other, target[: len(wanted) - 1]), strict=True):
+        made = [starts[row].token, *tokens]
+        shares[row] = sum(token in right for token, right in zip(made, wanted, strict=True)) / len(wanted)
+    return shares
+
+
+def chosen(
+    step: Step, starts: Sequence[Start], rows: Sequence[int], fed: Sequence[int], device: torch.device
+) -> list[list[int]]:
+    """The token that each of the `rows` among the starts chooses after each of the `fed` ones, which it gets many in a pass."""
+    if not rows or not fed:
+        return [[] for _ in rows]
+    those = [starts[row] for row in rows]
+    cache = ForkedCache([start.cache for start in those], len(fed))
+    first = torch.tensor([[start.position] for start in those], device=device)
+    width = max(1, POSITIONS // len(those))
+    passes, unsure = [], set[int]()
+    for begin in range(0, len(fed), width):
+        part = torch.tensor(fed[begin : begin + width], device=device).expand(len(those), -1)
+        logits = step(part, first + torch.arange(begin, begin + part.shape[1], device=device), cache)
+        passes.append(logits.argmax(-1))
+        unsure.update(_close(logits))
+    found: list[list[int]] = torch.cat(passes, 1).tolist()
+    for at in unsure:
+        found[at] = forced(step, those[at], fed, device).argmax(-1).tolist()
+    return found
+
+
+def forced(step: Step, start: Start, tokens: Sequence[int], device: torch.device, room: int | None = None) -> Tensor:
+    """Logits [len(tokens), vocab] after each of the given tokens, fed one by one to one cache with `room` for new ones."""
+    cache = ForkedCache([start.cache], room or len(tokens))
+    rows = []
+    for number, token in enumerate(tokens):
+        at = torch.tensor([[start.position + number]], device=device)
+        rows.append(step(torch.tensor([[token]], device=device), at, cache)[0, -1])
+    return torch.stack(rows)

@@ -1,0 +1,335 @@
+"""Greedy decoding without Python between kernels: one step captured as a CUDA graph, replayed for every token and prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, ClassVar
+from weakref import ref
+
+import torch
+from torch import Tensor, nn
+
+from effivlm.decoding.caches import ForkedCache
+from effivlm.decoding.eager import Start, Step, chosen, forced, greedy, unsure_rows
+from effivlm.decoding.joined import joined
+from effivlm.decoding.packed import SLACK, PackedCache, sort_of, together
+from effivlm.seams.meters import reclaim
+
+LIMIT = 256
+"""Graphs of one function that may stand side by side: one for each batch, sort of layer and kind of pass."""
+CHUNK = 4
+"""Steps between two looks at what was said, where no row has to be looked at after every token."""
+
+
+@contextmanager
+def compiled(layers: Sequence[nn.Module], dynamic: bool, beside: Sequence[nn.Module] = ()) -> Iterator[None]:
+    """Let torch.compile fuse what stands around the attention of every decoder layer, and what each module `beside` them does.
+
+    The attention itself stays out, with caches and watchers. `dynamic` says whether lengths vary, as in prefills; a decoding
+    step has one shape, and takes projections of one input in one product: in a prefill the values kept for later would hold on
+    to all of it.
+    """
+    modules = [*layers, *beside]
+    own = [vars(module).get("forward") for module in modules]
+    free: dict[str, Any] = {"allow_unspec_int_on_nn_module": True}  # a layer's number is no constant of its graph
+    together = nullcontext() if dynamic else joined(layers)
+    with together, torch._dynamo.config.patch(recompile_limit=LIMIT, accumulated_recompile_limit=8 * LIMIT, **free):
+        for module in modules:
+            module.forward = torch.compile(module.forward, dynamic=dynamic)
+        try:
+            yield
+        finally:
+            for module, forward in zip(modules, own, strict=True):
+                if forward is None:
+                    del module.forward
+                else:
+                    module.forward = forward
+
+
+class Replay:
+    """One greedy step of a batch over packed caches. On CUDA it is captured once; elsewhere it runs as it is.
+
+    What changes from step to step lives on the device: tokens and positions [B, 1], the caches' counter, and what was said
+    so far, `said` [room, B]; in float32 also which rows were `unsure` [room, B], having two best tokens within rounding. With
+    `lead` a row is fed what that row says, instead of what it says itself.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        starts: Sequence[Start],
+        room: int,
+        device: torch.device,
+        slack: float = 1.0,
+        capture: bool = True,
+        lead: Sequence[int] | None = None,
+    ) -> None:
+        self.step, self.device = step, device
+        self.lead = None if lead is None else torch.tensor(lead, device=device)
+        self.cache = PackedCache([start.cache for start in starts], room, slack)
+        self.tokens = torch.zeros(len(starts), 1, dtype=torch.long, device=device)
+        self.positions = torch.zeros_like(self.tokens)
+        self.said = torch.zeros(room, len(starts), dtype=torch.long, device=device)
+        self.unsure = torch.zeros(room, len(starts), dtype=torch.bool, device=device)
+        self._loaded = [ref(start) for start in starts]  # which keeps no cache alive
+        self._graph = self._captured(starts) if capture and device.type == "cuda" else None
+        self.load(starts)
+
+    def fits(self, starts: Sequence[Start], room: int) -> bool:
+        """Whether other prompts can take the place of the ones that are there."""
+        return self.cache.fits([start.cache for start in starts], room)
+
+    def load(self, starts: Sequence[Start]) -> None:
+        """Take other prompts, which fit; back to the first step. The same ones need not be copied again."""
+        if len(starts) == len(self._loaded) and all(
+            known() is start for known, start in zip(self._loaded, starts, strict=True)
+        ):
+            self.cache.rewind()
+        else:
+            self.cache.load([start.cache for start in starts])
+            self._loaded = [ref(start) for start in starts]
+        self.tokens.copy_(torch.tensor([[start.token] for start in starts]), non_blocking=True)
+        self.positions.copy_(torch.tensor([[start.position] for start in starts]), non_blocking=True)
+
+    def take(self, count: int) -> None:
+        """So many more steps; on CUDA without waiting for them."""
+        for _ in range(count):
+            if self._graph:
+                self._graph.replay()
+            else:
+                self._once()
+
+    def _once(self) -> None:
+        logits = self.step(self.tokens, self.positions, self.cache)[:, -1]
+        best = logits.argmax(-1)
+        at = self.cache.filled.long()
+        self.said.index_copy_(0, at, best[None])
+        if (unsure := unsure_rows(logits)) is not None:
+            self.unsure.index_copy_(0, at, unsure[None])
+        self.tokens.copy_((best if self.lead is None else best[self.lead])[:, None])
+        self.positions += 1
+        self.cache.filled += 1
+
+    def _captured(self, starts: Sequence[Start]) -> torch.cuda.CUDAGraph:
+        stream = _capturing(self.device)
+        stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(stream):
+            for _ in range(2):  # capture wants every kernel chosen and every workspace there
+                self.load(starts)
+                self._once()
+        torch.cuda.current_stream(self.device).wait_stream(stream)
+        torch.cuda.synchronize(self.device)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            self._once()
+        return graph
+
+
+@cache
+def _capturing(device: torch.device) -> torch.cuda.Stream:
+    """The stream that steps are captured on: on every new one, matrix products take a workspace that is never given back."""
+    return torch.cuda.Stream(device)
+
+
+class Paced:
+    """A fixed number of greedy steps over copies of one compressed prompt, whatever the tokens say; made to be timed.
+
+    On CUDA a step is one captured graph, so that it costs what the device needs and not what Python needs to launch it;
+    `engine` says which of the two ran.
+    """
+
+    def __init__(
+        self, step: Step, start: Start, steps: int, device: torch.device, batch: int = 1, asked: str = "auto"
+    ) -> None:
+        captured = captures(device, asked)
+        self.steps, self.engine = steps, Captured.name if captured else Eager.name
+        self._step, self._starts, self._device = step, [start] * batch, device
+        if captured:
+            self._replay = Replay(step, self._starts, steps, device)
+        else:
+            self._cache = ForkedCache([start.cache] * batch, steps)
+        self._spent = False
+        self()  # what a first call does once is not for the clock
+
+    def rewind(self) -> None:
+        """Back to the prompt: a call after it costs the steps and nothing else."""
+        self._spent = False
+        if self.engine == Captured.name:
+            self._replay.load(self._starts)
+        else:
+            self._cache.rewind()
+
+    def __call__(self, after: Callable[[int], None] | None = None) -> Tensor:
+        """Take all steps from the prompt on, calling `after` with how many are taken; the generated tokens [steps, B] (on CUDA
+        the next call overwrites them)."""
+        if self._spent:
+            self.rewind()
+        self._spent = True
+        after = after or (lambda taken: None)
+        if self.engine == Captured.name:
+            for number in range(self.steps):
+                self._replay.take(1)
+                after(number + 1)
+            return self._replay.said
+        tokens = torch.tensor([[start.token] for start in self._starts], device=self._device)
+        positions = torch.tensor([[start.position] for start in self._starts], device=self._device)
+        said = []
+        for number in range(self.steps):
+            tokens = self._step(tokens, positions + number, self._cache)[:, -1:].argmax(-1)
+            said.append(tokens[:, 0])
+            after(number + 1)
+        return torch.stack(said)
+
+
+@dataclass(frozen=True)
+class Eager:
+    """Greedy decoding step by step from Python: the reference."""
+
+    step: Step
+    device: torch.device
+    name: ClassVar[str] = "eager"
+
+    def greedy(self, starts: Sequence[Start], max_new_tokens: int, eos: Collection[int]) -> list[list[int]]:
+        """As `decode.greedy`."""
+        return greedy(self.step, starts, max_new_tokens, eos, self.device)
+
+    def followed(
+        self, starts: Sequence[Start], max_new_tokens: int, eos: Collection[int], leader: int | None
+    ) -> tuple[list[list[int]], None]:
+        """`greedy` alone: a pass of many tokens (`chosen`) is cheaper here than rows that follow."""
+        return self.greedy(starts, max_new_tokens, eos), None
+
+    def chosen(self, starts: Sequence[Start], rows: Sequence[int], fed: Sequence[int]) -> list[list[int]]:
+        """As `decode.chosen`."""
+        return chosen(self.step, starts, rows, fed, self.device)
+
+
+class Captured:
+    """Greedy decoding of batches, one after another, in captured steps that are kept for all batches of their sort."""
+
+    name: ClassVar[str] = "cuda_graph"
+
+    def __init__(self, step: Step, device: torch.device) -> None:
+        self.step, self.device = step, device
+        self.captures = 0
+        self._replays: dict[Hashable, Replay] = {}
+
+    def greedy(self, starts: Sequence[Start], max_new_tokens: int, eos: Collection[int]) -> list[list[int]]:
+        """As `decode.greedy`, which it equals token for token in float32."""
+        return self.followed(starts, max_new_tokens, eos, None)[0]
+
+    def followed(
+        self, starts: Sequence[Start], max_new_tokens: int, eos: Collection[int], leader: int | None
+    ) -> tuple[list[list[int]], list[list[int]] | None]:
+        """What each start answers (`greedy`), and what it says first and after each token of the `leader`'s answer.
+
+        Both in the same steps: beside every row stands a second one that is fed what the leader says. As steps are launched and
+        weights are read once for both, that costs less than steps of its own, and the memory of the caches once more; where the
+        device lacks that, the second part is None, and `chosen` finds it in steps of its own.
+        """
+        if leader is not None:
+            with suppress(torch.cuda.OutOfMemoryError):
+                return self._followed(starts, max_new_tokens, eos, leader)
+            reclaim(self.device)
+        return self._followed(starts, max_new_tokens, eos, None)
+
+    def _followed(
+        self, starts: Sequence[Start], max_new_tokens: int, eos: Collection[int], leader: int | None
+    ) -> tuple[list[list[int]], list[list[int]] | None]:
+        count, rows = len(starts), list(starts)
+        if leader is not None:
+            rows += [replace(start, token=starts[leader].token) for start in starts]
+        order = together([start.cache for start in rows])
+        place = {row: at for at, row in enumerate(order)}
+        lead = [at if row < count or leader is None else place[leader] for at, row in enumerate(order)]
+        batch = [rows[row] for row in order]
+        made = [[starts[row % count].token] for row in order]
+        free = [place[row] for row in range(count)]
+        todo = max_new_tokens - 1
+        if todo > 0 and any(made[at][-1] not in eos for at in free):
+            replay = self._ready(batch, todo, None if leader is None else lead)
+            while todo > 0 and any(made[at][-1] not in eos for at in free):
+                todo -= self._extend(replay, batch, made, lead, todo, max_new_tokens, eos)
+        said = [made[at][:-1] if made[at][-1] in eos else made[at] for at in free]
+        return said, None if leader is None else [made[place[row]] for row in range(count, len(rows))]
+
+    def chosen(self, starts: Sequence[Start], rows: Sequence[int], fed: Sequence[int]) -> list[list[int]]:
+        """As `decode.chosen`, token by token. All starts are fed, so that the step serves that let them answer."""
+        if not rows or not fed:
+            return [[] for _ in rows]
+        order = together([start.cache for start in starts])
+        replay = self._ready([starts[number] for number in order], len(fed))
+        for token in fed:
+            replay.tokens.fill_(token)
+            replay.take(1)
+        columns = replay.said[: len(fed)].T.tolist()
+        unsure = replay.unsure[: len(fed)].any(0).tolist() if len(starts) > 1 else [False]
+        found = []
+        for row in rows:
+            at = order.index(row)
+            alone = forced(self.step, starts[row], fed, self.device).argmax(-1).tolist() if unsure[at] else None
+            found.append(alone or columns[at])
+        return found
+
+    def _ready(self, starts: Sequence[Start], room: int, lead: Sequence[int] | None = None) -> Replay:
+        sort = sort_of([start.cache for start in starts]), None if lead is None else tuple(lead)
+        replay = self._replays.pop(sort, None)
+        if replay is not None and replay.fits(starts, room):
+            replay.load(starts)
+        else:
+            del replay  # its memory first
+            replay = Replay(self.step, starts, room, self.device, SLACK, lead=lead)
+            self.captures += 1
+        self._replays[sort] = replay
+        return replay
+
+    def _extend(
+        self,
+        replay: Replay,
+        starts: Sequence[Start],
+        made: list[list[int]],
+        lead: Sequence[int],
+        todo: int,
+        max_new_tokens: int,
+        eos: Collection[int],
+    ) -> int:
+        """Let every row whose lead has not ended say a few more tokens; returns how many steps that took."""
+        watched = replay.tokens.numel() > 1 and starts[0].cache[0].keys.dtype == torch.float32
+        count = 1 if watched else min(CHUNK, todo)
+        before = int(replay.cache.filled)
+        replay.take(count)
+        said = replay.said[before : before + count].tolist()
+        if watched:
+            for row in replay.unsure[before].nonzero()[:, 0].tolist():
+                fed = made[lead[row]]
+                if fed[-1] not in eos:
+                    logits = forced(self.step, starts[row], fed, self.device, max_new_tokens)
+                    said[0][row] = int(logits[-1].argmax())
+            replay.tokens.copy_(torch.tensor([said[0][at] for at in lead])[:, None])
+        for tokens in said:
+            open_rows = [made[at][-1] not in eos for at in lead]
+            for row, token, going in zip(made, tokens, open_rows, strict=True):
+                if going:
+                    row.append(token)
+        return count
+
+
+def captures(device: torch.device, asked: str = "auto", spread: bool = False) -> bool:
+    """Whether steps are captured; "auto" does so where the whole model stands on one GPU.
+
+    Raises:
+        ValueError: "cuda_graph" was asked for where nothing can be captured.
+    """
+    possible = device.type == "cuda" and not spread
+    if asked == Captured.name and not possible:
+        place = "several" if spread else device.type
+        raise ValueError(f"engine {asked} wants the whole model on one GPU, not {place}")
+    return possible and asked != Eager.name
+
+
+def engine_for(step: Step, device: torch.device, asked: str = "auto", spread: bool = False) -> Captured | Eager:
+    """The engine that was asked for. Raises ValueError as `captures` does."""
+    return Captured(step, device) if captures(device, asked, spread) else Eager(step, device)

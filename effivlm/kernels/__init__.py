@@ -1,0 +1,1 @@
+"""Triton kernels, one file per family; a PyTorch fallback stands beside each user."""

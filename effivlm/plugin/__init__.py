@@ -1,0 +1,1 @@
+"""What knows pytest: options, controller, scheduler, summary, gate, hook specifications."""

@@ -1,0 +1,305 @@
+"""The pytest plugin: options, the matrix, and every outcome on its way to the controller.
+
+Does nothing at all in a session without a test that takes a `cell`. What is written down is in `controller.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from effivlm.plugin import gate, hookspec
+from effivlm.plugin.controller import CARGO, Controller
+from effivlm.plugin.progress import Progress
+from effivlm.plugin.scheduler import COLLECTED, FOLDER, REFUSAL, Xdist
+from effivlm.records import PARTS, Cell, Outcome, dump
+from effivlm.session import matrix
+from effivlm.session.groups import Groups, on_device
+from effivlm.session.matrix import Asked, Plan, part_of
+from effivlm.session.recorder import FILE
+
+BENCH = "effivlm-bench"
+ARGUMENT = "cell"
+LISTS = {
+    "models": f"checkpoint, NAME=FOLDER_OR_HUB_ID, folder or hub id (default: {matrix.DEFAULT_MODEL})",
+    "methods": "method, METHOD@PRESET, or several in a row such as fastv:0.40+snapkv (default: all)",
+    "budgets": f"fraction that stays, in (0, 1] (default: {' '.join(matrix.DEFAULT_BUDGETS)})",
+    "tasks": f"task (default: {matrix.DEFAULT_TASK})",
+}
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    pluginmanager.add_hookspecs(hookspec)
+
+
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    if not pluginmanager.hasplugin("effivlm") and _installed():
+        raise pytest.UsageError(_twice("-p or PYTEST_PLUGINS"))
+    group = parser.getgroup("effivlm", "effivlm: acceleration of vision-language models")
+    for name, text in LISTS.items():
+        group.addoption(f"--vlm-{name}", action="append", default=[], metavar="A,B", help=f"{text}; repeatable")
+    asked = Asked()
+    group.addoption("--vlm-limit", default=asked.limit, metavar="N", help="samples a cell (default: %(default)s)")
+    group.addoption("--vlm-seed", default=asked.seed, metavar="N", help="seed of subsets and methods (default: 0)")
+    group.addoption("--vlm-device", default=asked.device, help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    group.addoption("--vlm-dtype", default=asked.dtype, help=f"{', '.join(matrix.DTYPES)} (default: %(default)s)")
+    group.addoption("--vlm-engine", default=asked.engine, help=f"{', '.join(matrix.ENGINES)} (default: %(default)s)")
+    group.addoption(
+        "--vlm-batch", default=asked.batch, metavar="N", help="also time decoding of N copies at once (default: 1)"
+    )
+    group.addoption(
+        "--vlm-prompt", default=asked.prompt, metavar="N", help="time on a drawn page of about N prompt tokens"
+    )
+    group.addoption("--vlm-run", default="", metavar="FOLDER", help="new folder of this run (default: reports/<time>)")
+    group.addoption("--vlm-resume", default="", metavar="FOLDER", help="go on with a run: only what is missing")
+    group.addoption("--vlm-no-share", action="store_true", help="run every cell alone instead of a group at once")
+    gate.add_options(group)
+
+
+def pytest_plugin_registered(plugin: object, plugin_name: str) -> None:
+    wanted = getattr(plugin, "pytest_plugins", ()) or ()
+    if __name__ in ([wanted] if isinstance(wanted, str) else wanted) and _installed():
+        raise pytest.UsageError(_twice(f"pytest_plugins in {plugin_name}"))
+
+
+def _installed() -> bool:
+    """Whether pytest loads the plugin by itself."""
+    off = os.environ.get("PYTEST_DISABLE_PLUGIN_AUTOLOAD") or "--disable-plugin-autoload" in sys.argv
+    return not off and any(point.name == "effivlm" for point in entry_points(group="pytest11"))
+
+
+def _twice(place: str) -> str:
+    return (
+        f"effivlm is loaded twice: by its installation (entry point pytest11) and by {place};"
+        f" take {__name__!r} out of {place}"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "benchmark: settings of pytest-benchmark; declared here too for sessions without it"
+    )
+    bench = Bench(config)
+    config.pluginmanager.register(bench, BENCH)
+    if bench.worker:
+        return
+    controller = Controller(bench)
+    try:  # before the controller: what is registered first speaks last, and the verdict belongs at the end
+        config.pluginmanager.register(gate.Gate(controller), gate.NAME)
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
+    config.pluginmanager.register(controller, "effivlm-controller")
+    if config.pluginmanager.hasplugin("dsession") or config.pluginmanager.hasplugin("xdist"):
+        config.pluginmanager.register(Xdist(controller), "effivlm-xdist")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
+    from effivlm.session.recorder import devices
+
+    machine_info["gpus"] = devices()["gpus"]
+
+
+def bench_of(config: pytest.Config) -> Bench:
+    """The session's state, for fixtures."""
+    bench = config.pluginmanager.get_plugin(BENCH)
+    assert isinstance(bench, Bench), "the effivlm plugin is loaded"
+    return bench
+
+
+@dataclass(eq=False)
+class Bench:
+    """One session in one process: what was asked for, which cells are selected, and what has been measured."""
+
+    config: pytest.Config
+    collected: int = 0
+    selected: dict[str, list[Cell]] = field(default_factory=lambda: {part: [] for part in PARTS})
+    refusal: str = ""
+    _plan: Plan | None = None
+    _groups: Groups | None = None
+
+    @property
+    def worker(self) -> dict[str, Any]:
+        """What the controller told this xdist worker; empty in any other process."""
+        return getattr(self.config, "workerinput", {})
+
+    @property
+    def workers(self) -> int:
+        return int(self.worker.get("workercount", 1))
+
+    @property
+    def distributed(self) -> bool:
+        return self.config.pluginmanager.hasplugin("dsession")
+
+    @property
+    def processes(self) -> int:
+        """How many processes run cases."""
+        return int(self.config.getoption("numprocesses", None) or 1) if self.distributed else 1
+
+    @property
+    def resuming(self) -> bool:
+        return bool(self.config.option.vlm_resume)
+
+    @cached_property
+    def folder(self) -> Path:
+        """The run folder; only named here, made when the run begins."""
+        option = self.config.option
+        if FOLDER in self.worker:
+            return Path(self.worker[FOLDER])
+        if option.vlm_resume or option.vlm_run:
+            return self.config.invocation_params.dir / Path(option.vlm_resume or option.vlm_run).expanduser()
+        reports, stamp = self.config.rootpath / "reports", time.strftime("%Y%m%d-%H%M%S")
+        names = [stamp, *(f"{stamp}-{number}" for number in range(2, 1000))]
+        return next(folder for name in names if not (folder := reports / name).exists())
+
+    def plan(self) -> Plan:
+        """The matrix, made on first use. Raises ValueError naming the option, the value and the choices."""
+        if self._plan is None:
+            plan = matrix.build(self._asked())
+            cells = list(plan.cells)
+            self.config.hook.pytest_vlm_cells(config=self.config, cells=cells)
+            self._plan = Plan(plan.settings, plan.sources, tuple(cells))
+            self._check_folder()
+        return self._plan
+
+    def _asked(self) -> Asked:
+        option = self.config.option
+        lists: dict[str, Any] = {name: _split(f"--vlm-{name}", getattr(option, f"vlm_{name}")) for name in LISTS}
+        words: dict[str, Any] = {
+            name: getattr(option, f"vlm_{name}")
+            for name in ("limit", "seed", "device", "dtype", "engine", "batch", "prompt")
+        }
+        return Asked(**lists, **words, share=not option.vlm_no_share)
+
+    def _check_folder(self) -> None:
+        option = self.config.option
+        if self.worker:
+            return
+        if option.vlm_resume and option.vlm_run:
+            raise ValueError("--vlm-run names a new folder and --vlm-resume an old one: give one of them")
+        recorded = (self.folder / FILE).exists()
+        if option.vlm_resume and not recorded:
+            raise ValueError(f"--vlm-resume: {self.folder} holds no {FILE}, so there is no run to go on with")
+        if option.vlm_run and recorded:
+            raise ValueError(
+                f"--vlm-run: {self.folder} holds a run already; go on with --vlm-resume, or name another folder"
+            )
+
+    def cell_of(self, nodeid: str) -> Cell | None:
+        """The cell of a test by its node id; None for any other test, and when the options are refused anyway."""
+        collects_here = not self.distributed
+        if self.refusal or "-keep" not in nodeid or (collects_here and self._plan is None):
+            return None  # the options of a session without cells are not even looked at
+        try:
+            return self.plan().cell_of(nodeid)
+        except ValueError as error:
+            self.refusal = str(error)
+            return None
+
+    def groups(self) -> Groups:
+        """What runs cells in this process."""
+        if self._groups is None:
+            settings = on_device(self.plan().settings, self._worker_number())
+            self._groups = Groups(self.plan(), settings, self.folder, self.selected)
+        return self._groups
+
+    def _worker_number(self) -> int:
+        return int(self.worker.get("workerid", "gw0").removeprefix("gw")) % max(1, self.workers)
+
+    def drain(self) -> list[Outcome]:
+        return self._groups.drain() if self._groups else []
+
+    def progress(self, title: str) -> Callable[[int, int], None]:
+        return Progress(self.config, title)
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        if ARGUMENT not in metafunc.fixturenames or _has_its_own(metafunc):
+            return
+        try:
+            cells = self.plan().cells
+        except ValueError as error:
+            self.refusal = str(error)
+            cells = ()
+        metafunc.parametrize(ARGUMENT, [pytest.param(cell, id=cell.id) for cell in cells])
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        if self.refusal:
+            items.clear()
+            if not self.worker:  # a worker tells the controller, which refuses once for all of them
+                raise pytest.UsageError(self.refusal)
+            return
+        ours = [item for item in items if _cell(item) is not None]
+        self.collected = len(ours)
+        if ours:
+            order = self.plan().order
+            groups: dict[tuple[str, str], int] = {}
+            for cell, place in order.items():
+                groups.setdefault(cell.group, place)
+            others = [item for item in items if _cell(item) is None]
+            items[:] = others + sorted(ours, key=lambda item: _place(item, order, groups))
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        for item in session.items:
+            cell = _cell(item)
+            if cell is not None:
+                self.selected[part_of(item.nodeid)].append(cell)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Outcomes ride on the next report, a whole group's on its first one: written before anything else runs."""
+        report = yield
+        if self._groups:
+            waiting = [outcome.to_json() for outcome in self._groups.drain()] + self._groups.drain_samples()
+            if waiting:
+                setattr(report, CARGO, [json.loads(dump(record)) for record in waiting])
+            if self._groups.trace and report.failed:
+                report.sections.append(("effivlm: where the group failed", self._groups.trace))
+                self._groups.trace = ""
+        return report
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self) -> None:
+        if self.worker:
+            output = self.config.workeroutput  # type: ignore[attr-defined]
+            output[REFUSAL], output[COLLECTED] = self.refusal, self.collected
+
+
+def _split(option: str, values: list[str]) -> tuple[str, ...]:
+    """Comma separated or repeated, alike. An empty word is refused: a mistake is no wish for the default."""
+    words = [word.strip() for value in values for word in value.split(",")]
+    if "" in words:
+        raise ValueError(f"{option}: {','.join(values)!r} holds an empty name")
+    return tuple(words)
+
+
+def _has_its_own(metafunc: pytest.Metafunc) -> bool:
+    """Whether `cell` is somebody else's word in this test: parametrized by a mark, or a fixture of their own."""
+    marks = metafunc.definition.iter_markers("parametrize")
+    named = [mark.args[0] if mark.args else mark.kwargs.get("argnames", "") for mark in marks]
+    words = [name.strip() for names in named for name in (names.split(",") if isinstance(names, str) else names)]
+    # No public way tells where a fixture comes from; without this attribute we would only be less polite.
+    fixtures = getattr(metafunc, "_arg2fixturedefs", {})
+    return ARGUMENT in words or ARGUMENT in fixtures
+
+
+def _cell(item: pytest.Item) -> Cell | None:
+    callspec = getattr(item, "callspec", None)
+    cell = callspec.params.get(ARGUMENT) if callspec else None
+    return cell if isinstance(cell, Cell) else None
+
+
+def _place(item: pytest.Item, order: Any, groups: Any) -> tuple[int, bool, int, int]:
+    """Groups together, quality before timings, the timings of a cell side by side."""
+    cell, part = _cell(item), part_of(item.nodeid)
+    return groups[cell.group], part != "quality", order[cell], PARTS.index(part)  # type: ignore[union-attr]

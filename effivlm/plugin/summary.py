@@ -1,0 +1,143 @@
+"""What the terminal says before and after a run. No pytest in here: the terminal reporter is handed in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from effivlm.plugin.session import Run, Session
+from effivlm.session import recorder
+from effivlm.session.matrix import part_of
+from effivlm.session.recorder import Key
+
+WITHOUT_TABLE = "not in pytest-benchmark's table"
+# Seconds on two CPU cores with the embedded micro model: for the first estimate; later ones come from the last run.
+FIRST_GUESS = {"quality": 0.04, "ttft": 0.6, "decode": 0.4}
+GROUP_SECONDS = 6.0  # imports, opening a model, the first pass
+RUNS = 5
+SHOWN = 12
+
+
+def announce(bench: Session, nodeids: Sequence[str]) -> list[str]:
+    """How many cases a session has and about how long it takes; nothing for a session without cells."""
+    planned = [(cell, part_of(nodeid)) for nodeid in nodeids if (cell := bench.cell_of(nodeid)) is not None]
+    if not planned:
+        return []
+    settings = bench.plan().settings
+    cells = {cell for cell, _ in planned}
+    models, tasks = {cell.model for cell in cells}, {cell.task for cell in cells}
+    methods = {(cell.method, cell.preset) for cell in cells}
+    timings = sum(part != "quality" for _, part in planned)
+    kinds = f"{_count(models, 'model')}, {_count(methods, 'method')}, {_count(tasks, 'task')}"
+    size = (
+        f"effivlm: {len(cells)} cells in {len(planned)} cases ({len(planned) - timings} quality, {timings} timing):"
+        f" {kinds}, {settings.limit} samples a cell"
+    )
+    return [size, f"effivlm: {estimate(planned, settings.limit, bench.folder.parent, bench.processes)}"]
+
+
+def _count(things: set[Any], word: str) -> str:
+    return f"{len(things)} {word}{'' if len(things) == 1 else 's'}"
+
+
+def estimate(planned: Sequence[Key], limit: int, runs: Path, processes: int = 1) -> str:
+    """About how long, and by what: the largest recent run under `runs`, else a figure for the micro model on CPU."""
+    known = _last_rates(runs)
+    missing = sorted({cell.model for cell, _ in planned if _name(cell.model, cell.task) not in known})
+    if missing and missing != [model for model in missing if model.startswith("micro_")]:
+        return f"no estimate of the time: {', '.join(missing)} never ran here"
+    seconds = 0.0
+    for cell, part in planned:
+        rate = known.get(_name(cell.model, cell.task), FIRST_GUESS).get(part, FIRST_GUESS[part])
+        seconds += rate * (limit if part == "quality" else 1)
+    groups = len({cell.group for cell, _ in planned})
+    seconds = (seconds + GROUP_SECONDS * groups) / min(processes, groups)
+    source = "a guess for two CPU cores; no earlier run stands here" if missing else "by an earlier run recorded here"
+    return f"about {_span(seconds)} ({source})"
+
+
+def rates(seconds: Mapping[Key, float], limit: int) -> dict[str, dict[str, float]]:
+    """Mean seconds by group and part: of a sample of a quality case, of a whole timing case."""
+    sums: dict[str, dict[str, list[float]]] = {}
+    for (cell, part), spent in seconds.items():
+        sums.setdefault(_name(cell.model, cell.task), {}).setdefault(part, []).append(spent)
+    return {group: {part: _rate(part, spent, limit) for part, spent in parts.items()} for group, parts in sums.items()}
+
+
+def _rate(part: str, spent: Sequence[float], limit: int) -> float:
+    if part != "quality":
+        return sum(spent) / len(spent)
+    # The first case opened the model; what that takes does not grow with the samples.
+    return max(sum(spent) - GROUP_SECONDS, sum(spent) / 5) / len(spent) / limit
+
+
+def _last_rates(runs: Path) -> dict[str, dict[str, float]]:
+    """The rates of the largest of the last runs: in a small one, opening the model is most of the time."""
+    files = sorted(runs.glob(f"*/{recorder.FILE}"), key=lambda path: path.stat().st_mtime)
+    ends = [one for path in files[-RUNS:] for one in recorder.read(path.parent) if one.get("kind") == "end"]
+    known = [one for one in ends if one.get("status") == "finished" and one.get("rates") and not one.get("reused")]
+    return dict(max(known, key=lambda one: one.get("samples", 0), default={"rates": {}})["rates"])
+
+
+def _name(model: str, task: str) -> str:
+    return f"{model} {task}"
+
+
+def _span(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def show(controller: Run, reporter: Any, exitstatus: int) -> None:
+    """The closing lines: the table, what was left out and why, and where the report lies."""
+    if controller.recorder is None:
+        if exitstatus == 5:
+            _nothing_selected(controller.bench, reporter)
+        return
+    folder = controller.recorder.folder
+    reporter.section("effivlm")
+    if controller.document is not None:
+        reporter.write_line(_table(controller.document))
+    for line in _lines(controller):
+        reporter.write_line(line)
+    for name in ("report.html", "report.json", recorder.FILE):
+        if (folder / name).exists():
+            reporter.write_line(f"{name}: {folder / name}")
+
+
+def _table(document: Mapping[str, Any]) -> str:
+    try:
+        from effivlm.report.terminal import table
+
+        return table(document)
+    except Exception as error:
+        return f"the table could not be made ({type(error).__name__}: {error})"
+
+
+def _lines(controller: Run) -> list[str]:
+    lines = [f"note: {note}" for note in controller.notes]
+    if controller.reused:
+        lines.append(f"resumed: {controller.reused} of {len(controller.planned)} outcomes stood already")
+    reasons: dict[str, int] = {}
+    for reason in controller.passed_over.values():
+        reasons[reason] = reasons.get(reason, 0) + 1
+    lines += [f"not measured: {count} cases ({reason})" for reason, count in reasons.items()]
+    if timed := controller.timed_without_table():
+        lines.append(f"{timed} timings stand in report.json and {WITHOUT_TABLE} (it is disabled in this session)")
+    return lines
+
+
+def _nothing_selected(bench: Session, reporter: Any) -> None:
+    if not bench.collected:
+        return
+    plan, option = bench.plan(), bench.config.option
+    reporter.section("effivlm")
+    reporter.write_line(
+        f"no case is left of {bench.collected}: -k {option.keyword!r}, -m {option.markexpr!r}. Case ids are made of:"
+    )
+    for what in ("model", "method", "task", "keep"):
+        names = list(dict.fromkeys(getattr(cell, what) for cell in plan.cells))
+        more = f" ... ({len(names) - SHOWN} more)" if len(names) > SHOWN else ""
+        reporter.write_line(f"  {what + 's' if what != 'keep' else 'keep'}: {', '.join(names[:SHOWN])}{more}")

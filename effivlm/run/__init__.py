@@ -1,0 +1,1 @@
+"""One group of cells: shared work, prefill, answers, and what a report shows of them."""

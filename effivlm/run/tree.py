@@ -1,0 +1,317 @@
+"""One sample's tree of shared work: image, vision tower, prompt, prefill, compressed cache.
+
+Methods meet the model here. A node is computed when the first method asks for it and kept for the others; the name of a node is
+the tuple of the parts above it, so that methods share exactly what they have in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from effivlm.compression.base import (
+    CachePart,
+    ImagePart,
+    ImageView,
+    LayerPart,
+    Method,
+    Part,
+    VisualPart,
+)
+from effivlm.compression.choose import Doubts, doubting, refuse
+from effivlm.compression.composed import Composed
+from effivlm.decoding.caches import KeptLayer, kv_bytes
+from effivlm.decoding.eager import Start
+from effivlm.models._adapter import Adapter, Prompt
+from effivlm.records import SEAMS, Sample
+from effivlm.run.prefill import Prefilled, prefilled
+from effivlm.seams.meters import Within, untimed
+
+Path = tuple[Part | None, ...]
+Numbers = np.ndarray[Any, np.dtype[np.int64]]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A prompt as one method leaves it. `kept` of `of` is counted on tensors; `length` is the dense prompt's.
+
+    `shares` are (kept, of) of every method of a composition, of a method alone its own.
+    """
+
+    cache: Sequence[KeptLayer]
+    token: int
+    position: int
+    length: int
+    visual_tokens: int
+    kept: int
+    of: int
+    dense_bytes: int
+    shares: tuple[tuple[int, int], ...] = ()
+    measured: tuple[tuple[float, ...], int] = ((), 0)
+    heads: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def start(self) -> Start:
+        """Where decoding begins."""
+        return Start(self.cache, self.token, self.position)
+
+    def without_cache(self) -> Leaf:
+        """What is counted on the tensors, without them: entries of each layer, and of its KV heads if any differ, and bytes."""
+        heads: tuple[tuple[int, ...], ...] = ()
+        if any(layer.lengths for layer in self.cache):
+            heads = tuple(layer.lengths or (layer.keys.shape[1],) * len(layer.keys) for layer in self.cache)
+        counts = tuple(layer.kept for layer in self.cache)
+        return replace(self, cache=(), measured=(counts, kv_bytes(self.cache)), heads=heads)
+
+
+class Tree:
+    """Shared work on one sample for several methods; lives for that sample only.
+
+    Its parts are done by `within`: "image" (the processor), "tower" (with the projector), "method", "prefill" (the decoder),
+    "first" (the first token from what that leaves).
+    """
+
+    def __init__(self, model: Adapter, sample: Sample, methods: Sequence[Method], within: Within = untimed) -> None:
+        self.within = within
+        self.model = model
+        self.sample = sample
+        self.observers: dict[Path, list[CachePart]] = {}
+        self.looked_at: set[Part | None] = set()
+        for method in methods:
+            *prefill, cache = self._path(method)
+            if isinstance(prefill[1], VisualPart) and prefill[1].looks:
+                self.looked_at.add(prefill[0])
+            self.observers.setdefault(tuple(prefill), [])
+            if isinstance(cache, CachePart):
+                self.observers[tuple(prefill)].append(cache)
+        self._nodes: dict[tuple[Any, ...], Any] = {}
+
+    def with_inputs(self, method: Method, within: Within = untimed) -> Tree:
+        """A tree that has done nothing but prepare the processor's output for `method`: where the clock starts."""
+        fresh = Tree(self.model, self.sample, [method], within)
+        for image in {None, self._path(method)[0]}:
+            fresh._nodes["inputs", image] = self._inputs(image)
+        return fresh
+
+    def leaf(self, method: Method) -> Leaf:
+        """The compressed prompt of one method, ready to decode.
+
+        Raises:
+            ValueError: its scores have no order.
+        """
+        leaf, doubts = self.unsure_leaf(method)
+        for error in filter(None, refuse(doubts)):
+            raise error
+        return leaf
+
+    def unsure_leaf(self, method: Method) -> tuple[Leaf, Doubts]:
+        """As `leaf`, with what `refuse` has to be asked of: of many leaves at once, since it waits for the device."""
+        path = self._path(method)
+        *prefill, part = path
+        done = self.prefilled(tuple(prefill))
+        doubts: Doubts = []
+        if isinstance(part, CachePart):
+            with doubting() as doubts:
+                cache = self.within("method", lambda: part.compress(done.views, self.sample.id))
+        else:
+            cache = [KeptLayer(key[0], value[0]) for key, value in zip(done.cache.keys, done.cache.values, strict=True)]
+        length, visual = self._inputs(None)["input_ids"].shape[1], self._visual_tokens(None)
+        whole, entries = len(cache) * length, sum(layer.kept for layer in cache)
+        each = method.methods if isinstance(method, Composed) else (method,)
+        shares = [self._share(path, one, done, entries) for one in each]
+        kept, of = (round(entries), whole) if isinstance(method, Composed) else shares[0]
+        leaf = Leaf(
+            cache=cache,
+            token=self.once(("token", *prefill), lambda: self.within("first", lambda: int(done.logits.argmax()))),
+            position=done.prompt.next_position,
+            length=length,
+            visual_tokens=visual,
+            kept=kept,
+            of=of,
+            dense_bytes=round(sum(layer.nbytes for layer in cache) / entries * whole),
+            shares=tuple(shares),
+        )
+        return leaf, doubts
+
+    def _share(self, path: Path, method: Method, done: Prefilled, entries: float) -> tuple[int, int]:
+        """What one method of `path` kept of what came to its seam: visual tokens, or `entries` of the cache in all layers."""
+        if method.of == "prompt entries":
+            return round(entries), sum(view.length for view in done.views)
+        seam = next((part.seam for part in method.seam_parts()), "image")
+        whole, shown = self._visual_tokens(None), self._visual_tokens(path[0])
+        prompt = self.once(("kept visual", *path[:2]), lambda: int(done.prompt.visual.sum()))
+        if seam != "layer":
+            return {"image": (shown, whole), "vision": (prompt, shown)}[seam]
+        counts = self.once(("seen visual", *path[:3]), lambda: [int(view.visual.sum()) for view in done.views])
+        mean = isinstance(path[2], LayerPart) and path[2].layer_mean
+        return round(sum(counts) / len(counts)) if mean else counts[-1], prompt
+
+    def inputs_of(self, method: Method) -> dict[str, Any]:
+        """The processor's output that a method's tower sees."""
+        return self._inputs(self._path(method)[0])
+
+    def lengths_of(self, method: Method) -> list[int]:
+        """How many entries each layer sees in a method's prefill."""
+        return [view.length for view in self.prefilled(self._path(method)[:3]).views]
+
+    def places(self) -> tuple[Tensor, ...]:
+        """Places [n_i, 3] of the visual tokens of each image, as `Visual` has them."""
+        return tuple(self._encoded(None).places)
+
+    def still_seen(self, method: Method, leaf: Leaf) -> Mask | None:
+        """By layer, which of the dense prompt's visual tokens the method left [L, V], in any head; merged ones by their anchor.
+
+        None where that cannot be said: other images were shown, or the method does not note what it kept of a cache.
+        """
+        image, visual, layer, _ = self._path(method)
+        if isinstance(image, ImagePart):
+            return None
+        whole = self.once(("visual",), lambda: self.prompt((None, None)).visual.cpu().numpy())
+        there = self.once(("there", image, visual), lambda: self._there(image, visual))
+        stays = self.once(("stays", image, visual, layer), lambda: self._left((image, visual, layer), there))
+        chosen = on_host([kept.indices for kept in leaf.cache])
+        masks = np.zeros((len(leaf.cache), len(whole)), dtype=bool)
+        for mask, left, kept, rows in zip(masks, stays, leaf.cache, chosen, strict=True):
+            if rows is not None:
+                ends = kept.lengths or (rows.shape[1],) * len(rows)
+                left = left[np.concatenate([row[:end] for row, end in zip(rows, ends, strict=True)])]
+            elif kept.kept != len(left):
+                return None
+            mask[left] = True
+        found: Mask = masks[:, whole]
+        return found
+
+    def _there(self, image: Part | None, visual: Part | None) -> Numbers:
+        """Positions of the dense prompt that come to the decoder."""
+        if isinstance(visual, VisualPart):
+            kept: Numbers = self._chosen(image, visual)[0].cpu().numpy()
+            return kept
+        return np.arange(len(self.prompt((None, None)).visual))
+
+    def _left(self, path: Path, there: Numbers) -> list[Numbers]:
+        """Those that each layer of the decoder sees."""
+        return [there if stays is None else there[stays] for stays in on_host(self.prefilled(path).stays)]
+
+    def _visual_tokens(self, image: Part | None) -> int:
+        return self.once(("visual tokens", image), lambda: len(self.model.visual_positions(self._inputs(image))))  # type: ignore[no-any-return]
+
+    def _path(self, method: Method) -> Path:
+        """The method's parts at each seam; without a picture there is nothing to prune and the dense prefill serves all."""
+        path = path_of(method)
+        return path if self.sample.images or self.sample.video else (None, None, None, path[-1])
+
+    def prefilled(self, path: Path) -> Prefilled:
+        """Run the decoder over the prompt at `path` (image, vision, layer part), once."""
+        return self.once(("prefill", path), lambda: self._prefill(path))  # type: ignore[no-any-return]
+
+    def once(self, name: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        """What `make` computes, under a name that says all it depends on beside the sample."""
+        if name not in self._nodes:
+            self._nodes[name] = make()
+        return self._nodes[name]
+
+    def _inputs(self, image: Part | None) -> dict[str, Any]:
+        def prepare() -> dict[str, Any]:
+            return self.within("image", lambda: self.model.prepare(self._shown(image)))
+
+        return self.once(("inputs", image), prepare)  # type: ignore[no-any-return]
+
+    def _shown(self, image: Part | None) -> Sample:
+        """The sample as the processor gets it."""
+        if not isinstance(image, ImagePart):
+            return self.sample
+        return self._holding(image.shrink([*self.sample.images, *self.sample.video], self._count))
+
+    def _holding(self, images: Sequence[Image]) -> Sample:
+        """The sample with other images and frames."""
+        stills = len(self.sample.images)
+        return replace(self.sample, images=tuple(images[:stills]), video=tuple(images[stills:]))
+
+    def _count(self, images: Sequence[Image]) -> int:
+        """Visual tokens that these images would make; depends on their sizes only."""
+        sizes = tuple(image.size for image in images)
+        return self.once(  # type: ignore[no-any-return]
+            ("count", sizes), lambda: len(self.model.visual_positions(self.model.prepare(self._holding(images))))
+        )
+
+    def prompt(self, path: Path) -> Prompt:
+        """The prompt after the image and vision seams."""
+        image, visual = path
+        if not isinstance(visual, VisualPart):
+            return self.once(("prompt", image), lambda: self._whole_prompt(image))  # type: ignore[no-any-return]
+        return self.once(("prompt", image, visual), lambda: self._pruned_prompt(image, visual))  # type: ignore[no-any-return]
+
+    def _encoded(self, image: Part | None) -> Any:
+        def encode() -> Any:
+            inputs, looking = self._inputs(image), image in self.looked_at
+            return self.within("tower", lambda: self.model.encode(inputs, looking))
+
+        return self.once(("encoded", image), encode)
+
+    def _whole_prompt(self, image: Part | None) -> Prompt:
+        return self.model.prompt(self._inputs(image), self._encoded(image))
+
+    def _pruned_prompt(self, image: Part | None, part: VisualPart) -> Prompt:
+        return self.model.pruned(self.prompt((image, None)), *self._chosen(image, part))
+
+    def _chosen(self, image: Part | None, part: VisualPart) -> tuple[Tensor, Tensor]:
+        """Positions [K] of the whole prompt that stay, and the features of the visual ones among them."""
+
+        def choose() -> tuple[Tensor, Tensor]:
+            prompt, encoded = self.prompt((image, None)), self._encoded(image)
+            stays, features = prompt.image < 0, []
+            towers = encoded.towers or [None] * len(encoded.features)
+            views = [ImageView(*seen) for seen in zip(encoded.features, encoded.places, towers, strict=True)]
+            selections = self.within("method", lambda: part.select(views, self.sample.id))
+            for number, (feature, selection) in enumerate(zip(encoded.features, selections, strict=True)):
+                stays[(prompt.image == number).nonzero()[selection.kept, 0]] = True
+                features.append(feature[selection.kept] if selection.features is None else selection.features)
+            return stays.nonzero()[:, 0], torch.cat(features)
+
+        return self.once(("chosen", image, part), choose)  # type: ignore[no-any-return]
+
+    def _prefill(self, path: Path) -> Prefilled:
+        image, visual, layer = path
+        part = layer if isinstance(layer, LayerPart) else None
+        prompt, observers = self.prompt((image, visual)), self.observers.get(path, [])
+        return self.within(
+            "prefill", lambda: prefilled(self.model, prompt, part, observers, self.sample.id, self.within)
+        )
+
+
+def on_host(tensors: Sequence[Tensor | None]) -> list[Numbers | None]:
+    """Copies of tensors of whole numbers, fetched from each device in one go: each transfer waits for the device."""
+    found: list[Numbers | None] = [None] * len(tensors)
+    places: dict[torch.device, list[int]] = {}
+    for number, tensor in enumerate(tensors):
+        if tensor is not None:
+            places.setdefault(tensor.device, []).append(number)
+    for numbers in places.values():
+        those = [tensor for number in numbers if (tensor := tensors[number]) is not None]
+        flat = torch.cat([tensor.flatten() for tensor in those]).cpu().numpy()
+        ends = np.cumsum([tensor.numel() for tensor in those])
+        for number, tensor, piece in zip(numbers, those, np.split(flat, ends[:-1]), strict=True):
+            found[number] = piece.reshape(tensor.shape)
+    return found
+
+
+def path_of(method: Method) -> Path:
+    """The part of a method at each seam, None where it does nothing.
+
+    Raises:
+        ValueError: two parts claim one seam.
+    """
+    path: list[Part | None] = [None] * len(SEAMS)
+    for part in method.parts:
+        place = SEAMS.index(part.seam)
+        if path[place] is not None:
+            raise ValueError(f"two parts work at the {part.seam} seam: {path[place]} and {part}")
+        path[place] = part
+    return tuple(path)

@@ -1,0 +1,1 @@
+"""Where we reach into somebody else's model: attention watchers, column sums, meters."""

@@ -1,0 +1,1 @@
+"""A session without pytest: which cells, run them, record them."""

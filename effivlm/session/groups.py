@@ -1,0 +1,189 @@
+"""Runs the selected cells of a (model, task) together and hands every case its own outcome. No pytest in here."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from effivlm.records import Cell, Outcome, Settings, Unsupported
+from effivlm.session.matrix import Plan
+from effivlm.session.recorder import Key, finished
+
+if TYPE_CHECKING:
+    from effivlm.timing.timing import Timing
+
+WARMUP_ROUNDS = 1
+Measurement = Callable[[], float]
+Progress = Callable[[int, int], None]
+OpenModel = Callable[[], Any]
+
+
+@dataclass
+class Groups:
+    """What has been measured in this process, and what still waits to be written.
+
+    `selected` holds the cells that the session really runs, by part: a group's run covers those and no others.
+    """
+
+    plan: Plan
+    settings: Settings
+    folder: Path
+    selected: Mapping[str, Sequence[Cell]]
+    done: dict[Key, Outcome] = field(default_factory=dict)
+    pending: list[Outcome] = field(default_factory=list)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    shown: set[str] = field(default_factory=set)
+    trace: str = ""
+    _prepared: tuple[Cell, Timing] | None = None
+
+    def __post_init__(self) -> None:
+        self.done = reusable(self.folder, self.plan, self.settings)
+
+    def quality(self, cell: Cell, open_model: OpenModel, progress: Progress) -> Outcome:
+        """The quality outcome of `cell`; the first call of a group runs the group."""
+        if (cell, "quality") not in self.done:
+            group = [other for other in self.selected["quality"] if other.group == cell.group]
+            waiting = [other for other in group if (other, "quality") not in self.done]
+            self._run(waiting if self.settings.share else [cell], open_model, progress)
+        return self.done[cell, "quality"]
+
+    def timing(self, cell: Cell, part: str, open_model: OpenModel, remarks: Sequence[str]) -> Outcome:
+        """The timing outcome of `cell`, measured until its median is settled.
+
+        The dense timing of the group is measured first where no case of its own does it.
+        """
+        if (cell, part) in self.done:
+            return self.done[cell, part]
+        reference = cell.dense
+        if (reference, part) not in self.done and reference not in self.selected[part]:
+            self._time(reference, part, open_model, remarks)
+        self._time(cell, part, open_model, remarks)
+        return self.done[cell, part]
+
+    def drain(self) -> list[Outcome]:
+        """What has been measured since the last call."""
+        drained, self.pending = self.pending, []
+        return drained
+
+    def drain_samples(self) -> list[dict[str, Any]]:
+        """What the report may show of samples that came up since the last call: lines of kind "sample" and "kept"."""
+        drained, self.samples = self.samples, []
+        return drained
+
+    def forget_model(self) -> None:
+        """Drop what holds on to an open model."""
+        self._prepared = None
+
+    def fingerprint(self, cell: Cell, part: str = "quality") -> str:
+        return fingerprint_of(cell, part, self.plan, self.settings)
+
+    def _run(self, cells: Sequence[Cell], open_model: OpenModel, progress: Progress) -> None:
+        from effivlm.run.group import run_group
+
+        try:
+            answered = run_group(cells, open_model(), self.settings, progress, self.samples.append)
+            outcomes = {outcome.cell: outcome for outcome in answered}
+        except Exception as error:
+            outcomes = {cell: self._broken(cell, "quality", error) for cell in cells}
+        lost = [cell for cell in cells if cell not in outcomes]
+        for cell in lost:
+            outcomes[cell] = Outcome(cell, self.fingerprint(cell), "failed", reason="the run gave no outcome for it")
+        for outcome in outcomes.values():
+            self._keep(outcome)
+        self._show(cells[0].task)
+
+    def _show(self, task: str) -> None:
+        """Note a task's samples once; without them the report has answers but no questions, so that is said in it."""
+        from effivlm.run.group import sample_records
+
+        if task in self.shown or all(outcome.status == "failed" for outcome in self.pending):
+            return
+        self.shown.add(task)
+        self.samples += sample_records(task, self.settings)
+
+    def _time(self, cell: Cell, part: str, open_model: OpenModel, remarks: Sequence[str]) -> None:
+        from effivlm.timing.rounds import rounds_of, unsettled
+
+        try:
+            timing = self._prepare(cell, open_model)
+            measurement = timing.ttft if part == "ttft" else timing.decode
+            for _ in range(WARMUP_ROUNDS):
+                measurement()
+            with timing.watched():
+                rounds = rounds_of(measurement)
+            outcome = timing.outcome(part, rounds, (*remarks, *unsettled(part, rounds)))
+        except Exception as error:
+            outcome = self._broken(cell, part, error)
+            self._prepared = None  # a device that is full must not stay so for the cells to come
+        self._keep(outcome)
+
+    def _prepare(self, cell: Cell, open_model: OpenModel) -> Timing:
+        """One prepared timing at a time: both parts of a cell share it, and it holds a cache on the device."""
+        from effivlm.timing.timing import prepare_timing
+
+        if self._prepared is None or self._prepared[0] != cell:
+            self._prepared = None
+            self._prepared = (cell, prepare_timing(cell, open_model(), self.settings))
+        return self._prepared[1]
+
+    def _keep(self, outcome: Outcome) -> None:
+        self.done[outcome.cell, outcome.part] = outcome
+        self.pending.append(outcome)
+
+    def _broken(self, cell: Cell, part: str, error: Exception) -> Outcome:
+        status = "unsupported" if isinstance(error, Unsupported) else "failed"
+        # A plain ValueError or OSError is written for a reader; of anything else the kind is half of the message.
+        plain = isinstance(error, ValueError | OSError) and str(error)
+        reason = str(error) if plain else f"{type(error).__name__}: {error}"
+        if status == "failed" and not plain:
+            self.trace = "".join(traceback.format_exception(error))
+        return Outcome(cell, self.fingerprint(cell, part), status, part=part, reason=reason)
+
+
+def fingerprint_of(cell: Cell, part: str, plan: Plan, settings: Settings) -> str:
+    from effivlm.run.group import cell_fingerprint
+
+    return cell_fingerprint(cell, plan.sources[cell.model], settings, part)
+
+
+def reusable(folder: Path, plan: Plan, settings: Settings) -> dict[Key, Outcome]:
+    """Outcomes in `folder` that are those of this plan, by fingerprint."""
+    return {
+        (cell, part): outcome
+        for (cell, part), outcome in finished(folder).items()
+        if cell.model in plan.sources and outcome.fingerprint == fingerprint_of(cell, part, plan, settings)
+    }
+
+
+def on_device(settings: Settings, worker: int = 0) -> Settings:
+    """Settings with a real device and dtype: worker i gets GPU i modulo their number, the CPU is what works everywhere.
+
+    Raises ValueError when a device was asked for by name and is not there. Imports torch.
+    """
+    if settings.device == "cpu":
+        return _with_dtype(settings, "cpu")
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    given = f"--vlm-device: {settings.device!r} was asked for"
+    asked, _, number = settings.device.partition(":")
+    if not count:
+        if asked == "cuda":
+            raise ValueError(f"{given}, but torch sees no GPU here; choose cpu or auto")
+        return _with_dtype(settings, "cpu")
+    if number and int(number) >= count:
+        raise ValueError(f"{given}, but there are {count} GPUs: cuda:0 to cuda:{count - 1}")
+    return _with_dtype(settings, settings.device if number else f"cuda:{worker % count}")
+
+
+def _with_dtype(settings: Settings, device: str) -> Settings:
+    automatic = "float32" if device == "cpu" else "bfloat16"
+    return replace(settings, device=device, dtype=automatic if settings.dtype == "auto" else settings.dtype)
+
+
+def threads_per_worker(workers: int) -> int:
+    return max(1, (os.cpu_count() or 1) // max(1, workers))

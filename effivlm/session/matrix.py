@@ -1,0 +1,166 @@
+"""From options to a matrix of cells: what was asked for, checked before anything heavy is imported. No pytest here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+from effivlm.models._sources import ModelSource, resolve
+from effivlm.records import PARTS, Budget, Cell, Settings
+from effivlm.registry import check, names
+from effivlm.run import steps
+
+_T = TypeVar("_T")
+
+DEFAULT_MODEL = "micro_llava_onevision"
+DEFAULT_TASK = "docvqa_micro"
+DEFAULT_BUDGETS = ("0.01", "0.05", "0.10", "0.20", "0.40")
+DEFAULT_LIMIT = 100  # samples a cell: keeps the whole default run under 15 minutes on two cores
+ENGINES = ("auto", "eager", "cuda_graph")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The options as typed; empty tuples stand for the defaults."""
+
+    models: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    budgets: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    limit: str = str(DEFAULT_LIMIT)
+    seed: str = "0"
+    device: str = "auto"
+    dtype: str = "auto"
+    engine: str = "auto"
+    batch: str = "1"
+    prompt: str = "0"
+    share: bool = True
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The checked matrix of one session: cells in running order and where their models come from."""
+
+    settings: Settings
+    sources: Mapping[str, ModelSource]
+    cells: tuple[Cell, ...]
+
+    @cached_property
+    def by_id(self) -> Mapping[str, Cell]:
+        return {cell.id: cell for cell in self.cells}
+
+    @cached_property
+    def order(self) -> Mapping[Cell, int]:
+        return {cell: place for place, cell in enumerate(self.cells)}
+
+    def cell_of(self, nodeid: str) -> Cell | None:
+        """The cell in the brackets of a test's node id, also beside other parameters; None for any other test."""
+        _, bracket, parameters = nodeid.rpartition("[")
+        if not bracket:
+            return None
+        parameters = parameters.removesuffix("]")
+        if parameters in self.by_id:
+            return self.by_id[parameters]
+        padded = f"-{parameters}-"
+        found = [name for name in self.by_id if f"-{name}-" in padded]
+        return self.by_id[max(found, key=len)] if found else None
+
+
+def part_of(nodeid: str) -> str:
+    """The part that a test measures, by the last word of its name (`test_ttft` -> ttft); quality otherwise."""
+    word = nodeid.partition("[")[0].rpartition("::")[2].rpartition("_")[2]
+    return word if word in PARTS else "quality"
+
+
+def build(asked: Asked) -> Plan:
+    """Check every option and multiply them out.
+
+    Raises ValueError naming the option, the value and what is allowed; no model is loaded, nothing is written.
+    """
+    settings = Settings(
+        limit=_whole("--vlm-limit", asked.limit, least=1),
+        seed=_whole("--vlm-seed", asked.seed, least=0),
+        device=_device(asked.device),
+        dtype=_choice("--vlm-dtype", asked.dtype, DTYPES),
+        share=asked.share,
+        engine=_engine(asked.engine, asked.device),
+        batch=_whole("--vlm-batch", asked.batch, least=1),
+        prompt=_whole("--vlm-prompt", asked.prompt, least=0),
+    )
+    budgets = _unique(_budget(text).label for text in asked.budgets or DEFAULT_BUDGETS)
+    methods = _unique(steps.asked(text) for text in asked.methods or _all("methods"))
+    tasks = _unique(check("tasks", text) for text in asked.tasks or (DEFAULT_TASK,))
+    sources = _sources(asked.models or (DEFAULT_MODEL,))
+    cells = [cell for model in sources for task in tasks for cell in _column(model, task, methods, budgets)]
+    return Plan(settings, sources, tuple(cells))
+
+
+def _column(model: str, task: str, methods: Sequence[tuple[str, str]], budgets: Sequence[str]) -> Iterable[Cell]:
+    """The cells of one (model, task): methods without a budget once, and first: the others are compared with them."""
+    free = [pair for pair in methods if not steps.budgeted(pair[0])]
+    for method, preset in free:
+        yield Cell(model, method, preset, "1.00", task)
+    for method, preset in methods:
+        if (method, preset) not in free:
+            yield from (Cell(model, method, preset, keep, task) for keep in budgets)
+
+
+def _sources(values: Iterable[str]) -> dict[str, ModelSource]:
+    sources: dict[str, ModelSource] = {}
+    for value in _unique(values):
+        source = resolve(value)
+        other = sources.setdefault(source.name, source)
+        if other != source:
+            raise ValueError(
+                f"--vlm-models: {other.source} and {source.source} would both be called {source.name!r};"
+                f" name them: NAME=FOLDER_OR_HUB_ID"
+            )
+    return sources
+
+
+def _all(kind: str) -> list[str]:
+    found = names(kind)
+    if not found:
+        raise ValueError(f"no {kind} are installed")
+    return found
+
+
+def _budget(text: str) -> Budget:
+    try:
+        return Budget.parse(text)
+    except ValueError as error:
+        raise ValueError(f"--vlm-budgets: {error}") from None
+
+
+def _device(text: str) -> str:
+    if not DEVICE.fullmatch(text):
+        raise ValueError(f"--vlm-device: {text!r} is not one of auto, cpu, cuda, cuda:N")
+    return text
+
+
+def _engine(text: str, device: str) -> str:
+    engine = _choice("--vlm-engine", text, ENGINES)
+    if engine == "cuda_graph" and device == "cpu":
+        raise ValueError("--vlm-engine: cuda_graph needs a GPU, and --vlm-device is cpu")
+    return engine
+
+
+def _choice(option: str, text: str, choices: Sequence[str]) -> str:
+    if text not in choices:
+        raise ValueError(f"{option}: {text!r} is not one of {', '.join(choices)}")
+    return text
+
+
+def _whole(option: str, text: str, least: int) -> int:
+    if not re.fullmatch(r"[+-]?\d+", text.strip()) or int(text) < least:
+        raise ValueError(f"{option}: {text!r} is not a whole number of at least {least}")
+    return int(text)
+
+
+def _unique(values: Iterable[_T]) -> list[_T]:
+    return list(dict.fromkeys(values))

@@ -1,0 +1,1 @@
+"""One cell alone on its device."""
