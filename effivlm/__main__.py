@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import importlib.util
 import json
 import os
@@ -148,27 +147,20 @@ def _list(options: argparse.Namespace) -> int:
         names = registry.names(kind)
         print(f"{kind} ({len(names)})")
         wide = max(map(len, names), default=0)
+        broken = registry.unusable(kind)
         for name in names:
-            facts = registry.declared(kind, name)
-            lists = ((word, facts.get(word)) for word in ("presets", "checkpoints"))
-            known = "".join(f"  [{word}: {', '.join(map(str, of))}]" for word, of in lists if of)
-            print(f"  {name.ljust(wide)}  {_first_line(kind, name)}{known}".rstrip())
+            print(f"  {name.ljust(wide)}  {broken[name] if name in broken else _described(kind, name)}".rstrip())
         if kind == "models":
             print(f"  real shapes with random weights: {', '.join(RANDOM + name for name in shapes())}")
     return 0
 
 
-def _first_line(kind: str, name: str) -> str:
-    """First line of the class's docstring, or else of its module's, read without running the file."""
-    entry = registry.entries(kind)[name]
-    spec = importlib.util.find_spec(entry.module)
-    if spec is None or spec.origin is None:
-        return ""
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
-    chosen = [node for node in classes if node.name == entry.attribute] or classes
-    text = (ast.get_docstring(chosen[0]) if chosen else None) or ast.get_docstring(tree) or ""
-    return text.split("\n")[0]
+def _described(kind: str, name: str) -> str:
+    facts = registry.declared(kind, name)
+    lists = ((word, facts.get(word)) for word in ("presets", "checkpoints"))
+    return registry.documented(kind, name) + "".join(
+        f"  [{word}: {', '.join(map(str, of))}]" for word, of in lists if of
+    )
 
 
 def _doctor(options: argparse.Namespace) -> int:

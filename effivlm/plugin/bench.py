@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -168,7 +168,7 @@ class Bench:
             plan = matrix.build(self._asked())
             cells = list(plan.cells)
             self.config.hook.pytest_vlm_cells(config=self.config, cells=cells)
-            self._plan = Plan(plan.settings, plan.sources, tuple(cells))
+            self._plan = replace(plan, cells=tuple(cells))
             self._check_folder()
         return self._plan
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from effivlm import registry
 from effivlm.records import Cell, Outcome, Settings, Unsupported
+from effivlm.run.steps import stored
 from effivlm.session.matrix import Plan
 from effivlm.session.recorder import Key, finished
 
@@ -48,8 +50,21 @@ class Groups:
         if (cell, "quality") not in self.done:
             group = [other for other in self.selected["quality"] if other.group == cell.group]
             waiting = [other for other in group if (other, "quality") not in self.done]
-            self._run(waiting if self.settings.share else [cell], open_model, progress)
+            usable = [one for one in (waiting if self.settings.share else [cell]) if self._usable(one)]
+            if usable:
+                self._run(usable, open_model, progress)
         return self.done[cell, "quality"]
+
+    def _usable(self, cell: Cell) -> bool:
+        """Whether the classes behind a cell can be loaded; one that cannot fails by name, before any model opens."""
+        try:
+            for step in stored(cell.method, cell.preset):
+                registry.load("methods", step.method)
+            registry.load("tasks", cell.task)
+        except ValueError as error:
+            self._keep(Outcome(cell, "", "failed", reason=str(error)))
+            return False
+        return True
 
     def timing(self, cell: Cell, part: str, open_model: OpenModel, remarks: Sequence[str]) -> Outcome:
         """The timing outcome of `cell`, measured until its median is settled.

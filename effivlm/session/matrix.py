@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from effivlm.models._sources import ModelSource, resolve
 from effivlm.records import PARTS, Budget, Cell, Settings
-from effivlm.registry import check, names
+from effivlm.registry import check, names, unusable
 from effivlm.run import steps
 
 _T = TypeVar("_T")
@@ -44,11 +44,15 @@ class Asked:
 
 @dataclass(frozen=True)
 class Plan:
-    """The checked matrix of one session: cells in running order and where their models come from."""
+    """The checked matrix of one session: cells in running order and where their models come from.
+
+    `left_out` says which installed methods nobody named cannot be used, and why.
+    """
 
     settings: Settings
     sources: Mapping[str, ModelSource]
     cells: tuple[Cell, ...]
+    left_out: tuple[str, ...] = ()
 
     @cached_property
     def by_id(self) -> Mapping[str, Cell]:
@@ -97,7 +101,7 @@ def build(asked: Asked) -> Plan:
     tasks = _unique(check("tasks", text) for text in asked.tasks or (DEFAULT_TASK,))
     sources = _sources(asked.models or (DEFAULT_MODEL,))
     cells = [cell for model in sources for task in tasks for cell in _column(model, task, methods, budgets)]
-    return Plan(settings, sources, tuple(cells))
+    return Plan(settings, sources, tuple(cells), () if asked.methods else tuple(unusable("methods").values()))
 
 
 def _column(model: str, task: str, methods: Sequence[tuple[str, str]], budgets: Sequence[str]) -> Iterable[Cell]:
@@ -124,7 +128,8 @@ def _sources(values: Iterable[str]) -> dict[str, ModelSource]:
 
 
 def _all(kind: str) -> list[str]:
-    found = names(kind)
+    broken = unusable(kind)
+    found = [name for name in names(kind) if name not in broken]
     if not found:
         raise ValueError(f"no {kind} are installed")
     return found
