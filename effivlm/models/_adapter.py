@@ -22,6 +22,7 @@ from effivlm.models._torchvision import ensure_torchvision
 from effivlm.records import Sample
 from effivlm.seams.hooks import Tower, seams
 from effivlm.seams.meters import Within, untimed
+from effivlm.seams.rotary import growing, prefilling, steady
 
 IMAGE_BACKEND = "pil"
 
@@ -83,6 +84,7 @@ class Adapter(ABC):
         self.weights = weights
         self.text = model.model.language_model
         self.layers: Sequence[nn.Module] = self.text.layers
+        self.angles = growing(self.text)
         self.head: nn.Module = model.get_output_embeddings()
         self.device: torch.device = model.get_input_embeddings().weight.device
         self.dtype: torch.dtype = model.get_input_embeddings().weight.dtype
@@ -136,7 +138,7 @@ class Adapter(ABC):
 
     def close(self) -> None:
         """Free the model's memory."""
-        del self.model, self.text, self.layers, self.head
+        del self.model, self.text, self.layers, self.head, self.angles
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -144,7 +146,7 @@ class Adapter(ABC):
     @contextmanager
     def seams(self) -> Iterator[None]:
         """Inside, attention runs through the wrapper; afterwards the model is as it was."""
-        with seams(self.model), torch.inference_mode():
+        with seams(self.model), steady(self.angles), torch.inference_mode():
             yield
 
     def prepare(self, sample: Sample) -> dict[str, Any]:
@@ -231,9 +233,10 @@ class Adapter(ABC):
     def prefill(self, prompt: Prompt, cache: PromptCache, within: Within = untimed) -> Tensor:
         """Run the decoder over a prompt; fills `cache`, returns the logits [vocab] of its last position, made `within` the part
         "first"."""
-        hidden = self.text(
-            inputs_embeds=prompt.embeds, position_ids=prompt.positions, past_key_values=cache, use_cache=True
-        ).last_hidden_state
+        with prefilling(self.angles, prompt.next_position):
+            hidden = self.text(
+                inputs_embeds=prompt.embeds, position_ids=prompt.positions, past_key_values=cache, use_cache=True
+            ).last_hidden_state
         logits: Tensor = within("first", lambda: self.head(hidden[:, -1:])[0, 0])
         return logits
 
