@@ -17,7 +17,8 @@ pytest_plugins = ["pytester"]
 
 @pytest.fixture
 def toy(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterator[Toy]:
-    monkeypatch.setattr(registry, "entries", registry.entries)  # the toy world replaces it, this puts it back
+    for name in ("entries", "load"):
+        monkeypatch.setattr(registry, name, getattr(registry, name))  # the toy world replaces them, this puts them back
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID"):
