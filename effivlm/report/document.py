@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from effivlm.metrics.statistics import LEVEL, ROUNDS
+from effivlm.metrics.statistics import LEAST, LEVEL, ROUNDS
 from effivlm.records import SCHEMA, Cell, Outcome
-from effivlm.report.cells import describe, name
+from effivlm.report.cells import as_stored, describe, name
 from effivlm.report.published import overlay
 from effivlm.report.rows import summarise
 
@@ -67,7 +67,7 @@ def build(header: Header, outcomes: Iterable[Outcome], end: Mapping[str, Any] | 
     run["status"] = (end or {}).get("status") or INTERRUPTED
     run["end"] = None if end is None else {key: value for key, value in end.items() if key != "kind"}
     run["counts"] = _counts(list(latest.values()), len(rows), skipped, failed)
-    run["bootstrap"] = {"rounds": ROUNDS, "level": LEVEL}
+    run["bootstrap"] = {"rounds": ROUNDS, "level": LEVEL, "least": LEAST}
     cells = [row.data for row in rows]
     return {
         "schema": SCHEMA,
@@ -107,7 +107,10 @@ def _outcome(record: Mapping[str, Any], path: Path, place: int) -> Outcome:
 
 
 def _unmeasured(outcome: Outcome) -> dict[str, Any]:
-    return {**name(outcome.cell), "part": outcome.part, "status": outcome.status, "reason": outcome.reason}
+    """A cell without a result; what it kept, where that was told, stands beside the reason."""
+    kept = outcome.achieved and as_stored(outcome.achieved)
+    facts = {"part": outcome.part, "status": outcome.status, "reason": outcome.reason}
+    return {**name(outcome.cell), **facts, "achieved": kept}
 
 
 def _counts(latest: Sequence[Outcome], ok: int, skipped: Sequence[Any], failed: Sequence[Any]) -> dict[str, int]:

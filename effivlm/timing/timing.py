@@ -16,6 +16,7 @@ from effivlm.decoding.capacity import batch_fits, largest_batch
 from effivlm.decoding.engine import Captured, Eager, Paced, captures, compiled
 from effivlm.models._adapter import Adapter
 from effivlm.records import Cell, Cost, Outcome, Settings
+from effivlm.report.trust import BATCHED
 from effivlm.run.group import achieved, cell_fingerprint, method_of, task_of
 from effivlm.run.tree import Leaf, Tree
 from effivlm.seams.meters import Spans, free_bytes, peak_memory_bytes, reclaim, timed_s
@@ -131,7 +132,7 @@ class Timing:
                 fits = partial(batch_fits, self.model.step, leaf.start, STEPS, device)
                 most = largest_batch(fits, int(free_bytes(device) / each))
             costs["largest_batch"] = Cost((float(most),))
-        return costs, unsettled(f"decoding at batch {batch}", rounds)
+        return costs, unsettled(f"{BATCHED} {batch}", rounds)
 
     def _energy(self, part: str) -> dict[str, Cost]:
         """Joules of the whole GPU for one first token, or one generated token, what lies between rounds included."""
