@@ -87,7 +87,8 @@ class Selection:
 class ImageView:
     """One encoded image: projected features [n, d], and places (block, row, column) [n, 3] of every token.
 
-    A block is a tile or frame; -1 marks newlines, which show no part of the image. `tower` is there for parts that ask.
+    A block is a tile or frame; -1 marks newlines, which show no part of the image. Row and column count in the grid that tokens
+    run over row by row, which tiles packed side by side share. `tower` is there for parts that ask.
     """
 
     features: Tensor

@@ -133,7 +133,8 @@ def _position_alone(angles: tuple[Tensor, Tensor], rows: Tensor, columns: Tensor
     signs = torch.ones_like(cosines)
     signs[:, :half] = -1  # the halves of a vector are turned against each other
     turned = cosines + signs * sines
-    return turned[rows] @ turned[columns].T / turned.shape[-1] ** 0.5
+    products: Tensor = turned[rows] @ turned[columns].T / turned.shape[-1] ** 0.5
+    return products
 
 
 def chosen_raters(embeds: Tensor, marks: Tensor) -> Tensor:

@@ -31,7 +31,8 @@ class Visual:
     """Encoded images of one sample, in prompt order.
 
     features [n_i, d] per image; places [n_i, 3] per image: (block, row, column) of each token, where a block is a tile or a
-    frame and -1 marks tokens that show no part of the image (newline markers); towers per image, for who looks at the tower.
+    frame, row and column count in the grid that tokens run over row by row (tiles packed side by side share one), and -1 marks
+    tokens that show no part of the image (newline markers); towers per image, for who looks at the tower.
     """
 
     features: tuple[Tensor, ...]
