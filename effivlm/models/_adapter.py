@@ -9,6 +9,7 @@ import gc
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -20,6 +21,7 @@ from effivlm.models._shapes import build
 from effivlm.models._sources import RANDOM, ModelSource, bring, verify
 from effivlm.models._torchvision import ensure_torchvision
 from effivlm.records import Sample
+from effivlm.seams.angles import Angles
 from effivlm.seams.hooks import Tower, seams
 from effivlm.seams.meters import Within, untimed
 from effivlm.seams.rotary import growing, prefilling, steady
@@ -32,7 +34,8 @@ class Visual:
     """Encoded images of one sample, in prompt order.
 
     features [n_i, d] per image; places [n_i, 3] per image: (block, row, column) of each token, where a block is a tile or a
-    frame and -1 marks tokens that show no part of the image (newline markers); towers per image, for who looks at the tower.
+    frame, row and column count in the grid that tokens run over row by row (tiles packed side by side share one), and -1 marks
+    tokens that show no part of the image (newline markers); towers per image, for who looks at the tower.
     """
 
     features: tuple[Tensor, ...]
@@ -248,6 +251,22 @@ class Adapter(ABC):
             inputs_embeds=embeds, position_ids=self.step_positions(positions), past_key_values=cache, use_cache=True
         ).last_hidden_state
         return self.head(hidden)  # type: ignore[no-any-return]
+
+    def angles(self, positions: Tensor, dtype: torch.dtype) -> Angles:
+        """What the decoder turns queries and keys at positions [.., 1, N] by, as it does in a pass over hidden states of `dtype`.
+
+        A copy of its rotary embedding is asked: some kinds go on from the longest prompt that they have seen.
+        """
+        rotary = deepcopy(self.text.rotary_emb)
+        device = rotary.inv_freq.device
+        like = torch.empty(0, dtype=dtype, device=device)
+        cosines, sines = type(rotary).forward(rotary, like, positions.to(device))
+        return Angles(cosines[0], sines[0])
+
+    def following(self, prompt: Prompt, count: int) -> Angles:
+        """The angles of the `count` positions after a prompt, in float32."""
+        positions = torch.arange(prompt.next_position, prompt.next_position + count, device=self.device)
+        return self.angles(self.step_positions(positions[None]), torch.float32)
 
     def step_positions(self, positions: Tensor) -> Tensor:
         """Position ids of generated tokens as the text model takes them, from positions [B, Q]."""

@@ -305,15 +305,16 @@ def test_impossible_fields_are_refused_with_their_value_and_what_is_allowed(make
 def test_sinks_and_text_stay_before_any_score_counts(kind, seed, length, sinks, visual) -> None:
     method = kind(keep=Budget.parse("0.8"), window=4, sinks=sinks, visual_sinks=visual, protect_text=True)
     shown = view(seed, length)
-    shown = replace(shown, visual=torch.arange(length) % 4 > 0, received=attention64(shown).sum(1).float())
-    (layer,) = method.compress([shown], "s")
+    shown = replace(shown, visual=torch.arange(length) % 4 > 0)
+    (layer,) = method.compress([asked(shown, method)], "s")
     text = (~shown.visual).nonzero()[:, 0].tolist()
     wanted = {*range(sinks), *shown.visual.nonzero()[:visual, 0].tolist(), *text}
     counts = layer.lengths or (layer.keys.shape[1],) * len(layer.keys)
     for row, count in zip(layer.indices.tolist(), counts, strict=True):
         assert wanted <= set(row[:count])
     plain = replace(method, sinks=0, visual_sinks=0, protect_text=False)
-    assert sum(counts) == sum(plain.compress([shown], "s")[0].lengths or counts), "protection spends nothing extra"
+    (without,) = plain.compress([asked(shown, plain)], "s")
+    assert sum(counts) == sum(without.lengths or counts), "protection spends nothing extra"
 
 
 def test_protected_entries_beyond_the_budget_go_from_the_end() -> None:
