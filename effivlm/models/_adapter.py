@@ -87,7 +87,7 @@ class Adapter(ABC):
         self.weights = weights
         self.text = model.model.language_model
         self.layers: Sequence[nn.Module] = self.text.layers
-        self.angles = growing(self.text)
+        self.growing = growing(self.text)
         self.head: nn.Module = model.get_output_embeddings()
         self.device: torch.device = model.get_input_embeddings().weight.device
         self.dtype: torch.dtype = model.get_input_embeddings().weight.dtype
@@ -142,7 +142,7 @@ class Adapter(ABC):
 
     def close(self) -> None:
         """Free the model's memory."""
-        del self.model, self.text, self.layers, self.head, self.angles
+        del self.model, self.text, self.layers, self.head, self.growing
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -150,7 +150,7 @@ class Adapter(ABC):
     @contextmanager
     def seams(self) -> Iterator[None]:
         """Inside, attention runs through the wrapper; afterwards the model is as it was."""
-        with seams(self.model), steady(self.angles), torch.inference_mode():
+        with seams(self.model), steady(self.growing), torch.inference_mode():
             yield
 
     def prepare(self, sample: Sample) -> dict[str, Any]:
@@ -237,7 +237,7 @@ class Adapter(ABC):
     def prefill(self, prompt: Prompt, cache: PromptCache, within: Within = untimed) -> Tensor:
         """Run the decoder over a prompt; fills `cache`, returns the logits [vocab] of its last position, made `within` the part
         "first"."""
-        with prefilling(self.angles, prompt.next_position):
+        with prefilling(self.growing, prompt.next_position):
             hidden = self.text(
                 inputs_embeds=prompt.embeds, position_ids=prompt.positions, past_key_values=cache, use_cache=True
             ).last_hidden_state
