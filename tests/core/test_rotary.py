@@ -55,7 +55,7 @@ def start_of(model: Adapter, form: str) -> Start:
 
 @pytest.mark.parametrize("family", PLAIN)
 def test_prompts_beyond_the_limit_and_answers_that_cross_it_are_those_of_generate(family: str, tmp_path: Path) -> None:
-    length = {form: 0 for form in ("text", "two")}
+    length = dict.fromkeys(("text", "two"), 0)
     plain = growing(family, tmp_path / "plain", 4096)
     for form in length:
         length[form] = plain.prepare(sample(form))["input_ids"].shape[1]
