@@ -12,10 +12,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from effivlm.sample import Sample as Sample
 
 SCHEMA = 1
 STATUSES = ("ok", "failed", "unsupported", "interrupted")
@@ -68,33 +67,6 @@ class Budget:
 
     def __float__(self) -> float:
         return float(self.keep)
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One question: text of the user's turn, images or video frames, and the accepted answers.
-
-    Raises:
-        ValueError: id, prompt or a reference is no text, or `references` is one text instead of several.
-    """
-
-    id: str
-    prompt: str
-    references: tuple[str, ...]
-    images: tuple[Image, ...] = ()
-    video: tuple[Image, ...] = ()
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name in ("id", "prompt"):
-            if not isinstance(getattr(self, name), str):
-                raise ValueError(f"the {name} of sample {self.id!r} is no text: {getattr(self, name)!r}")
-        if isinstance(self.references, str) or not all(isinstance(one, str) for one in self.references):
-            raise ValueError(f'references of sample {self.id!r} must be several texts, ("...",): {self.references!r}')
-
-    @property
-    def prompt_sha256(self) -> str:
-        return hashlib.sha256(self.prompt.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -57,8 +57,7 @@ class DynamicAngles:
         stretched = (self.factor * longest / self.limit) - (self.factor - 1)
         base = self.theta * stretched ** (self.dim / (self.dim - 2))
         exponents = torch.arange(0, self.dim, 2, dtype=torch.int64, device=device).float() / self.dim
-        frequencies: Tensor = 1.0 / (base**exponents)
-        return frequencies
+        return torch.reciprocal(base**exponents)
 
 
 def growing(text: nn.Module) -> tuple[DynamicAngles, ...]:
