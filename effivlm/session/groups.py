@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from effivlm.records import Cell, Outcome, Settings, Unsupported
 from effivlm.session.matrix import Plan
-from effivlm.session.recorder import Key, finished
+from effivlm.session.recorder import Key
+from effivlm.session.resume import fingerprint_of, standing
 
 if TYPE_CHECKING:
     from effivlm.timing.timing import Timing
@@ -41,7 +42,7 @@ class Groups:
     _prepared: tuple[Cell, Timing] | None = None
 
     def __post_init__(self) -> None:
-        self.done = reusable(self.folder, self.plan, self.settings)
+        self.done = dict(standing(self.folder, self.plan, self.settings).reusable)
 
     def quality(self, cell: Cell, open_model: OpenModel, progress: Progress) -> Outcome:
         """The quality outcome of `cell`; the first call of a group runs the group."""
@@ -79,7 +80,7 @@ class Groups:
         self._prepared = None
 
     def fingerprint(self, cell: Cell, part: str = "quality") -> str:
-        return fingerprint_of(cell, part, self.plan, self.settings)
+        return fingerprint_of((cell, part), self.plan, self.settings)
 
     def _run(self, cells: Sequence[Cell], open_model: OpenModel, progress: Progress) -> None:
         from effivlm.run.group import run_group
@@ -142,21 +143,6 @@ class Groups:
         if status == "failed" and not plain:
             self.trace = "".join(traceback.format_exception(error))
         return Outcome(cell, self.fingerprint(cell, part), status, part=part, reason=reason)
-
-
-def fingerprint_of(cell: Cell, part: str, plan: Plan, settings: Settings) -> str:
-    from effivlm.run.group import cell_fingerprint
-
-    return cell_fingerprint(cell, plan.sources[cell.model], settings, part)
-
-
-def reusable(folder: Path, plan: Plan, settings: Settings) -> dict[Key, Outcome]:
-    """Outcomes in `folder` that are those of this plan, by fingerprint."""
-    return {
-        (cell, part): outcome
-        for (cell, part), outcome in finished(folder).items()
-        if cell.model in plan.sources and outcome.fingerprint == fingerprint_of(cell, part, plan, settings)
-    }
 
 
 def on_device(settings: Settings, worker: int = 0) -> Settings:
