@@ -24,6 +24,8 @@ SEAMS = ("image", "vision", "layer", "cache")
 """Where methods reach into the run of a sample, in its order."""
 LONGEST = 60  # characters of a budget
 SCORINGS = ("exact", "rule", "judge", "proxy")
+HALF_PAIR = re.compile("[\ud800-\udfff]")
+"""Half a surrogate pair: text that was cut in the middle of a character holds it, and it has no UTF-8 form."""
 
 
 class Unsupported(ValueError):
@@ -76,7 +78,11 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One question: text of the user's turn, images or video frames, and the accepted answers."""
+    """One question: text of the user's turn, images or video frames, and the accepted answers.
+
+    Raises:
+        ValueError: id, prompt or a reference is no text, or `references` is one text instead of several.
+    """
 
     id: str
     prompt: str
@@ -85,9 +91,16 @@ class Sample:
     video: tuple[Image, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for name in ("id", "prompt"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"the {name} of sample {self.id!r} is no text: {getattr(self, name)!r}")
+        if isinstance(self.references, str) or not all(isinstance(one, str) for one in self.references):
+            raise ValueError(f'references of sample {self.id!r} must be several texts, ("...",): {self.references!r}')
+
     @property
     def prompt_sha256(self) -> str:
-        return hashlib.sha256(self.prompt.encode()).hexdigest()
+        return hashlib.sha256(self.prompt.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -322,8 +335,21 @@ class Settings:
 
 
 def dump(record: Mapping[str, Any]) -> str:
-    """One JSON line; NaN and infinity are refused (ValueError) rather than written."""
-    return json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=list)
+    """One JSON line with a UTF-8 form: halves of surrogate pairs stand escaped, and read back equal.
+
+    Raises:
+        ValueError: NaN or infinity, which are refused rather than written.
+        TypeError: a value of no JSON type.
+    """
+    text = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_listed)
+    return HALF_PAIR.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _listed(value: Any) -> list[Any]:
+    try:
+        return list(value)
+    except TypeError:
+        raise TypeError(f"a value of type {type(value).__name__} cannot be stored: {repr(value)[:60]}") from None
 
 
 def fingerprint(facts: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ Registered in the one process that is no xdist worker. Everything arrives on tes
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections import Counter
@@ -22,7 +23,8 @@ from effivlm.session.matrix import part_of
 from effivlm.session.recorder import Key, Recorder, facts
 from effivlm.session.resume import standing
 
-CARGO = "effivlm_outcomes"  # attribute of a test report: outcomes that came to be since the report before
+CARGO = "effivlm_outcomes"
+"""Attribute of a test report: outcomes that came to be since the report before, as lines, which any text survives."""
 
 
 @dataclass(eq=False)
@@ -113,7 +115,7 @@ class Controller:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if self.recorder is None:
             return
-        for data in getattr(report, CARGO, ()):
+        for data in map(json.loads, getattr(report, CARGO, ())):
             self.record(Outcome.from_json(data) if data["kind"] == "outcome" else data)
         cell, part = self.bench.cell_of(report.nodeid), part_of(report.nodeid)
         if cell is None:
