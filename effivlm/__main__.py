@@ -24,6 +24,7 @@ from effivlm.report.merge import merge
 from effivlm.report.terminal import table
 from effivlm.report.verdict import verdict
 from effivlm.report.write import OUTCOMES, write
+from effivlm.session.places import trial
 from effivlm.session.recorder import devices
 
 NECESSARY = ("torch", "transformers", "pytest", "numpy", "scipy", "plotly", "pillow", "rapidfuzz")
@@ -194,9 +195,11 @@ def _doctor(options: argparse.Namespace) -> int:
         print(f"{'device':18}{', '.join(map(str, gpu.values()))}")
     micro = importlib.util.find_spec(MICRO) is not None
     print(f"{'micro models':18}{'found' if micro else f'MISSING: no module {MICRO}, so the default run has no model'}")
-    writable = _writable(reports)
-    print(f"{'reports folder':18}{reports} {'is writable' if writable else 'CANNOT BE WRITTEN'}")
-    missing += ([] if micro else ["micro models"]) + ([] if writable else ["a writable reports folder"])
+    why = _unwritable(reports)
+    print(
+        f"{'reports folder':18}{reports} {f'CANNOT BE WRITTEN: {why}' if why else 'is writable (a file was written)'}"
+    )
+    missing += ([] if micro else ["micro models"]) + (["a writable reports folder"] if why else [])
     print(f"missing: {', '.join(missing)}" if missing else "all that is necessary is here")
     return 1 if missing else 0
 
@@ -208,9 +211,15 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _writable(folder: Path) -> bool:
-    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    return nearest.is_dir() and os.access(nearest, os.W_OK)
+def _unwritable(folder: Path) -> str:
+    """Why nothing can be written into `folder`, which need not be there; "" where a file could be, as it was tried."""
+    if folder.exists() and not folder.is_dir():
+        return "it is no folder"
+    try:
+        trial(folder / f".doctor-{os.getpid()}")
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 if __name__ == "__main__":

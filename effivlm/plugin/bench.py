@@ -25,6 +25,7 @@ from effivlm.records import PARTS, Cell, Outcome, dump
 from effivlm.session import matrix
 from effivlm.session.groups import Groups, on_device
 from effivlm.session.matrix import Asked, Plan, part_of
+from effivlm.session.places import claim
 from effivlm.session.recorder import FILE
 
 BENCH = "effivlm-bench"
@@ -149,17 +150,28 @@ class Bench:
     def resuming(self) -> bool:
         return bool(self.config.option.vlm_resume)
 
+    @property
+    def runs(self) -> Path:
+        """The folder in which run folders stand."""
+        return self._named.parent if self._named else self.config.rootpath / "reports"
+
+    @property
+    def _named(self) -> Path | None:
+        given = self.config.option.vlm_resume or self.config.option.vlm_run
+        return self.config.invocation_params.dir / Path(given).expanduser() if given else None
+
     @cached_property
     def folder(self) -> Path:
-        """The run folder; only named here, made when the run begins."""
-        option = self.config.option
+        """The run folder. One that nobody named is made here, for this session alone; OSError where it cannot be.
+
+        Beside xdist it is only named, by the process too: workers hear of it before it is known whether there is a run.
+        """
         if FOLDER in self.worker:
             return Path(self.worker[FOLDER])
-        if option.vlm_resume or option.vlm_run:
-            return self.config.invocation_params.dir / Path(option.vlm_resume or option.vlm_run).expanduser()
-        reports, stamp = self.config.rootpath / "reports", time.strftime("%Y%m%d-%H%M%S")
-        names = [stamp, *(f"{stamp}-{number}" for number in range(2, 1000))]
-        return next(folder for name in names if not (folder := reports / name).exists())
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        if self.distributed and not self._named:
+            return self.runs / f"{stamp}-{os.getpid()}"
+        return self._named or claim(self.runs, stamp)
 
     def plan(self) -> Plan:
         """The matrix, made on first use. Raises ValueError naming the option, the value and the choices."""
@@ -186,6 +198,8 @@ class Bench:
             return
         if option.vlm_resume and option.vlm_run:
             raise ValueError("--vlm-run names a new folder and --vlm-resume an old one: give one of them")
+        if not self._named:
+            return
         recorded = (self.folder / FILE).exists()
         if option.vlm_resume and not recorded:
             raise ValueError(f"--vlm-resume: {self.folder} holds no {FILE}, so there is no run to go on with")

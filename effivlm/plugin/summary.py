@@ -35,7 +35,7 @@ def announce(bench: Session, nodeids: Sequence[str]) -> list[str]:
         f" {kinds}, {settings.limit} samples a cell"
     )
     left_out = [f"effivlm: left out: {reason}" for reason in bench.plan().left_out]
-    return [size, *left_out, f"effivlm: {estimate(planned, settings.limit, bench.folder.parent, bench.processes)}"]
+    return [size, *left_out, f"effivlm: {estimate(planned, settings.limit, bench.runs, bench.processes)}"]
 
 
 def _count(things: set[Any], word: str) -> str:

@@ -61,7 +61,7 @@ def compare(outcomes: Sequence[Outcome], dense: Outcome | None) -> list[Quality]
     if not outcomes:
         return []
     lead = [dense] if dense else list(outcomes[:1])
-    names = [[answer.id for answer in outcome.answers] for outcome in (*lead, *outcomes)]
+    names = _names([*lead, *outcomes])
     ids = names[0] if all(one == names[0] for one in names) else list(dict.fromkeys(chain.from_iterable(names)))
     if not ids:
         return [Quality(ratio=_ratio(outcome, dense), remarks=_unlike(outcome, dense)) for outcome in outcomes]
@@ -130,10 +130,27 @@ def _controls(outcomes: Sequence[Outcome], paired: Callable[[list[int]], _Pairs]
     return found
 
 
+def _names(outcomes: Sequence[Outcome]) -> list[list[str]]:
+    """What each answer is paired by: its sample's id, and the digest of its question where one id has several."""
+    asked: dict[str, set[str]] = {}
+    for outcome in outcomes:
+        for answer in outcome.answers:
+            asked.setdefault(answer.id, set()).add(answer.prompt_sha256)
+
+    def named(answer: Answer) -> str:
+        return answer.id if len(asked[answer.id]) == 1 else f"{answer.prompt_sha256[:12]} {answer.id}"
+
+    return [[named(answer) for answer in outcome.answers] for outcome in outcomes]
+
+
 def _unlike(outcome: Outcome, dense: Outcome | None) -> tuple[str, ...]:
-    if dense is None or outcome.scoring == dense.scoring:
+    if dense is None:
         return ()
-    return (f"scored by {outcome.scoring} and dense by {dense.scoring}, so there is no ratio",)
+    if outcome.scoring != dense.scoring:
+        return (f"scored by {outcome.scoring} and dense by {dense.scoring}, so there is no ratio",)
+    asked = {answer.id: answer.prompt_sha256 for answer in dense.answers}
+    others = sum(asked.get(answer.id, answer.prompt_sha256) != answer.prompt_sha256 for answer in outcome.answers)
+    return (f"{others} of its samples ask other questions than dense's, so there is no ratio",) if others else ()
 
 
 def _averaged(outcomes: Sequence[Outcome], scores: Floats) -> list[bool]:
@@ -253,5 +270,5 @@ def _ratio_interval(
 def _aligned(outcome: Outcome, names: list[str], ids: list[str]) -> Sequence[Answer | None]:
     if names == ids:
         return outcome.answers
-    by_id = {answer.id: answer for answer in outcome.answers}
-    return [by_id.get(id_) for id_ in ids]
+    by_name = dict(zip(names, outcome.answers, strict=True))
+    return [by_name.get(name) for name in ids]

@@ -14,7 +14,8 @@ from effivlm.records import Cell, Outcome, Settings, Unsupported, dump
 from effivlm.run.faults import FAULTS, harmless, told
 from effivlm.run.steps import stored
 from effivlm.session.matrix import Plan
-from effivlm.session.recorder import Key, finished
+from effivlm.session.recorder import Key
+from effivlm.session.resume import fingerprint_of, standing
 
 if TYPE_CHECKING:
     from effivlm.timing.timing import Timing
@@ -44,7 +45,7 @@ class Groups:
     _prepared: tuple[Cell, Timing] | None = None
 
     def __post_init__(self) -> None:
-        self.done = reusable(self.folder, self.plan, self.settings)
+        self.done = dict(standing(self.folder, self.plan, self.settings).reusable)
 
     def quality(self, cell: Cell, open_model: OpenModel, progress: Progress) -> Outcome:
         """The quality outcome of `cell`; the first call of a group runs the group."""
@@ -95,7 +96,7 @@ class Groups:
         self._prepared = None
 
     def fingerprint(self, cell: Cell, part: str = "quality") -> str:
-        return fingerprint_of(cell, part, self.plan, self.settings)
+        return fingerprint_of((cell, part), self.plan, self.settings)
 
     def _run(self, cells: Sequence[Cell], open_model: OpenModel, progress: Progress) -> None:
         from effivlm.run.group import run_group
@@ -167,21 +168,6 @@ def _raised_here(error: BaseException) -> bool:
     """Whether this package itself raised an error, and no code of authors or libraries."""
     places = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)][-1:]
     return all(place.is_relative_to(PACKAGE) for place in places)
-
-
-def fingerprint_of(cell: Cell, part: str, plan: Plan, settings: Settings) -> str:
-    from effivlm.run.group import cell_fingerprint
-
-    return cell_fingerprint(cell, plan.sources[cell.model], settings, part)
-
-
-def reusable(folder: Path, plan: Plan, settings: Settings) -> dict[Key, Outcome]:
-    """Outcomes in `folder` that are those of this plan, by fingerprint."""
-    return {
-        (cell, part): outcome
-        for (cell, part), outcome in finished(folder).items()
-        if cell.model in plan.sources and outcome.fingerprint == fingerprint_of(cell, part, plan, settings)
-    }
 
 
 def on_device(settings: Settings, worker: int = 0) -> Settings:

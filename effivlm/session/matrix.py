@@ -19,6 +19,7 @@ DEFAULT_MODEL = "micro_llava_onevision"
 DEFAULT_TASK = "docvqa_micro"
 DEFAULT_BUDGETS = ("0.01", "0.05", "0.10", "0.20", "0.40")
 DEFAULT_LIMIT = 100  # samples a cell: keeps the whole default run under 15 minutes on two cores
+MOST = 2**31 - 1  # of a whole number: what every library takes as a seed or a size
 ENGINES = ("auto", "eager", "cuda_graph")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -162,9 +163,18 @@ def _choice(option: str, text: str, choices: Sequence[str]) -> str:
 
 
 def _whole(option: str, text: str, least: int) -> int:
-    if not re.fullmatch(r"[+-]?\d+", text.strip()) or int(text) < least:
-        raise ValueError(f"{option}: {text!r} is not a whole number of at least {least}")
-    return int(text)
+    found = re.fullmatch(r"[+]?0*([0-9]+)", text.strip())
+    # Of the digits no more than these are read: Python refuses to read thousands of them, in other words.
+    value = int(found[1][: len(str(MOST)) + 1]) if found else -1
+    if value < least:
+        raise ValueError(f"{option}: {_short(text)} is not a whole number of at least {least}")
+    if value > MOST:
+        raise ValueError(f"{option}: {_short(text)} is more than {MOST:,}")
+    return value
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else f"{text[:40]}...")
 
 
 def _unique(values: Iterable[_T]) -> list[_T]:
