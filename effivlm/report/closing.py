@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from textwrap import wrap
 from typing import Any
 
 from effivlm.report.controls import NONE_RAN
 from effivlm.report.costs import SPEEDUPS
 from effivlm.report.trust import doubts, loose
 
+WIDTH = 100
 REASONS = 5
 UNTRUSTED_MARK, UNSETTLED_MARK = "!", "~"
 
@@ -72,10 +74,9 @@ def _timings(document: Mapping[str, Any]) -> list[str]:
             unsettled += bool(loose(cell, word))
             for reason in doubts(cell, word):
                 found[reason] = found.get(reason, 0) + 1
-    lines = [
-        f"{UNTRUSTED_MARK} untrusted, in no mean and not in the gate: {count} x {reason}"
-        for reason, count in sorted(found.items(), key=lambda item: -item[1])[:REASONS]
-    ]
+    lines = [f"{UNTRUSTED_MARK} untrusted, so in no mean and not in the gate:"] if found else []
+    for reason, count in sorted(found.items(), key=lambda item: -item[1])[:REASONS]:
+        lines += wrap(f"{count} x {reason}", WIDTH, initial_indent="  ", subsequent_indent="    ")
     if len(found) > REASONS:
         lines.append(f"{UNTRUSTED_MARK} untrusted for {len(found) - REASONS} more reasons: see report.html")
     return [*lines, *([f"{UNSETTLED_MARK} not settled: {unsettled} medians, see report.html"] if unsettled else [])]

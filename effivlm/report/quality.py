@@ -210,7 +210,8 @@ class _Pairs:
         np.add.at(gains, units, own - other)  # by group; one that broke is NaN as a whole
         averages = list(zip(column_means(own), column_means(other), strict=True))
         counts = _answered(units, own - other)
-        differences = stated(intervals(own_draws - other_draws), counts, -1, 1)
+        gained = intervals(own_draws - other_draws)
+        differences = stated(gained, counts, -1, 1)
         return cls(
             other=place,
             units=counts,
@@ -222,8 +223,7 @@ class _Pairs:
             worse=np.count_nonzero(gains < 0, axis=0).tolist(),
             ratios=ratios,
             ratio_intervals=[
-                _ratio_interval(one, difference, *means_)
-                for one, difference, means_ in zip(intervals(ratios), differences, averages, strict=True)
+                _ratio_interval(*one) for one in zip(intervals(ratios), gained, counts, averages, strict=True)
             ],
             difference_intervals=differences,
         )
@@ -257,14 +257,21 @@ class _Pairs:
 
 
 def _ratio_interval(
-    found: Interval | None, difference: Interval | None, own: float | None, other: float | None
+    found: Interval | None, gained: Interval | None, n: int, averages: tuple[float | None, float | None]
 ) -> Interval | None:
-    """Of a ratio; where all resamples told the same it spans what the difference spans, as a share of the other's mean."""
-    if found is None or difference is None or own is None or not other:
+    """Of a ratio of means over `n` samples, as it may be stated; `gained` is that of the difference as resamples have it.
+
+    Where all resamples told the same, it is what the difference may be, or where that varies (an own score of 0) the own score,
+    as a share of the other's mean.
+    """
+    own, other = averages
+    if found is None or gained is None or own is None or not other or n < LEAST:
         return None
     if not has_no_width(found):
         return found
-    return max(0.0, (other + difference[0]) / other), (other + difference[1]) / other
+    (apart,) = stated([gained], [n], -1, 1) if has_no_width(gained) else [None]
+    low, high = (other + apart[0], other + apart[1]) if apart else stated([(own, own)], [n], 0, 1)[0] or (own, own)
+    return max(0.0, low) / other, min(1.0, high) / other
 
 
 def _aligned(outcome: Outcome, names: list[str], ids: list[str]) -> Sequence[Answer | None]:

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from effivlm.metrics.statistics import LEAST
-from effivlm.report.closing import UNSETTLED_MARK, UNTRUSTED_MARK, closing, ran
+from effivlm.report.closing import UNSETTLED_MARK, UNTRUSTED_MARK, WIDTH, closing, ran
 from effivlm.report.controls import BEATS, BELOW, FEW, NONE_RAN, OPEN
 from effivlm.report.costs import SPEEDUPS
 from effivlm.report.trust import doubts, loose
 
-WIDTH = 100
 CELL_ROWS = 120
 BLOCK_ROWS = 60
 _COLUMNS = ("method", "keep", "score [95%]", "OP ratio", "as dense")

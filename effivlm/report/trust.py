@@ -57,7 +57,9 @@ def impossible(achieved: Mapping[str, Any] | None, speedup: Mapping[str, Any] | 
         return ""
     if speedup["interval"][0] <= 1:
         return ""
-    return f"{IMPOSSIBLE} (x {speedup['value']:.2f}): the machine changed between the two, so doubt the TTFT of all cells here"
+    return (
+        f"{IMPOSSIBLE} (x {speedup['value']:.2f}): the machine changed meanwhile, so doubt the TTFT of all cells here"
+    )
 
 
 def own_doubts(cell: Mapping[str, Any], word: str) -> list[str]:
