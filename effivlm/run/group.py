@@ -25,6 +25,7 @@ from effivlm.run.shown import SAMPLES, sample_record
 from effivlm.run.steps import Step, stored
 from effivlm.run.tree import Leaf
 from effivlm.tasks._base import Task
+from effivlm.tasks._folder import Folder
 
 Progress = Callable[[int, int], None]
 FALLEN = "it is scored together with a sample that broke"
@@ -61,6 +62,21 @@ def task_of(name: str) -> Task:
     return cast(type[Task], registry.load("tasks", name))()
 
 
+def task_in(name: str, settings: Settings, family: str = "") -> Task:
+    """The task of a name as a run uses it: told where its data lies and which family answers."""
+    task: Task = Folder(name, settings.folders[name]) if name in settings.folders else task_of(name)
+    task.data, task.family = settings.data, family
+    return task
+
+
+@cache
+def _declared(name: str, folder: str) -> dict[str, Any]:
+    """What of a task decides its outcomes."""
+    if folder:
+        return {"folder": Folder(name, folder).identity()}
+    return dict(registry.declared("tasks", name))
+
+
 def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: str = "quality") -> str:
     """Names everything that determines an outcome: model, method and its fields, task, samples, precision and versions."""
     return fingerprint(
@@ -68,11 +84,12 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
             "part": [part, HOLDS[part]],
             "model": [cell.model, source.identity],
             "method": [cell.method, cell.preset, repr(method_of(cell, settings.seed))],
-            "task": [cell.task, dict(registry.declared("tasks", cell.task))],
+            "task": [cell.task, _declared(cell.task, settings.folders.get(cell.task, ""))],
             "settings": [settings.limit, settings.seed, settings.device.split(":")[0], settings.dtype]
             + [settings.engine] * (settings.engine != "auto")
             + [f"batch {settings.batch}"] * (part == "decode" and settings.batch > 1)
-            + [f"prompt {settings.prompt}"] * (part != "quality" and settings.prompt > 0),
+            + [f"prompt {settings.prompt}"] * (part != "quality" and settings.prompt > 0)
+            + [f"data {settings.data}"] * (settings.data != ""),
             "versions": _versions(),
         }
     )
@@ -85,7 +102,7 @@ def _versions() -> tuple[str, ...]:
 
 def sample_records(task: str, settings: Settings) -> Iterator[dict[str, Any]]:
     """What a report may show of a task's samples: lines of kind "sample"."""
-    return (sample_record(task, sample) for sample in task_of(task).samples(settings.limit, settings.seed))
+    return (sample_record(task, sample) for sample in task_in(task, settings).samples(settings.limit, settings.seed))
 
 
 def run_group(
@@ -108,7 +125,7 @@ def run_group(
         raise ValueError("cells of one group share model and task")
     dense = cells[0].dense
     ordered = list(cells) if dense in cells else [dense, *cells]
-    task = task_of(dense.task)
+    task = task_in(dense.task, settings, model.source.family)
     samples = task.samples(settings.limit, settings.seed)
     if not samples:
         raise ValueError(f"task {dense.task!r} has no samples for limit {settings.limit}")
@@ -168,7 +185,7 @@ def _outcome(cell: Cell, name: str, all_answers: Answers) -> Outcome:
         "ok",
         n=len(scores),
         broken=len(errors),
-        score=task.aggregate(scores),
+        score=task.overall([answer.id for answer in answers if answer.score is not None], scores),
         answers=tuple(answers),
         achieved=achieved(cell, all_answers.methods[cell], all_answers.leaves[cell]),
         change=change_of(model.dtype) if any(answer.again is not None for answer in answers) else "",
