@@ -102,7 +102,7 @@ def _unreachable(name: str, home: str, why: str) -> str:
 
 
 def tables(source: Source, config: str, names: list[str]) -> list[str]:
-    """Which of a set's files hold the rows of one config: those of the first layout that any fits, in order; [] where none does."""
+    """Which of a set's files hold the rows of one config: of the first layout that any fits; [] where none does."""
     for pattern in _patterns(source.split, config):
         found = sorted(name for name in names if fnmatchcase(name, pattern) and not name.startswith("."))
         if found:

@@ -28,13 +28,13 @@ def picture(value: Any, folder: Path | None = None) -> Image:
         data, path = value, None
     if data is None and not path:
         raise ValueError("a sample has no picture where its benchmark has one")
-    place = None if data is not None else Path(path) if folder is None else folder / path
-    named = str(place) if place else f"the picture {path or 'inside the table'}"
+    place = (folder or Path()) / str(path or "")
+    named = f"the picture {place if data is None else path or 'inside the table'}"
     try:
-        opened = Image.open(BytesIO(data) if place is None else place)
+        opened = Image.open(place if data is None else BytesIO(data))
         opened.load()
     except FileNotFoundError:
-        raise ValueError(f"the picture {named} is missing") from None
+        raise ValueError(f"{named} is missing") from None
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{named} cannot be decoded: {error}") from None
     return opened

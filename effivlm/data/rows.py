@@ -8,7 +8,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from effivlm.data import hub
 from effivlm.data.places import STREAM, data_home, manifest
@@ -74,7 +74,7 @@ def _from_folder(name: str, source: Source, root: Path, asked: bool) -> Rows:
     if (folder / UNFINISHED).exists():
         raise ValueError(f"task {name!r}: {folder} is half fetched: `python -m effivlm fetch {name}` goes on with it")
     files = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
-    parts: list[Rows] = []
+    parts: list[_Part] = []
     for config in source.configs:
         found = hub.tables(source, config, files)
         if not found:
@@ -83,7 +83,7 @@ def _from_folder(name: str, source: Source, root: Path, asked: bool) -> Rows:
         _complete(name, folder, found)
         paths = [folder / one for one in found]
         by_line = paths[0].suffix in (".json", ".jsonl")
-        parts.append(_listed(paths, folder) if by_line else _table(list(map(str, paths)), str(folder), folder))
+        parts.append(_listed(paths) if by_line else _table(list(map(str, paths)), str(folder)))
     commit = manifest(folder).get("commit", "")
     origin = f"{folder}{f' ({commit[:12]})' if commit else ''}"
     return _checked(name, source, parts, origin, folder)
@@ -97,7 +97,7 @@ def _from_hub(name: str, source: Source, stream: bool) -> Rows:
             f" `python -m effivlm fetch {name}`{size}, or name a folder with --vlm-data DIR"
         )
     listing = hub.listing(name, source)
-    parts: list[Rows] = []
+    parts: list[_Part] = []
     for config in source.configs:
         found = hub.tables(source, config, list(listing.files))
         if not found:
@@ -105,7 +105,7 @@ def _from_hub(name: str, source: Source, stream: bool) -> Rows:
                 f"task {name!r}: {listing.home} has no table of config {config!r} and split {source.split!r} at {listing.commit}"
             )
         urls = [f"hf://datasets/{listing.home}@{listing.commit}/{one}" for one in found]
-        parts.append(_Stream(urls) if stream else _table(urls, listing.home, None))
+        parts.append(_Stream(urls) if stream else _table(urls, listing.home))
     return _checked(name, source, parts, f"{listing.home}@{listing.commit[:12]}", None)
 
 
@@ -117,7 +117,7 @@ def _complete(name: str, folder: Path, files: Sequence[str]) -> None:
         raise ValueError(f"task {name!r}: {folder} holds {have} of {total} parts of its table: fetch the set again")
 
 
-def _checked(name: str, source: Source, parts: Sequence[Any], origin: str, folder: Path | None) -> Rows:
+def _checked(name: str, source: Source, parts: Sequence[_Part], origin: str, folder: Path | None) -> Rows:
     for part in parts:
         missing = [column for column in source.required if column not in part.columns]
         if missing:
@@ -133,10 +133,20 @@ def _checked(name: str, source: Source, parts: Sequence[Any], origin: str, folde
     return _Joined(parts, source.configs, origin, folder)
 
 
+class _Part(Protocol):
+    """The rows of one config, and the types of their columns."""
+
+    columns: Mapping[str, str]
+
+    def index(self, columns: Sequence[str]) -> list[Row]: ...
+    def choose(self, places: Sequence[int]) -> None: ...
+    def __getitem__(self, place: int) -> Row: ...
+
+
 class _Joined(Rows):
     """The configs of a set, one behind the other."""
 
-    def __init__(self, parts: Sequence[Any], configs: Sequence[str], origin: str, folder: Path | None) -> None:
+    def __init__(self, parts: Sequence[_Part], configs: Sequence[str], origin: str, folder: Path | None) -> None:
         self.parts, self.configs = parts, configs
         self.origin, self.folder = origin, folder
         self._starts: list[int] = []
@@ -167,7 +177,7 @@ class _Listed:
     def __init__(self, rows: list[dict[str, Any]]) -> None:
         self.rows = rows
         names = list(dict.fromkeys(name for row in rows for name in row))
-        self.columns = {name: _kind_of_values([row.get(name) for row in rows]) for name in names}
+        self.columns: Mapping[str, str] = {name: _kind_of_values([row.get(name) for row in rows]) for name in names}
 
     def index(self, columns: Sequence[str]) -> list[Row]:
         return [{column: row.get(column) for column in columns} for row in self.rows]
@@ -179,7 +189,7 @@ class _Listed:
         return self.rows[place]
 
 
-def _listed(paths: Sequence[Path], folder: Path) -> Any:
+def _listed(paths: Sequence[Path]) -> _Part:
     rows: list[dict[str, Any]] = []
     for path in paths:
         text = path.read_text(encoding="utf-8")
@@ -216,13 +226,13 @@ class _Table:
     """Parquet through `datasets`: an Arrow file on disk, so that any row is read at once and none is decoded."""
 
     def __init__(self, dataset: Any) -> None:
-        self.columns = {name: kind_of_feature(feature) for name, feature in dataset.features.items()}
+        self.columns: Mapping[str, str] = {name: kind_of_feature(feature) for name, feature in dataset.features.items()}
         self._raw = dataset.with_format("arrow")
 
     def index(self, columns: Sequence[str]) -> list[Row]:
-        chosen = self._raw.select_columns(list(columns)) if columns else self._raw.select_columns([])
         if not columns:
             return [{} for _ in range(len(self._raw))]
+        chosen = self._raw.select_columns(list(columns))
         return [row for batch in chosen.iter(batch_size=4096) for row in batch.to_pylist()]
 
     def choose(self, places: Sequence[int]) -> None:
@@ -232,7 +242,7 @@ class _Table:
         return self._raw[place].to_pylist()[0]  # type: ignore[no-any-return]
 
 
-def _table(files: list[str], shown: str, folder: Path | None) -> Any:
+def _table(files: list[str], shown: str) -> _Part:
     import datasets
 
     if not sys.stderr.isatty():
@@ -249,7 +259,9 @@ class _Stream:
 
     def __init__(self, urls: list[str]) -> None:
         self.urls = urls
-        self.columns = {name: kind_of_feature(feature) for name, feature in self._opened().features.items()}
+        self.columns: Mapping[str, str] = {
+            name: kind_of_feature(feature) for name, feature in self._opened().features.items()
+        }
         self._wanted: dict[int, Row | None] = {}
         self._rest: Iterator[tuple[int, Row]] = iter(())
 

@@ -11,8 +11,9 @@ def subset(keys: Sequence[tuple[str, str]], limit: int, seed: int) -> list[int]:
 
     `keys` holds for each row its group and its stratum. Rows of one group (a pair, the rotations of a question, the questions
     about one picture) come together, in their own order, or not at all, so there may be a few rows more than `limit`. Strata
-    ("" where there are none) are parts of which a benchmark reports a mean: they take turns, and a turn is ended, so that each has
-    as many groups as the others while it lasts, and at least one. A longer subset begins with the shorter one of the same seed.
+    ("" where there are none) are parts of which a benchmark reports a mean: they take turns, and a turn is ended, so that each
+    has as many groups as the others while it lasts, and at least one. A longer subset begins with the shorter one of the
+    same seed.
 
     Raises:
         ValueError: `limit` is under 1, or a group lies in two strata.

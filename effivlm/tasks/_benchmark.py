@@ -12,6 +12,7 @@ from effivlm.data.rows import Row, Rows, open_rows
 from effivlm.data.seen import check_ids, check_rows
 from effivlm.data.source import Source
 from effivlm.data.subset import subset
+from effivlm.metrics.categories import mean_of_means
 from effivlm.metrics.choice import letter
 from effivlm.records import Sample
 from effivlm.tasks._base import Lazy, Scores, Task
@@ -31,8 +32,8 @@ class Benchmark(Task):
     harness of some families also cuts at a blank line, which is no rule of any benchmark.
 
     `chance` is what guessing scores and `dense` what the paper (arXiv 2506.00479) prints for the uncompressed models, both on
-    the published scale; `comparable` says whether a score here may stand beside the paper's. `group` 2 says that samples depend on
-    each other: their ids are alike up to the last hyphen, however many they are.
+    the published scale; `comparable` says whether a score here may stand beside the paper's. `group` 2 says that samples depend
+    on each other: their ids are alike up to the last hyphen, however many they are.
     """
 
     source: ClassVar[Source]
@@ -174,10 +175,7 @@ def numbered(row: Row, question: str) -> str:
 
 def by_part(known: Mapping[str, Row], ids: Sequence[str], scores: Sequence[float], part: Any) -> float:
     """Mean over parts of the mean scores in each; `part` names the part of a row."""
-    parts: dict[str, list[float]] = {}
-    for one, score in zip(ids, scores, strict=True):
-        parts.setdefault(part(known[one]), []).append(score)
-    return sum(sum(values) / len(values) for values in parts.values()) / len(parts)
+    return mean_of_means(scores, [part(known[one]) for one in ids])
 
 
 def together_all(ids: Sequence[str], scores: Scores, rule: Any) -> list[float | None]:

@@ -122,7 +122,8 @@ class Folder(Task):
         if len(files) != 1:
             found = ", ".join(path.name for path in files) or "none"
             raise ValueError(f"task {self.name!r}: {self.place} must hold one *.jsonl file of questions, found {found}")
-        rows, seen = [], set()
+        rows: list[dict[str, Any]] = []
+        seen = set()
         for number, line in enumerate(files[0].read_text(encoding="utf-8").split("\n"), 1):
             if not line.strip():
                 continue

@@ -12,8 +12,8 @@ from effivlm.tasks._judged import Judged
 class Imagedc(Judged):
     """ImageDC (DC100_EN): 100 pictures to describe; the judge sees the picture and rates the description from 0 to 100.
 
-    Licence: none is stated. Official scorer: a vision-language judge that is retired (gpt-4-vision-preview). Collapsed models score
-    13 to 30. lmms-eval's present task of this name asks for right or wrong instead; its scores are others.
+    Licence: none is stated. Official scorer: a vision-language judge that is retired (gpt-4-vision-preview). Collapsed models
+    score 13 to 30. lmms-eval's present task of this name asks for right or wrong instead; its scores are others.
     """
 
     source: ClassVar[Source] = Source(

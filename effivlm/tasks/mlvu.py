@@ -16,8 +16,8 @@ from effivlm.tasks._video import Video
 class Mlvu(Video):
     """The multiple-choice part of MLVU's development set (arXiv 2406.04264); the score is the mean over kinds (M-Avg).
 
-    Licence: CC BY-NC-SA 4.0. Official scorer: the letter, as in lmms-eval's `mlvu_dev`, found by `metrics/choice.py`. Questions hold
-    their options, as "(A) ...". Guessing scores about 25.
+    Licence: CC BY-NC-SA 4.0. Official scorer: the letter, as in lmms-eval's `mlvu_dev`, found by `metrics/choice.py`. Questions
+    hold their options, as "(A) ...". Guessing scores about 25.
     """
 
     source: ClassVar[Source] = Source(

@@ -11,8 +11,8 @@ from effivlm.tasks._mmbench import Mmbench
 class MmbenchCn(Mmbench):
     """The development split of MMBench-CN (arXiv 2307.06281), with the Chinese instruction of lmms-eval's `mmbench_cn_dev`.
 
-    Licence: CC BY 4.0. Official scorer: CircularEval; an answer that names no option is wrong where the official one asks a judge.
-    Guessing four options scores 0.4.
+    Licence: CC BY 4.0. Official scorer: CircularEval; an answer that names no option is wrong where the official one asks a
+    judge. Guessing four options scores 0.4.
     """
 
     source: ClassVar[Source] = Source(

@@ -16,8 +16,8 @@ from effivlm.tasks._benchmark import SHORT, Benchmark, by_part
 class MmeImage(Benchmark):
     """MME (arXiv 2306.13394): the sum over categories of accuracy and accuracy-plus, perception and cognition together.
 
-    Called `mme_image`, because `-k mme` would select others too. Licence: research only. Official scorer: 100 for accuracy and 100
-    for pairs that are both right, in each category, as in lmms-eval's `mme`. A coin scores 1,050, a constant answer 700 of
+    Called `mme_image`, because `-k mme` would select others too. Licence: research only. Official scorer: 100 for accuracy and
+    100 for pairs that are both right, in each category, as in lmms-eval's `mme`. A coin scores 1,050, a constant answer 700 of
     2,800.
     """
 

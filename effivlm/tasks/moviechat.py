@@ -20,9 +20,9 @@ INSTRUCTION = (
 class Moviechat(Video, Judged):
     """The global questions of MovieChat-1K's test videos (arXiv 2307.16449): 170 videos with three questions each.
 
-    Unconfirmed: the paper does not name its video set; its code points here. Licence: the authors', research use. Official scorer: a
-    language judge that is retired (gpt-3.5-turbo-0125). The prompt joins its instruction and the question without a blank, as
-    lmms-eval's `moviechat_global` does.
+    Unconfirmed: the paper does not name its video set; its code points here. Licence: the authors', research use. Official
+    scorer: a language judge that is retired (gpt-3.5-turbo-0125). The prompt joins its instruction and the question without a
+    blank, as lmms-eval's `moviechat_global` does.
     """
 
     source: ClassVar[Source] = Source(

@@ -18,9 +18,9 @@ PAGES = tuple(f"image_{number}" for number in range(1, 21))
 class Mpdoc(Benchmark):
     """The validation split of MP-DocVQA (arXiv 2212.05935): all pages of a document, in order.
 
-    Called `mpdoc`, because `-k docvqa` would select it too. Licence: terms of the Robust Reading Competition. Official scorer: ANLS
-    in the variant of its own framework, as in lmms-eval's `multidocvqa_val`. Guessing scores about 0. Twenty A4 pages in seven
-    tiles each are longer than InternVL's 32,768 positions; its adapter takes fewer tiles a page then.
+    Called `mpdoc`, because `-k docvqa` would select it too. Licence: terms of the Robust Reading Competition. Official scorer:
+    ANLS in the variant of its own framework, as in lmms-eval's `multidocvqa_val`. Guessing scores about 0. Twenty A4 pages in
+    seven tiles each are longer than InternVL's 32,768 positions; its adapter takes fewer tiles a page then.
     """
 
     source: ClassVar[Source] = Source(

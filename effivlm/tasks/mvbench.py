@@ -37,9 +37,9 @@ FOLDERS = {
 class Mvbench(VideoChoice):
     """MVBench (arXiv 2311.17005) in 19 of its 20 kinds with 200 questions each; the score is the mean over kinds.
 
-    `fine_grained_pose` is left out: its videos (NTU RGB+D) are given to applicants only, so the score is comparable with others over
-    the same 19. Licence: MIT; videos under the terms of their sets. Official scorer: the letter, as in lmms-eval's `mvbench`, found
-    by `metrics/choice.py`. Guessing scores 27.3.
+    `fine_grained_pose` is left out: its videos (NTU RGB+D) are given to applicants only, so the score compares with others over
+    the same 19. Licence: MIT; videos under the terms of their sets. Official scorer: the letter, as in lmms-eval's `mvbench`,
+    found by `metrics/choice.py`. Guessing scores 27.3.
     """
 
     source: ClassVar[Source] = Source(
