@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +33,7 @@ def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def opened(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opened]:
+def opened(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> Opened:
     """A task by name, over the mirror (or the folder given), told that its set has as many rows as it finds."""
 
     def made(name: str, data: Path | str | None = None, family: str = "", rows: int = 0) -> Task:
@@ -49,4 +48,4 @@ def opened(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opened]:
             task.judge = "somebody"
         return task
 
-    yield made
+    return made
