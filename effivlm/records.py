@@ -11,10 +11,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from effivlm.sample import Sample as Sample
 
 SCHEMA = 1
 STATUSES = ("ok", "failed", "unsupported", "interrupted")
@@ -65,22 +64,6 @@ class Budget:
 
     def __float__(self) -> float:
         return float(self.keep)
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One question: text of the user's turn, images or video frames, and the accepted answers."""
-
-    id: str
-    prompt: str
-    references: tuple[str, ...]
-    images: tuple[Image, ...] = ()
-    video: tuple[Image, ...] = ()
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def prompt_sha256(self) -> str:
-        return hashlib.sha256(self.prompt.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -30,11 +30,12 @@ WINGS = (
     ("data", "metrics"),
     ("registry",),
     ("records",),
+    ("sample",),
     ("__init__",),
 )
 ROW = {wing: number for number, wings in enumerate(WINGS) for wing in wings}
 DEVICE = {"kernels", "seams", "decoding", "compression", "methods", "models"}  # know nothing of tasks and reports
-LIGHT = {"records", "registry", "metrics", "report", "tasks", "data", "plugin", "__main__", "__init__"}
+LIGHT = {"records", "sample", "registry", "metrics", "report", "tasks", "data", "plugin", "__main__", "__init__"}
 # A type's word: it has no business at run time, and the file it stands in must not be loaded for it.
 LIGHT_FILES = {"session/matrix.py", "session/recorder.py", "models/_sources.py", "run/steps.py"}
 

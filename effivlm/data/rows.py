@@ -8,6 +8,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any, Protocol
 
 from effivlm.data import hub
@@ -150,9 +151,11 @@ class _Joined(Rows):
         self.parts, self.configs = parts, configs
         self.origin, self.folder = origin, folder
         self._starts: list[int] = []
+        self._reading = Lock()
 
     def index(self, columns: Sequence[str]) -> list[Row]:
         rows: list[Row] = []
+        self._starts.clear()
         for part, config in zip(self.parts, self.configs, strict=True):
             self._starts.append(len(rows))
             rows += [{**row, CONFIG: config} for row in part.index(columns)]
@@ -164,7 +167,8 @@ class _Joined(Rows):
 
     def __getitem__(self, place: int) -> Row:
         number, inner = self._inner(place)
-        return {**self.parts[number][inner], CONFIG: self.configs[number]}
+        with self._reading:  # samples are made in several threads
+            return {**self.parts[number][inner], CONFIG: self.configs[number]}
 
     def _inner(self, place: int) -> tuple[int, int]:
         number = max(number for number, start in enumerate(self._starts) if start <= place)

@@ -16,12 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from effivlm.decoding.caches import DecodingCache, PromptCache
+from effivlm.models._pictures import plain
 from effivlm.models._shapes import build
 from effivlm.models._sources import RANDOM, ModelSource, verify
+from effivlm.models._text import Turns
 from effivlm.models._torchvision import ensure_torchvision
 from effivlm.records import Sample
 from effivlm.seams.hooks import Tower, seams
 from effivlm.seams.meters import Within, untimed
+from effivlm.seams.rotary import growing, prefilling, steady
 
 IMAGE_BACKEND = "pil"
 
@@ -79,10 +82,12 @@ class Adapter(ABC):
     def __init__(self, model: Any, processor: Any, source: ModelSource, weights: str = "trained") -> None:
         self.model = model.eval().requires_grad_(False)
         self.processor = processor
+        self.turns = Turns(processor)
         self.source = source
         self.weights = weights
         self.text = model.model.language_model
         self.layers: Sequence[nn.Module] = self.text.layers
+        self.angles = growing(self.text)
         self.head: nn.Module = model.get_output_embeddings()
         self.device: torch.device = model.get_input_embeddings().weight.device
         self.dtype: torch.dtype = model.get_input_embeddings().weight.dtype
@@ -136,7 +141,7 @@ class Adapter(ABC):
 
     def close(self) -> None:
         """Free the model's memory."""
-        del self.model, self.text, self.layers, self.head
+        del self.model, self.text, self.layers, self.head, self.angles
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -144,22 +149,18 @@ class Adapter(ABC):
     @contextmanager
     def seams(self) -> Iterator[None]:
         """Inside, attention runs through the wrapper; afterwards the model is as it was."""
-        with seams(self.model), torch.inference_mode():
+        with seams(self.model), steady(self.angles), torch.inference_mode():
             yield
 
     def prepare(self, sample: Sample) -> dict[str, Any]:
         """Processor output for one sample on the model's device: token ids [1, N], pixel values and grids."""
-        content: list[dict[str, str]] = [{"type": "image"} for _ in sample.images]
-        content += [{"type": "video"}] if sample.video else []
-        content.append({"type": "text", "text": sample.prompt})
-        text = self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
         visual: dict[str, Any] = {}
         if sample.images:
             # nested: all belong to one sample, which decides whether LLaVA-OneVision tiles them
-            visual["images"] = [[image.convert("RGB") for image in sample.images]]
+            visual["images"] = [[plain(image) for image in sample.images]]
         if sample.video:
             visual |= self.video_arguments(sample)
-        inputs = self.processor(text=[text], return_tensors="pt", **visual)
+        inputs = self.turns.inputs(sample, visual)
         return {
             name: (value.to(self.device, self.dtype) if value.is_floating_point() else value.to(self.device))
             if isinstance(value, Tensor)
@@ -169,7 +170,12 @@ class Adapter(ABC):
 
     def video_arguments(self, sample: Sample) -> dict[str, Any]:
         """Arguments of the processor for the frames of one video, sampled already."""
-        return {"videos": [[frame.convert("RGB") for frame in sample.video]], "do_sample_frames": False}
+        given: dict[str, Any] = {"videos": [[plain(frame) for frame in sample.video]], "do_sample_frames": False}
+        if sample.fps:
+            count = len(sample.video)
+            about = {"fps": sample.fps, "total_num_frames": count, "frames_indices": list(range(count))}
+            given["video_metadata"] = [[about]]
+        return given
 
     def visual_positions(self, inputs: Mapping[str, Any]) -> Tensor:
         """Positions [V] of all visual placeholders in the prompt, ascending."""
@@ -231,9 +237,10 @@ class Adapter(ABC):
     def prefill(self, prompt: Prompt, cache: PromptCache, within: Within = untimed) -> Tensor:
         """Run the decoder over a prompt; fills `cache`, returns the logits [vocab] of its last position, made `within` the part
         "first"."""
-        hidden = self.text(
-            inputs_embeds=prompt.embeds, position_ids=prompt.positions, past_key_values=cache, use_cache=True
-        ).last_hidden_state
+        with prefilling(self.angles, prompt.next_position):
+            hidden = self.text(
+                inputs_embeds=prompt.embeds, position_ids=prompt.positions, past_key_values=cache, use_cache=True
+            ).last_hidden_state
         logits: Tensor = within("first", lambda: self.head(hidden[:, -1:])[0, 0])
         return logits
 

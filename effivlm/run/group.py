@@ -15,6 +15,7 @@ from typing import Any, cast
 from effivlm import __version__, registry
 from effivlm.compression.base import Method
 from effivlm.compression.composed import Composed
+from effivlm.data.ahead import ahead
 from effivlm.decoding.engine import engine_for
 from effivlm.models._adapter import Adapter
 from effivlm.models._sources import ModelSource
@@ -138,9 +139,9 @@ def run_group(
         on_note or (lambda line: None),
         engine_for(model.step, model.device, settings.engine, model.spread),
     )
-    with model.seams():
-        for number, sample in enumerate(samples):
-            answers.ask(sample, settings.share, number < SAMPLES)
+    with model.seams(), ahead(samples) as ready:
+        for number in range(len(ready)):
+            answers.ask(ready[number], settings.share, number < SAMPLES)
             if on_progress:
                 on_progress(number + 1, len(samples))
     return [_outcome(cell, cell_fingerprint(cell, model.source, settings), answers) for cell in ordered]

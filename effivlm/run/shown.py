@@ -5,13 +5,14 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from io import BytesIO
-from itertools import groupby, pairwise
+from itertools import count, groupby, pairwise
 from typing import Any
 
 import numpy as np
 from PIL.Image import Image
 
 from effivlm.compression.base import Method
+from effivlm.models._pictures import plain
 from effivlm.records import Cell, Sample
 from effivlm.run.tree import Leaf, Mask, Tree
 
@@ -45,7 +46,7 @@ def _pictures(sample: Sample) -> list[str]:
 
 def _small(image: Image, side: int) -> str:
     file = BytesIO()
-    small = image.convert("RGB")
+    small = plain(image).copy()
     small.thumbnail((side, side))
     small.save(file, "JPEG", quality=60)
     return f"data:image/jpeg;base64,{b64encode(file.getvalue()).decode()}"
@@ -91,9 +92,15 @@ def _grids(tree: Tree) -> tuple[Mask, list[list[int]], list[list[int]]]:
 def _shown(sample: Sample, encoded: int) -> list[list[int]]:
     """For each encoded image, the place of its first picture and how many it shows; a video is one of them, or one a frame."""
     stills, frames = len(sample.images), len(sample.video)
-    videos = encoded - stills
-    ends = [stills + frames * number // max(1, videos) for number in range(videos + 1)]
-    return [[number, 1] for number in range(stills)] + [[first, last - first] for first, last in pairwise(ends)]
+    videos, number = encoded - stills, count()
+    ends = [stills + frames * part // max(1, videos) for part in range(videos + 1)]
+    found: list[list[int]] = []
+    for part in sample.parts:
+        if isinstance(part, tuple):
+            found += [[first, last - first] for first, last in pairwise(ends)]
+        elif not isinstance(part, str):
+            found.append([next(number), 1])
+    return found
 
 
 def _runs(places: Sequence[Sequence[int]]) -> list[list[int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any, ClassVar
 
 from effivlm.data.rows import Row
@@ -24,6 +25,7 @@ class Video(Benchmark):
     def __init__(self) -> None:
         super().__init__()
         self._last: tuple[tuple[str, ...], Clip] | None = None
+        self._decoding = Lock()
 
     @abstractmethod
     def videos(self, row: Row) -> Sequence[str]:
@@ -35,16 +37,18 @@ class Video(Benchmark):
     def sample(self, one: str, row: Row, item: Any = None) -> Sample:
         shown = self._clip(tuple(self.videos(row)))
         facts = {**self.facts(row, item), "times_s": shown.times_s}
-        return Sample(one, self.prompt(row, item), self.references(row, item), video=shown.frames, facts=facts)
+        return Sample(
+            one, self.prompt(row, item), self.references(row, item), video=shown.frames, facts=facts, fps=shown.fps
+        )
 
     def _clip(self, names: tuple[str, ...]) -> Clip:
         """Questions about one video come one after the other, so the last one is kept."""
-        if self._last is None or self._last[0] != names:
-            folder = self.folder
-            if folder is None:
-                raise ValueError(f"the video {names[0]} is not in the table: fetch the set, or name its folder")
-            self._last = (names, clip(names, Path(folder), self.frames.get(self.family, FRAMES)))
-        return self._last[1]
+        with self._decoding:
+            if self._last is None or self._last[0] != names:
+                if self.folder is None:
+                    raise ValueError(f"the video {names[0]} is not in the table: fetch the set, or name its folder")
+                self._last = (names, clip(names, Path(self.folder), self.frames.get(self.family, FRAMES)))
+            return self._last[1]
 
 
 class VideoChoice(Video, Choice):

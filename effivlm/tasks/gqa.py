@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import Lock
 from typing import Any, ClassVar
 
 from effivlm.data.rows import Row, Rows, open_rows
@@ -48,6 +49,7 @@ class Gqa(Benchmark):
     def __init__(self) -> None:
         super().__init__()
         self._joined: tuple[Rows, dict[str, int]] | None = None
+        self._joining = Lock()
 
     def name(self, row: Row, item: Any) -> str:
         return str(row["id"])
@@ -63,12 +65,13 @@ class Gqa(Benchmark):
 
     def _pictures(self) -> tuple[Rows, dict[str, int]]:
         """The pictures' rows, and where each picture stands."""
-        if self._joined is None:
-            rows = open_rows(self.title, self.pictures, self.data)
-            places = {row["id"]: place for place, row in enumerate(rows.index(("id",)))}
-            rows.choose([places[one] for one in {row["imageId"] for row in self.known.values()} if one in places])
-            self._joined = (rows, places)
-        return self._joined
+        with self._joining:
+            if self._joined is None:
+                rows = open_rows(self.title, self.pictures, self.data)
+                places = {row["id"]: place for place, row in enumerate(rows.index(("id",)))}
+                rows.choose([places[one] for one in {row["imageId"] for row in self.known.values()} if one in places])
+                self._joined = (rows, places)
+            return self._joined
 
     def prompt(self, row: Row, item: Any) -> str:
         return f"{row['question']}{SHORT}"
