@@ -1,4 +1,5 @@
-"""`python -m effivlm`: reports of runs, one or several; a verdict on two of them; what there is; whether this machine runs."""
+"""`python -m effivlm`: reports of runs, one or several; a verdict on two of them; what there is; whether this machine runs;
+native checkpoints of others."""
 
 from __future__ import annotations
 
@@ -84,6 +85,15 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument(
         "--reports", type=Path, default=Path("reports"), help="the folder for reports (default: reports)"
     )
+    converted = command(
+        "convert",
+        "make a native checkpoint of a repository in its authors' own format",
+        _convert,
+        "InternVL2_5-38B internvl2_5_38b",
+    )
+    converted.add_argument("source", type=Path, metavar="SRC", help="folder of the downloaded repository")
+    converted.add_argument("target", type=Path, metavar="DST", help="new folder, for --vlm-models NAME=DST")
+    converted.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="take the tokenizer of this folder")
     return parser
 
 
@@ -141,6 +151,13 @@ def _compare(options: argparse.Namespace) -> int:
         options.html.write_text(page(found), encoding="utf-8")
     print(json.dumps(found, allow_nan=False) if options.json else "\n".join(lines(found)))
     return EXIT_CODES[found["status"]]
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from effivlm.models._convert import convert
+
+    convert(options.source, options.target, options.tokenizer)
+    return 0
 
 
 def _list(options: argparse.Namespace) -> int:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from effivlm.decoding.caches import DecodingCache, PromptCache
 from effivlm.models._pictures import plain
 from effivlm.models._shapes import build
-from effivlm.models._sources import RANDOM, ModelSource, verify
+from effivlm.models._sources import RANDOM, ModelSource, bring, verify
 from effivlm.models._text import Turns
 from effivlm.models._torchvision import ensure_torchvision
 from effivlm.records import Sample
@@ -106,6 +106,7 @@ class Adapter(ABC):
         ensure_torchvision()
         if source.source.startswith(RANDOM):
             return cls(*build(source.source.removeprefix(RANDOM), device, dtype), source, weights="random")
+        bring(source)
         verify(source)
         import transformers
         from safetensors import SafetensorError

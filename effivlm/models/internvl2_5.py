@@ -1,4 +1,9 @@
-"""InternVL2.5 (arXiv 2412.05271) in transformers' native form: InternViT with a class token, tiles, pixel shuffle."""
+"""InternVL2.5, 3 and 3.5 (arXiv 2412.05271, 2504.10479, 2508.18265) in transformers' native form.
+
+InternViT with a class token, tiles, pixel shuffle. Only InternVL2.5-8B-MPO, the plain 8B after preference optimisation, was
+published in this form, so that it stands for InternVL2.5-8B; the plain ones have to be converted. The decoder is a Llama, Qwen2
+or Qwen3, as the configuration says.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +21,7 @@ from effivlm.seams.hooks import Tower
 
 
 class InternVL(Adapter):
-    """InternVL2.5 in transformers' native form; images and video frames share one placeholder."""
+    """InternVL2.5, 3 and 3.5 in transformers' native form; images and video frames share one placeholder."""
 
     model_type: ClassVar[str] = "internvl"
     class_name: ClassVar[str] = "InternVLForConditionalGeneration"
@@ -24,7 +29,12 @@ class InternVL(Adapter):
     checkpoints: ClassVar[Mapping[str, str]] = {
         "micro_internvl2_5": "package:effivlm_micro/micro_internvl2_5",
         "internvl2_5_8b": "OpenGVLab/InternVL2_5-8B-MPO-hf",
+        "internvl2_5_38b": "convert:OpenGVLab/InternVL2_5-38B",
+        "internvl3_8b": "OpenGVLab/InternVL3-8B-hf",
+        "internvl3_38b": "OpenGVLab/InternVL3-38B-hf",
+        "internvl3_5_8b": "OpenGVLab/InternVL3_5-8B-HF",
     }
+    originals: ClassVar[Mapping[str, str]] = {"internvl_chat": "effivlm.models._internvl_chat"}
 
     def encode(self, inputs: Mapping[str, Any], looking: bool = False) -> Visual:
         if "pixel_values" not in inputs:
