@@ -294,7 +294,10 @@ def _answer(data: Mapping[str, Any]) -> Answer:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that was asked for, built once; what a run needs beside its cells."""
+    """Everything that was asked for, built once; what a run needs beside its cells.
+
+    `data`: where published sets lie ("" = what was fetched, or the hub); `folders`: tasks that are a user's folder, by name.
+    """
 
     limit: int = 100
     seed: int = 0
@@ -304,6 +307,8 @@ class Settings:
     engine: str = "auto"
     batch: int = 1
     prompt: int = 0
+    data: str = ""
+    folders: Mapping[str, str] = field(default_factory=dict)
 
 
 def dump(record: Mapping[str, Any]) -> str:

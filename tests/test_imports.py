@@ -27,7 +27,7 @@ WINGS = (
     ("seams",),
     ("kernels",),
     ("report", "tasks"),
-    ("metrics",),
+    ("data", "metrics"),
     ("registry",),
     ("records",),
     ("sample",),
@@ -36,7 +36,7 @@ WINGS = (
 ROW = {wing: number for number, wings in enumerate(WINGS) for wing in wings}
 DEVICE = {"kernels", "seams", "decoding", "compression", "methods", "models"}  # know nothing of tasks and reports
 LISTED = {"methods", "models", "tasks"}
-LIGHT = {"records", "sample", "registry", "metrics", "report", "tasks", "plugin", "__main__", "__init__"}
+LIGHT = {"records", "sample", "registry", "metrics", "report", "tasks", "data", "plugin", "__main__", "__init__"}
 # A type's word: it has no business at run time, and the file it stands in must not be loaded for it.
 LIGHT_FILES = {"session/matrix.py", "session/recorder.py", "models/_sources.py", "run/steps.py"}
 
@@ -80,7 +80,7 @@ def wrong(here: str, words: set[str]) -> set[str]:
     """Wings among `words` that a file of the wing `here` must not import."""
     above = {word for word in words if word not in ROW or ROW[word] < ROW[here]}
     beside = {word for word in words if word in ROW and ROW[word] == ROW[here] and word != here}
-    aside = {"tasks", "report"} & words if here in DEVICE else set()
+    aside = {"tasks", "report", "data"} & words if here in DEVICE else set()
     door = {"extending"} if here in LISTED else set()  # what an author may import, a file that ships may import too
     return (above | beside | aside) - door
 

@@ -34,7 +34,7 @@ LISTS = {
     "models": f"checkpoint, NAME=FOLDER_OR_HUB_ID, folder or hub id (default: {matrix.DEFAULT_MODEL})",
     "methods": "method, METHOD@PRESET, or several in a row such as fastv:0.40+snapkv (default: all)",
     "budgets": f"fraction that stays, in (0, 1] (default: {' '.join(matrix.DEFAULT_BUDGETS)})",
-    "tasks": f"task (default: {matrix.DEFAULT_TASK})",
+    "tasks": f"task, suite such as paper, or NAME=DIR (default: {matrix.DEFAULT_TASK})",
 }
 
 
@@ -59,6 +59,12 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     )
     group.addoption(
         "--vlm-prompt", default=asked.prompt, metavar="N", help="time on a drawn page of about N prompt tokens"
+    )
+    group.addoption(
+        "--vlm-data",
+        default=asked.data,
+        metavar="DIR",
+        help="folder of published sets, or stream (default: fetched, or hub)",
     )
     group.addoption("--vlm-run", default="", metavar="FOLDER", help="new folder of this run (default: reports/<time>)")
     group.addoption("--vlm-resume", default="", metavar="FOLDER", help="go on with a run: only what is missing")
@@ -188,7 +194,7 @@ class Bench:
         lists: dict[str, Any] = {name: _split(f"--vlm-{name}", getattr(option, f"vlm_{name}")) for name in LISTS}
         words: dict[str, Any] = {
             name: getattr(option, f"vlm_{name}")
-            for name in ("limit", "seed", "device", "dtype", "engine", "batch", "prompt")
+            for name in ("limit", "seed", "device", "dtype", "engine", "batch", "prompt", "data")
         }
         return Asked(**lists, **words, share=not option.vlm_no_share)
 

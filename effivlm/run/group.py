@@ -14,6 +14,7 @@ from typing import Any, cast
 from effivlm import __version__, registry
 from effivlm.compression.base import Method
 from effivlm.compression.composed import Composed
+from effivlm.data.ahead import ahead
 from effivlm.decoding.engine import engine_for
 from effivlm.models._adapter import Adapter
 from effivlm.models._sources import ModelSource
@@ -22,11 +23,12 @@ from effivlm.run.answers import Answers, Note
 from effivlm.run.asked import Asked
 from effivlm.run.faults import FAULTS, told
 from effivlm.run.noise import change_of
-from effivlm.run.scoring import FALLEN, aggregated, samples_of, settled
+from effivlm.run.scoring import FALLEN, overall, samples_of, settled
 from effivlm.run.steps import Step, stored
 from effivlm.run.tree import Leaf
 from effivlm.run.untouched import tracked
 from effivlm.tasks._base import Task
+from effivlm.tasks._folder import Folder
 
 Progress = Callable[[int, int], None]
 OnAnswers = Callable[[int, Asked], None]
@@ -63,6 +65,21 @@ def task_of(name: str) -> Task:
     return cast(type[Task], registry.load("tasks", name))()
 
 
+def task_in(name: str, settings: Settings, family: str = "") -> Task:
+    """The task of a name as a run uses it: told where its data lies and which family answers."""
+    task: Task = Folder(name, settings.folders[name]) if name in settings.folders else task_of(name)
+    task.data, task.family = settings.data, family
+    return task
+
+
+@cache
+def _declared(name: str, folder: str) -> dict[str, Any]:
+    """What of a task decides its outcomes."""
+    if folder:
+        return {"folder": Folder(name, folder).identity()}
+    return dict(registry.declared("tasks", name))
+
+
 def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: str = "quality") -> str:
     """Names everything that determines an outcome: model, method and its fields, task, samples, precision and versions."""
     return fingerprint(
@@ -70,11 +87,12 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
             "part": [part, HOLDS[part]],
             "model": [cell.model, source.identity],
             "method": [cell.method, cell.preset, repr(method_of(cell, settings.seed))],
-            "task": [cell.task, dict(registry.declared("tasks", cell.task))],
+            "task": [cell.task, _declared(cell.task, settings.folders.get(cell.task, ""))],
             "settings": [settings.limit, settings.seed, settings.device.split(":")[0], settings.dtype]
             + [settings.engine] * (settings.engine != "auto")
             + [f"batch {settings.batch}"] * (part == "decode" and settings.batch > 1)
-            + [f"prompt {settings.prompt}"] * (part != "quality" and settings.prompt > 0),
+            + [f"prompt {settings.prompt}"] * (part != "quality" and settings.prompt > 0)
+            + [f"data {settings.data}"] * (settings.data != ""),
             "versions": _versions(),
         }
     )
@@ -107,7 +125,7 @@ def run_group(
         raise ValueError("cells of one group share model and task")
     dense = cells[0].dense
     ordered = list(cells) if dense in cells else [dense, *cells]
-    task = task_of(dense.task)
+    task = task_in(dense.task, settings, model.source.family)
     samples = samples_of(dense.task, task, settings.limit, settings.seed)
     methods, unmade = _methods(ordered, settings.seed)
     answers = Answers(
@@ -118,9 +136,9 @@ def run_group(
         on_note or (lambda line: None),
         engine_for(model.step, model.device, settings.engine, model.spread),
     )
-    with model.seams(), tracked():
-        for number in range(len(samples)):
-            found = answers.ask(samples, number, settings.share)
+    with model.seams(), tracked(), ahead(samples) as ready:
+        for number in range(len(ready)):
+            found = answers.ask(ready, number, settings.share)
             if on_answers:
                 on_answers(number, found)
             answers.take(found)
@@ -167,7 +185,7 @@ def _outcome(cell: Cell, name: str, all_answers: Answers) -> Outcome:
     try:
         answers = settled(all_answers.given[cell], task)
         scores = [answer.score for answer in answers if answer.score is not None]
-        score = aggregated(scores, task) if scores else None
+        score = overall(answers, task) if scores else None
     except FAULTS as error:  # a task that cannot sum up one cell's answers fails that cell
         return Outcome(cell, name, "failed", reason=told(error), **facts)
     errors = [answer.error for answer in answers if answer.error]

@@ -6,12 +6,15 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TypeVar
 
+from effivlm.data.places import STREAM
 from effivlm.models._sources import ModelSource, resolve
 from effivlm.records import PARTS, Budget, Cell, Settings
 from effivlm.registry import check, names, unusable
 from effivlm.run import steps
+from effivlm.session import suites
 
 _T = TypeVar("_T")
 
@@ -22,6 +25,7 @@ DEFAULT_LIMIT = 100  # samples a cell: keeps the whole default run under 15 minu
 MOST = 2**31 - 1  # of a whole number: what every library takes as a seed or a size
 ENGINES = ("auto", "eager", "cuda_graph")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
@@ -40,6 +44,7 @@ class Asked:
     engine: str = "auto"
     batch: str = "1"
     prompt: str = "0"
+    data: str = ""
     share: bool = True
 
 
@@ -87,6 +92,7 @@ def build(asked: Asked) -> Plan:
 
     Raises ValueError naming the option, the value and what is allowed; no model is loaded, nothing is written.
     """
+    named, folders = _tasks(asked.tasks or (DEFAULT_TASK,))
     settings = Settings(
         limit=_whole("--vlm-limit", asked.limit, least=1),
         seed=_whole("--vlm-seed", asked.seed, least=0),
@@ -96,12 +102,13 @@ def build(asked: Asked) -> Plan:
         engine=_engine(asked.engine, asked.device),
         batch=_whole("--vlm-batch", asked.batch, least=1),
         prompt=_whole("--vlm-prompt", asked.prompt, least=0),
+        data=_data(asked.data),
+        folders=folders,
     )
     budgets = _unique(_budget(text).label for text in asked.budgets or DEFAULT_BUDGETS)
-    methods = _unique(steps.asked(text) for text in asked.methods or _all("methods"))
-    tasks = _unique(check("tasks", text) for text in asked.tasks or (DEFAULT_TASK,))
-    sources = _sources(asked.models or (DEFAULT_MODEL,))
-    cells = [cell for model in sources for task in tasks for cell in _column(model, task, methods, budgets)]
+    methods = _unique(steps.asked(text) for text in suites.expanded("methods", asked.methods) or _all("methods"))
+    sources = _sources(suites.expanded("models", asked.models) or (DEFAULT_MODEL,))
+    cells = [cell for model in sources for task in named for cell in _column(model, task, methods, budgets)]
     return Plan(settings, sources, tuple(cells), () if asked.methods else tuple(unusable("methods").values()))
 
 
@@ -126,6 +133,40 @@ def _sources(values: Iterable[str]) -> dict[str, ModelSource]:
                 f" name them: NAME=FOLDER_OR_HUB_ID"
             )
     return sources
+
+
+def _tasks(values: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Names of tasks, suites expanded, and the folders of those that are given as NAME=DIR."""
+    found: list[str] = []
+    folders: dict[str, str] = {}
+    for value in suites.expanded("tasks", values):
+        name, equals, folder = value.partition("=")
+        if not equals:
+            found.append(check("tasks", value) if value not in folders else value)
+            continue
+        path = Path(folder).expanduser()
+        if not NAME.fullmatch(name):
+            raise ValueError(
+                f"--vlm-tasks: {name!r} is no name: lower-case letters, digits and underscores, e.g. my_set={folder}"
+            )
+        if name in names("tasks"):
+            raise ValueError(f"--vlm-tasks: {name!r} is the name of a task already; choose another for {folder}")
+        if not path.is_dir():
+            raise ValueError(f"--vlm-tasks: {folder} is no folder (for {name}=DIR)")
+        if folders.setdefault(name, str(path.resolve())) != str(path.resolve()):
+            raise ValueError(f"--vlm-tasks: {name!r} names two folders")
+        found.append(name)
+    return _unique(found), folders
+
+
+def _data(text: str) -> str:
+    """What `--vlm-data` says, a folder as an absolute path: workers may stand elsewhere."""
+    if text in ("", STREAM):
+        return text
+    path = Path(text).expanduser()
+    if not path.is_dir():
+        raise ValueError(f"--vlm-data: {text!r} is no folder, and not {STREAM!r}")
+    return str(path.resolve())
 
 
 def _all(kind: str) -> list[str]:
