@@ -268,6 +268,10 @@ class Settings:
     engine: str = "auto"
     batch: int = 1
     prompt: int = 0
+    system: str | None = None
+    pixels: int = 0
+    tiles: int = 0
+    processor: str = "pil"
 
 
 def dump(record: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ DEFAULT_BUDGETS = ("0.01", "0.05", "0.10", "0.20", "0.40")
 DEFAULT_LIMIT = 100  # samples a cell: keeps the whole default run under 15 minutes on two cores
 ENGINES = ("auto", "eager", "cuda_graph")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+PROCESSORS = ("pil", "torchvision")
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
@@ -39,6 +40,10 @@ class Asked:
     engine: str = "auto"
     batch: str = "1"
     prompt: str = "0"
+    system: str | None = None
+    pixels: str = "0"
+    tiles: str = "0"
+    processor: str = PROCESSORS[0]
     share: bool = True
 
 
@@ -91,6 +96,10 @@ def build(asked: Asked) -> Plan:
         engine=_engine(asked.engine, asked.device),
         batch=_whole("--vlm-batch", asked.batch, least=1),
         prompt=_whole("--vlm-prompt", asked.prompt, least=0),
+        system=asked.system,
+        pixels=_whole("--vlm-pixels", asked.pixels, least=0),
+        tiles=_whole("--vlm-tiles", asked.tiles, least=0),
+        processor=_choice("--vlm-processor", asked.processor, PROCESSORS),
     )
     budgets = _unique(_budget(text).label for text in asked.budgets or DEFAULT_BUDGETS)
     methods = _unique(steps.asked(text) for text in asked.methods or _all("methods"))

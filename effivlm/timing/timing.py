@@ -165,7 +165,7 @@ class Timing:
             part=part,
             costs=costs,
             achieved=achieved(self.cell, self.method, [leaf.without_cache()]),
-            remarks=(*remarks, *seen, *unsure),
+            remarks=(*remarks, *seen, *unsure, *self.model.remarks()),
             **facts,
         )
 
@@ -218,7 +218,9 @@ def prepare_timing(cell: Cell, model: Adapter, settings: Settings) -> Timing:
     """
     reclaim(model.device)  # what an earlier cell left, which may have run out of memory
     method = method_of(cell, settings.seed)
-    sample = page(model, settings.prompt) if settings.prompt else task_of(cell.task).samples(1, settings.seed)[0]
+    task = task_of(cell.task)
+    model.begin_task(task.pixels, task.tiles, task.max_new_tokens)
+    sample = page(model, settings.prompt) if settings.prompt else task.samples(1, settings.seed)[0]
     timing = Timing(cell, model, method, settings, Tree(model, sample, [method]))
     timing.leaf()
     return timing
