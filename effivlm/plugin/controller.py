@@ -73,6 +73,7 @@ class Controller:
         header = facts(config.rootpath, ["pytest", *config.invocation_params.args], asdict(settings))
         header["resumed"] = bench.resuming
         header["workers"] = bench.processes
+        header["models"] = {name: source.to_json() for name, source in plan.sources.items()}
         config.hook.pytest_vlm_header(config=config, header=header)
         recorder.open(header)
         self._started = time.monotonic()
