@@ -309,6 +309,10 @@ class Settings:
     prompt: int = 0
     data: str = ""
     folders: Mapping[str, str] = field(default_factory=dict)
+    system: str | None = None
+    pixels: int = 0
+    tiles: int = 0
+    processor: str = "pil"
 
 
 def dump(record: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ A family file says only what differs: its transformers class, where features com
 from __future__ import annotations
 
 import gc
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -17,7 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from effivlm.decoding.caches import DecodingCache, PromptCache
+from effivlm.models._guards import disagreeing, few, foreign, told, unfit
 from effivlm.models._pictures import plain
+from effivlm.models._presenting import BACKENDS, Presented
 from effivlm.models._shapes import build
 from effivlm.models._sources import RANDOM, ModelSource, bring, verify
 from effivlm.models._text import Turns
@@ -27,8 +29,6 @@ from effivlm.seams.angles import Angles
 from effivlm.seams.hooks import Tower, seams
 from effivlm.seams.meters import Within, untimed
 from effivlm.seams.rotary import growing, prefilling, steady
-
-IMAGE_BACKEND = "pil"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Prompt:
         return self.image >= 0
 
 
-class Adapter(ABC):
+class Adapter(Presented):
     """One loaded model with its processor.
 
     Class attributes: `model_type` as in config.json; `checkpoints` name -> folder, hub id or `package:` path;
@@ -99,29 +99,26 @@ class Adapter(ABC):
 
     @classmethod
     def load(cls, source: ModelSource, device: str, dtype: str) -> Adapter:
-        """Load weights (safetensors only, no remote code) and processor.
+        """Load weights (safetensors only, no remote code) and processor; those of a hub repository are fetched first.
 
         A model that does not fit the one device is spread over all GPUs by accelerate.
 
         Raises:
-            ValueError: the checkpoint is damaged or incomplete; names the folder and what is wrong.
+            ValueError: the checkpoint is damaged or incomplete, does not fit itself, or needs what is not done here; names the
+                folder and what is wrong.
         """
         ensure_torchvision()
         if source.source.startswith(RANDOM):
             return cls(*build(source.source.removeprefix(RANDOM), device, dtype), source, weights="random")
         bring(source)
         verify(source)
+        processor, config = cls._described(source)
         import transformers
-        from safetensors import SafetensorError
 
         try:
-            processor = transformers.AutoProcessor.from_pretrained(source.source, trust_remote_code=False)
-            # the two backends differ by up to 0.015 in pixel values, and which one is found depends on the machine
-            processor.image_processor = transformers.AutoImageProcessor.from_pretrained(
-                source.source, backend=IMAGE_BACKEND
-            )
             model, info = getattr(transformers, cls.class_name).from_pretrained(
                 source.source,
+                config=config,
                 dtype=getattr(torch, dtype),
                 device_map=_placement(source, device, dtype),
                 attn_implementation="sdpa",
@@ -129,19 +126,35 @@ class Adapter(ABC):
                 trust_remote_code=False,
                 output_loading_info=True,
             )
-        except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ValueError(
-                f"model {source.name!r}: {source.source} cannot be loaded ({type(error).__name__}: {first})"
-            ) from error
+        except Exception as error:  # libraries have many kinds of their own; each means that this checkpoint is no good
+            raise ValueError(f"model {source.name!r}: {source.source} cannot be loaded ({told(error)})") from error
         wrong = {
-            name: sorted(info[name])
-            for name in ("missing_keys", "mismatched_keys", "unexpected_keys")
-            if info.get(name)
+            "missing": sorted(info.get("missing_keys") or ()),
+            "of another shape": sorted(str(name) for name in info.get("mismatched_keys") or ()),
+            "of no part of it": foreign(info.get("unexpected_keys") or (), config),
         }
-        if wrong:
-            raise ValueError(f"model {source.name!r}: {source.source} does not fit its architecture: {wrong}")
+        if said := [f"tensors {word}: {few(names)}" for word, names in wrong.items() if names]:
+            raise ValueError(f"model {source.name!r}: {source.source} does not fit its architecture: {'; '.join(said)}")
         return cls(model, processor, source)
+
+    @classmethod
+    def _described(cls, source: ModelSource) -> tuple[Any, Any]:
+        """Processor and configuration of a folder, once they fit each other and themselves."""
+        import transformers
+
+        try:
+            config = transformers.AutoConfig.from_pretrained(source.source, trust_remote_code=False)
+            processor = transformers.AutoProcessor.from_pretrained(source.source, trust_remote_code=False)
+            # the two backends differ by up to 0.015 in pixel values, and which one is found depends on the machine
+            processor.image_processor = transformers.AutoImageProcessor.from_pretrained(
+                source.source, backend=BACKENDS[0]
+            )
+            wrong = unfit(config) or disagreeing(config, processor)
+        except Exception as error:  # as above
+            raise ValueError(f"model {source.name!r}: {source.source} cannot be read ({told(error)})") from error
+        if wrong:
+            raise ValueError(f"model {source.name!r}: the configuration of {source.source} cannot be run: {wrong}")
+        return processor, config
 
     def close(self) -> None:
         """Free the model's memory."""
@@ -161,10 +174,11 @@ class Adapter(ABC):
         visual: dict[str, Any] = {}
         if sample.images:
             # nested: all belong to one sample, which decides whether LLaVA-OneVision tiles them
-            visual["images"] = [[plain(image) for image in sample.images]]
+            pictures = [plain(image) for image in sample.images]
+            visual = {"images": [pictures], **self.limiting(self.fitting(sample, pictures))}
         if sample.video:
             visual |= self.video_arguments(sample)
-        inputs = self.turns.inputs(sample, visual)
+        inputs = self.turns.inputs(sample, visual, self.presenting.messages())
         return {
             name: (value.to(self.device, self.dtype) if value.is_floating_point() else value.to(self.device))
             if isinstance(value, Tensor)

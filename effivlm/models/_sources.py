@@ -35,6 +35,12 @@ class ModelSource:
     repository: str = ""
     commit: str = ""
 
+    def to_json(self) -> dict[str, str]:
+        """What a run's record says of it: the repository and its commit, or the folder or shape."""
+        if self.commit:
+            return {"repository": self.repository, "commit": self.commit, "family": self.family}
+        return {"source": self.source, "family": self.family}
+
     @property
     def identity(self) -> str:
         """A fingerprint of the checkpoint: configuration, file names and sizes, and safetensors headers (not all weights)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -27,6 +27,8 @@ class LlavaOnevision(Adapter):
         "micro_llava_onevision": "package:effivlm_micro/micro_llava_onevision",
         "llava_onevision_7b": "llava-hf/llava-onevision-qwen2-7b-ov-hf",
     }
+
+    _pinpoints: Sequence[list[int]] = ()
 
     def encode(self, inputs: Mapping[str, Any], looking: bool = False) -> Visual:
         ids, config = inputs["input_ids"][0], self.model.config
@@ -67,6 +69,16 @@ class LlavaOnevision(Adapter):
         maps = self.model.model.apply_pooling(torch.stack(shown)).unflatten(0, (len(pooled), -1)).flatten(1, 2)
         maps = torch.cat([maps, maps.new_zeros(len(maps), 1, maps.shape[2])], 1)
         return [(feature, places, self._tower(one, feature)) for feature, one in zip(features, maps, strict=True)]
+
+    def limit_pictures(self) -> None:
+        """Grids of no more than `limit` tiles, for the processor that cuts them and the model that packs them."""
+        side = self.model.config.vision_config.image_size
+        self._pinpoints = self._pinpoints or [list(pair) for pair in self.model.config.image_grid_pinpoints]
+        wanted = [pair for pair in self._pinpoints if not self.limit or pair[0] * pair[1] <= self.limit * side**2]
+        smallest = min(self._pinpoints, key=lambda pair: pair[0] * pair[1])
+        self.model.config.image_grid_pinpoints = self.processor.image_processor.image_grid_pinpoints = wanted or [
+            smallest
+        ]
 
     @property
     def _source(self) -> nn.Module:

@@ -36,6 +36,10 @@ LISTS = {
     "budgets": f"fraction that stays, in (0, 1] (default: {' '.join(matrix.DEFAULT_BUDGETS)})",
     "tasks": f"task, suite such as paper, or NAME=DIR (default: {matrix.DEFAULT_TASK})",
 }
+WORDS = (
+    *("limit", "seed", "device", "dtype", "engine", "batch", "prompt", "data"),
+    *("system", "pixels", "tiles", "processor"),
+)
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -65,6 +69,24 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
         default=asked.data,
         metavar="DIR",
         help="folder of published sets, or stream (default: fetched, or hub)",
+    )
+    group.addoption(
+        "--vlm-system", default=asked.system, metavar="TEXT", help="text of a system turn (default: the template's)"
+    )
+    group.addoption(
+        "--vlm-pixels",
+        default=asked.pixels,
+        metavar="N",
+        help="pixels a picture is scaled down to (Qwen2-VL; 0: the model's own)",
+    )
+    group.addoption(
+        "--vlm-tiles",
+        default=asked.tiles,
+        metavar="N",
+        help="tiles a picture is cut into at most (the others; 0: the model's own)",
+    )
+    group.addoption(
+        "--vlm-processor", default=asked.processor, help=f"{', '.join(matrix.PROCESSORS)} (default: %(default)s)"
     )
     group.addoption("--vlm-run", default="", metavar="FOLDER", help="new folder of this run (default: reports/<time>)")
     group.addoption("--vlm-resume", default="", metavar="FOLDER", help="go on with a run: only what is missing")
@@ -192,10 +214,7 @@ class Bench:
     def _asked(self) -> Asked:
         option = self.config.option
         lists: dict[str, Any] = {name: _split(f"--vlm-{name}", getattr(option, f"vlm_{name}")) for name in LISTS}
-        words: dict[str, Any] = {
-            name: getattr(option, f"vlm_{name}")
-            for name in ("limit", "seed", "device", "dtype", "engine", "batch", "prompt", "data")
-        }
+        words: dict[str, Any] = {name: getattr(option, f"vlm_{name}") for name in WORDS}
         return Asked(**lists, **words, share=not option.vlm_no_share)
 
     def _check_folder(self) -> None:

@@ -17,6 +17,7 @@ from effivlm.compression.composed import Composed
 from effivlm.data.ahead import ahead
 from effivlm.decoding.engine import engine_for
 from effivlm.models._adapter import Adapter
+from effivlm.models._presenting import Presenting
 from effivlm.models._sources import ModelSource
 from effivlm.records import Achieved, Budget, Cell, KeptBy, Outcome, Settings, fingerprint
 from effivlm.run.answers import Answers, Note
@@ -39,7 +40,9 @@ HOLDS = {"quality": 2, "ttft": 1, "decode": 1}
 def open_model(source: ModelSource, settings: Settings) -> Adapter:
     """Load the checkpoint of `source` with its family's adapter; ValueError when it is damaged."""
     adapter = cast(type[Adapter], registry.load("models", source.family))
-    return adapter.load(source, settings.device, settings.dtype)
+    model = adapter.load(source, settings.device, settings.dtype)
+    model.present(Presenting.of(settings))
+    return model
 
 
 def method_of(cell: Cell, seed: int = 0) -> Method:
@@ -92,7 +95,8 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
             + [settings.engine] * (settings.engine != "auto")
             + [f"batch {settings.batch}"] * (part == "decode" and settings.batch > 1)
             + [f"prompt {settings.prompt}"] * (part != "quality" and settings.prompt > 0)
-            + [f"data {settings.data}"] * (settings.data != ""),
+            + [f"data {settings.data}"] * (settings.data != "")
+            + Presenting.of(settings).differences(),
             "versions": _versions(),
         }
     )
@@ -136,6 +140,7 @@ def run_group(
         on_note or (lambda line: None),
         engine_for(model.step, model.device, settings.engine, model.spread),
     )
+    model.begin_task(task.pixels, task.tiles, task.max_new_tokens)
     with model.seams(), tracked(), ahead(samples) as ready:
         for number in range(len(ready)):
             found = answers.ask(ready, number, settings.share)
@@ -205,7 +210,7 @@ def _outcome(cell: Cell, name: str, all_answers: Answers) -> Outcome:
         answers=tuple(answers),
         achieved=achieved(cell, all_answers.methods[cell], all_answers.leaves[cell]),
         change=change_of(model.dtype) if any(answer.again is not None for answer in answers) else "",
-        remarks=(*remarks, *all_answers.remarks(cell)),
+        remarks=(*remarks, *all_answers.remarks(cell), *model.remarks()),
         **facts,
     )
 

@@ -26,6 +26,7 @@ MOST = 2**31 - 1  # of a whole number: what every library takes as a seed or a s
 ENGINES = ("auto", "eager", "cuda_graph")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+PROCESSORS = ("pil", "torchvision")
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
@@ -45,6 +46,10 @@ class Asked:
     batch: str = "1"
     prompt: str = "0"
     data: str = ""
+    system: str | None = None
+    pixels: str = "0"
+    tiles: str = "0"
+    processor: str = PROCESSORS[0]
     share: bool = True
 
 
@@ -104,6 +109,10 @@ def build(asked: Asked) -> Plan:
         prompt=_whole("--vlm-prompt", asked.prompt, least=0),
         data=_data(asked.data),
         folders=folders,
+        system=asked.system,
+        pixels=_whole("--vlm-pixels", asked.pixels, least=0),
+        tiles=_whole("--vlm-tiles", asked.tiles, least=0),
+        processor=_choice("--vlm-processor", asked.processor, PROCESSORS),
     )
     budgets = _unique(_budget(text).label for text in asked.budgets or DEFAULT_BUDGETS)
     methods = _unique(steps.asked(text) for text in suites.expanded("methods", asked.methods) or _all("methods"))

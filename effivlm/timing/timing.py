@@ -15,7 +15,7 @@ from effivlm.decoding.caches import kv_bytes
 from effivlm.decoding.capacity import batch_fits, largest_batch
 from effivlm.decoding.engine import Captured, Eager, Paced, captures, compiled
 from effivlm.models._adapter import Adapter
-from effivlm.records import Cell, Cost, Outcome, Sample, Settings
+from effivlm.records import Cell, Cost, Outcome, Settings
 from effivlm.report.trust import BATCHED
 from effivlm.run.group import achieved, cell_fingerprint, method_of, task_in
 from effivlm.run.tree import Leaf, Tree
@@ -166,7 +166,7 @@ class Timing:
             part=part,
             costs=costs,
             achieved=achieved(self.cell, self.method, [leaf.without_cache()]),
-            remarks=(*remarks, *seen, *unsure),
+            remarks=(*remarks, *seen, *unsure, *self.model.remarks()),
             **facts,
         )
 
@@ -219,12 +219,9 @@ def prepare_timing(cell: Cell, model: Adapter, settings: Settings) -> Timing:
     """
     reclaim(model.device)  # what an earlier cell left, which may have run out of memory
     method = method_of(cell, settings.seed)
-    sample = page(model, settings.prompt) if settings.prompt else _first(cell, model, settings)
+    task = task_in(cell.task, settings, model.source.family)
+    model.begin_task(task.pixels, task.tiles, task.max_new_tokens)
+    sample = page(model, settings.prompt) if settings.prompt else task.samples(1, settings.seed)[0]
     timing = Timing(cell, model, method, settings, Tree(model, sample, [method]))
     timing.leaf()
     return timing
-
-
-def _first(cell: Cell, model: Adapter, settings: Settings) -> Sample:
-    """The first sample of a cell's task."""
-    return task_in(cell.task, settings, model.source.family).samples(1, settings.seed)[0]
