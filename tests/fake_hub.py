@@ -68,8 +68,8 @@ class Handler(BaseHTTPRequestHandler):
         hub.asked.append((self.command, path, self.headers.get("Range", "")))
         if hub.down:
             return self._send(503, b"")
-        api = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/(.+))?", path)
-        file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+        api = re.fullmatch(r"/api/(?:models|datasets)/([^/]+/[^/]+)(?:/(revision|tree)/(.+))?", path)
+        file = re.fullmatch(r"/(?:datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
         found = api or file
         if not found or found[1] not in hub.repositories:
             return self._send(401, b"", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
@@ -89,10 +89,23 @@ class Handler(BaseHTTPRequestHandler):
                 for path, data in files.items()
             ]
             return self._json(rows)
-        siblings = [{"rfilename": path} for path in files]
+        if name in self.hub.gated and "/datasets/" in self.path:
+            return self._send(403, b"", {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access is restricted"})
+        siblings = [{"rfilename": path, **self._large(data)} for path, data in files.items()]
         return self._json(
             {"id": name, "modelId": name, "sha": commit, "siblings": siblings, "private": False, "tags": []}
         )
+
+    def _large(self, data: bytes) -> dict[str, Any]:
+        """Size and hash of a large file, where the client asks for them."""
+        if "blobs=" not in self.path:
+            return {}
+        digest = hashlib.sha256(data).hexdigest()
+        return {
+            "size": len(data),
+            "blobId": digest[:40],
+            "lfs": {"sha256": digest, "size": len(data), "pointerSize": 1},
+        }
 
     def _file(self, name: str, commit: str, files: Files, path: str) -> None:
         headers = {"X-Repo-Commit": commit}
