@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -204,3 +207,27 @@ def test_the_layout_of_every_published_set_is_known(task: str, mirror: Path) -> 
         wanted = set(listed.wanted(source))
         assert not any("Full" in name or "testA" in name or "MC/" in name for name in wanted)
         assert not source.files or any(name.endswith(".zip") for name in wanted) or task == "longvideobench"
+
+
+@pytest.mark.parametrize("data", ["", "stream"])
+def test_a_set_is_read_from_the_hub_through_datasets_and_a_stream_keeps_nothing(
+    data: str, hub: FakeHub, mirror: Path, tmp_path: Path, opened: Opened
+) -> None:
+    hub.put(OLD, {**files_of("docvqa", mirror), "README.md": b"# a card"})
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(tmp_path / "hf"),
+        "EFFIVLM_DATA": str(tmp_path / "fetched"),
+        "PYTHONPATH": os.pathsep.join([str(Path(cli.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]),
+    }
+    command = [sys.executable, str(Path(__file__).with_name("read_hub.py")), "docvqa", data]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    samples = list(opened("docvqa").samples(2, 0))
+    assert found["ids"] == [one.id for one in samples]
+    assert found["reds"] == [one.images[0].getpixel((0, 0))[0] for one in samples]
+    kept = [path for path in (tmp_path / "hf").rglob("*") if path.suffix in (".parquet", ".arrow")]
+    assert bool(kept) == (data == "")
+    assert not any("InfographicVQA" in path for _, path, _ in hub.asked if "/resolve/" in path)
