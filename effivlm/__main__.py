@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from effivlm import registry
+from effivlm.commands import fetch, rescore, run
 from effivlm.models._sources import RANDOM, shapes
 from effivlm.report.baseline import load
 from effivlm.report.differences import lines, page
@@ -94,6 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     converted.add_argument("source", type=Path, metavar="SRC", help="folder of the downloaded repository")
     converted.add_argument("target", type=Path, metavar="DST", help="new folder, for --vlm-models NAME=DST")
     converted.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="take the tokenizer of this folder")
+    for module in (fetch, rescore, run):
+        module.add(command)
     return parser
 
 

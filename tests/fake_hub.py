@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
 Files = Mapping[str, bytes]
 
@@ -60,6 +60,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
+    def do_POST(self) -> None:
+        self._answer()
+
     def do_HEAD(self) -> None:
         self._answer()
 
@@ -68,8 +71,10 @@ class Handler(BaseHTTPRequestHandler):
         hub.asked.append((self.command, path, self.headers.get("Range", "")))
         if hub.down:
             return self._send(503, b"")
-        api = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/(.+))?", path)
-        file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+        api = re.fullmatch(
+            r"/api/(?:models|datasets)/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)(?:/(.+))?)?", path
+        )
+        file = re.fullmatch(r"/(?:datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
         found = api or file
         if not found or found[1] not in hub.repositories:
             return self._send(401, b"", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
@@ -79,20 +84,38 @@ class Handler(BaseHTTPRequestHandler):
             return self._send(404, b"", {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Invalid rev id"})
         files = hub.repositories[found[1]][revision]
         if api:
-            return self._api(found[1], commit, files, api[2])
+            return self._api(found[1], commit, files, api[2], api[4] or "")
         return self._file(found[1], commit, files, found[3])
 
-    def _api(self, name: str, commit: str, files: Files, kind: str | None) -> None:
+    def _api(self, name: str, commit: str, files: Files, kind: str | None, under: str) -> None:
         if kind == "tree":
-            rows = [
-                {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
-                for path, data in files.items()
-            ]
-            return self._json(rows)
-        siblings = [{"rfilename": path} for path in files]
+            inside = {path: data for path, data in files.items() if path.startswith(f"{under}/" if under else "")}
+            return self._json([_entry(path, data) for path, data in inside.items()])
+        if kind == "paths-info":
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+            asked = parse_qs(body).get("paths", [])
+            folders = {"/".join(path.split("/")[:depth]) for path in files for depth in range(1, path.count("/") + 1)}
+            found = [_entry(path, files[path]) for path in asked if path in files]
+            return self._json(
+                found + [{"type": "directory", "path": path, "oid": "0"} for path in asked if path in folders]
+            )
+        if name in self.hub.gated and "/datasets/" in self.path:
+            return self._send(403, b"", {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access is restricted"})
+        siblings = [{"rfilename": path, **self._large(data)} for path, data in files.items()]
         return self._json(
             {"id": name, "modelId": name, "sha": commit, "siblings": siblings, "private": False, "tags": []}
         )
+
+    def _large(self, data: bytes) -> dict[str, Any]:
+        """Size and hash of a large file, where the client asks for them."""
+        if "blobs=" not in self.path:
+            return {}
+        digest = hashlib.sha256(data).hexdigest()
+        return {
+            "size": len(data),
+            "blobId": digest[:40],
+            "lfs": {"sha256": digest, "size": len(data), "pointerSize": 1},
+        }
 
     def _file(self, name: str, commit: str, files: Files, path: str) -> None:
         headers = {"X-Repo-Commit": commit}
@@ -124,6 +147,10 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body if cut is None else body[:cut])
         if cut is not None and cut < len(body):
             self.close_connection = True
+
+
+def _entry(path: str, data: bytes) -> dict[str, Any]:
+    return {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
 
 
 @contextmanager

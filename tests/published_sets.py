@@ -54,7 +54,9 @@ def parquet(path: Path, columns: Mapping[str, Any], rows: Sequence[Mapping[str, 
 
     datasets.disable_progress_bars()
     path.parent.mkdir(parents=True, exist_ok=True)
-    table = datasets.Dataset.from_list([{**dict.fromkeys(columns), **row} for row in rows], features=_features(columns))
+    table = datasets.Dataset.from_list(
+        [{name: row.get(name) for name in columns} for row in rows], features=_features(columns)
+    )
     for part in range(parts):
         name = path.name.replace("00000-of-00001", f"{part:05d}-of-{parts:05d}")
         table.shard(parts, part, contiguous=True).to_parquet(path.with_name(name))

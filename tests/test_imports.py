@@ -16,6 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Each wing imports only those of the rows below it. Wings of one row do not know each other.
 WINGS = (
     ("__main__",),
+    ("commands",),
     ("plugin",),
     ("session",),
     ("timing",),
@@ -36,7 +37,10 @@ WINGS = (
 ROW = {wing: number for number, wings in enumerate(WINGS) for wing in wings}
 DEVICE = {"kernels", "seams", "decoding", "compression", "methods", "models"}  # know nothing of tasks and reports
 LISTED = {"methods", "models", "tasks"}
-LIGHT = {"records", "sample", "registry", "metrics", "report", "tasks", "data", "plugin", "__main__", "__init__"}
+LIGHT = {
+    *("records", "sample", "registry", "metrics", "report", "tasks", "data"),
+    *("plugin", "commands", "__main__", "__init__"),
+}
 # A type's word: it has no business at run time, and the file it stands in must not be loaded for it.
 LIGHT_FILES = {"session/matrix.py", "session/recorder.py", "models/_sources.py", "run/steps.py"}
 

@@ -253,7 +253,7 @@ def _table(files: list[str], shown: str) -> _Part:
         datasets.disable_progress_bars()
     try:
         return _Table(datasets.load_dataset("parquet", data_files={"rows": files}, split="rows"))
-    except (datasets.exceptions.DatasetGenerationError, OSError) as error:
+    except (datasets.exceptions.DatasetGenerationError, OSError, ValueError) as error:
         cause = error.__cause__ or error
         raise ValueError(f"the table at {shown} cannot be read: {' '.join(str(cause).split())[:300]}") from None
 

@@ -67,10 +67,11 @@ def ids_hash(ids: Iterable[str]) -> str:
 
 
 def suits(kind: str, found: str) -> bool:
-    """Whether a column of type `found` may stand where `kind` is declared; a column of nulls alone suits what may be null."""
+    """Whether a column of type `found` may stand where `kind` is declared; a column of nulls alone suits what may be null, and a
+    text may be a picture's path."""
     plain = kind.removesuffix("?")
     if found == "null":
         return kind.endswith("?")
     if plain.startswith("["):
         return found.startswith("[") and suits(plain.strip("[]"), found.strip("[]"))
-    return "any" in plain or found in plain.split("|") or (found == "int" and "float" in plain)
+    return "any" in plain or found in plain.split("|") or (found, plain) in (("int", "float"), ("text", "image"))

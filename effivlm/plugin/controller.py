@@ -85,7 +85,7 @@ class Controller:
         header = facts(config.rootpath, ["pytest", *config.invocation_params.args], asdict(settings))
         header["resumed"] = bench.resuming
         header["workers"] = bench.processes
-        header["models"] = {name: source.to_json() for name, source in plan.sources.items()}
+        header["models"] = {name: source.to_json() for name, source in bench.plan().sources.items()}
         if bench.resuming:
             self._go_on(recorder, settings, header)
         elif recorder.path.exists():  # a session that was faster, and is done with it

@@ -30,6 +30,7 @@ from effivlm.run.tree import Leaf
 from effivlm.run.untouched import tracked
 from effivlm.tasks._base import Task
 from effivlm.tasks._folder import Folder
+from effivlm.tasks._opened import opened
 
 Progress = Callable[[int, int], None]
 OnAnswers = Callable[[int, Asked], None]
@@ -69,10 +70,8 @@ def task_of(name: str) -> Task:
 
 
 def task_in(name: str, settings: Settings, family: str = "") -> Task:
-    """The task of a name as a run uses it: told where its data lies and which family answers."""
-    task: Task = Folder(name, settings.folders[name]) if name in settings.folders else task_of(name)
-    task.data, task.family = settings.data, family
-    return task
+    """The task of a name as a run uses it."""
+    return opened(name, settings, family, task_of)
 
 
 @cache

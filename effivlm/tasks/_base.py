@@ -22,6 +22,7 @@ class Task(ABC):
 
     A run sets `data`, where published sets lie (the folder of a mirror, "stream", or "" for what was fetched and the hub), and
     `family`, the family file of the model that answers ("" where nobody does): how many frames a video has may depend on it.
+    Without `pictured`, samples may come without pictures: answers are only scored again.
     """
 
     metric: ClassVar[str]
@@ -35,6 +36,7 @@ class Task(ABC):
     tiles: ClassVar[int] = 0
     data: str = ""
     family: str = ""
+    pictured: bool = True
 
     @abstractmethod
     def samples(self, limit: int, seed: int) -> Sequence[Sample]:

@@ -97,7 +97,7 @@ class Benchmark(Task):
 
     def sample(self, one: str, row: Row, item: Any = None) -> Sample:
         """The sample of a row. Raises ValueError where a picture is missing or torn: that sample is broken, not the set."""
-        images = tuple(picture(value, self.folder) for value in self.images(row))
+        images = tuple(picture(value, self.folder) for value in self.images(row)) if self.pictured else ()
         return Sample(one, self.prompt(row, item), self.references(row, item), images, facts=self.facts(row, item))
 
     @property

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from effivlm.data.pictures import picture
 from effivlm.data.source import ids_hash
 from effivlm.data.subset import subset
-from effivlm.metrics.anls import anls
+from effivlm.metrics.anls import anls, anls_pages
 from effivlm.metrics.choice import letter, listed_options
 from effivlm.metrics.contains import contains
 from effivlm.metrics.exact import exact_match
@@ -19,6 +19,7 @@ from effivlm.metrics.lines import line_f1
 from effivlm.metrics.mme import yes_no
 from effivlm.metrics.relaxed import relaxed_accuracy
 from effivlm.metrics.vqa_accuracy import vqa_accuracy
+from effivlm.metrics.words import word_recall
 from effivlm.records import Sample
 from effivlm.tasks._base import Lazy, Task
 
@@ -43,9 +44,11 @@ def _choice(text: str, sample: Sample) -> float:
 
 METRICS: Mapping[str, tuple[Scorer, str]] = {
     "anls": (_of_text(anls), "short"),
+    "anls_pages": (_of_text(anls_pages), "short"),
     "relaxed_accuracy": (_of_text(relaxed_accuracy), "number"),
     "vqa_accuracy": (_of_text(vqa_accuracy), "short"),
     "contains": (_of_text(contains), "ocr"),
+    "word_recall": (_of_text(word_recall), "ocr"),
     "exact_match": (_of_text(exact_match), "short"),
     "line_f1": (_of_text(line_f1), "free"),
     "yes_no": (_yes_no, "yes_no"),
