@@ -23,7 +23,7 @@ from effivlm.records import Achieved, Budget, Cell, KeptBy, Outcome, Settings, f
 from effivlm.run.answers import Answers, Note
 from effivlm.run.asked import Asked
 from effivlm.run.faults import FAULTS, told
-from effivlm.run.noise import change_of
+from effivlm.run.noise import asked_again, change_of
 from effivlm.run.scoring import FALLEN, overall, samples_of, settled
 from effivlm.run.steps import Step, stored
 from effivlm.run.tree import Leaf
@@ -116,9 +116,9 @@ def run_group(
 ) -> list[Outcome]:
     """Answer a task's samples under every cell of one (model, task) group.
 
-    The dense cell always runs, first, because every other one is compared with it, and twice, to know how far it agrees with
-    itself. One outcome per cell, in the order given, dense in front where it was not asked for. `on_note` gets lines that a
-    report may show: of every sample ("sample"), and of the first ones what was kept ("kept"). `on_answers` gets, once a sample,
+    The dense cell always runs, first, because every other one is compared with it, and twice (on a share of many samples), to
+    know how far it agrees with itself. One outcome per cell, in the order given, dense in front where it was not asked for.
+    `on_note` gets lines that a report may show: of every sample ("sample"), and of the first ones what was kept ("kept"). `on_answers` gets, once a sample,
     its number and all that it gave, before anything is made of it.
 
     Raises:
@@ -138,6 +138,7 @@ def run_group(
         methods,
         on_note or (lambda line: None),
         engine_for(model.step, model.device, settings.engine, model.spread),
+        asked_again(len(samples), settings.seed),
     )
     model.begin_task(task.pixels, task.tiles, task.max_new_tokens)
     with model.seams(), tracked(), ahead(samples) as ready:
@@ -208,7 +209,7 @@ def _outcome(cell: Cell, name: str, all_answers: Answers) -> Outcome:
         score=score,
         answers=tuple(answers),
         achieved=achieved(cell, all_answers.methods[cell], all_answers.leaves[cell]),
-        change=change_of(model.dtype) if any(answer.again is not None for answer in answers) else "",
+        change=change_of(model) if any(answer.again is not None for answer in answers) else "",
         remarks=(*remarks, *all_answers.remarks(cell), *model.remarks()),
         **facts,
     )
