@@ -33,8 +33,8 @@ class Answers:
     """The answers of a group's cells so far, in the order of its samples. `methods` holds all its cells, dense among them.
 
     `leaves` are what was kept of each prompt, without tensors; `refused` says why a cell cannot exist, `failed` why one was given
-    up; `lacking` holds, by cell, what could not be found out beside its answers. `note` gets what a report may show of samples. `twice` are the numbers of
-    the samples that dense is asked twice.
+    up; `lacking` holds, by cell, what could not be found out beside its answers. `note` gets what a report may show of samples.
+    `twice` are the numbers of the samples on which dense is asked once more.
     """
 
     model: Adapter

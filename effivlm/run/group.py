@@ -118,8 +118,8 @@ def run_group(
 
     The dense cell always runs, first, because every other one is compared with it, and twice (on a share of many samples), to
     know how far it agrees with itself. One outcome per cell, in the order given, dense in front where it was not asked for.
-    `on_note` gets lines that a report may show: of every sample ("sample"), and of the first ones what was kept ("kept"). `on_answers` gets, once a sample,
-    its number and all that it gave, before anything is made of it.
+    `on_note` gets lines that a report may show: of every sample ("sample"), and of the first ones what was kept ("kept").
+    `on_answers` gets, once a sample, its number and all that it gave, before anything is made of it.
 
     Raises:
         ValueError: cells of several groups, or no samples.
