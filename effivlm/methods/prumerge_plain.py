@@ -17,7 +17,7 @@ class PruMergePlain(Merging):
     """PruMerge (arXiv 2403.15388): keep the tokens with most attention of one wide head and merge their neighbours into them.
 
     A kept token becomes itself plus the attention-weighted sum of its 32 most similar tokens by key; the last of the K tokens of
-    a tile or frame is the weighted sum of all it dropped. Preset whole lets all tiles of an image compete for one K. Plain in
+    a tile or frame is the weighted sum of all it dropped. Preset joint lets all tiles of an image compete for one K. Plain in
     name alone: no public name may lie inside another's.
 
     Differs from the paper:
@@ -39,7 +39,7 @@ class PruMergePlain(Merging):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {},
         "effivlm": {"extra": False},
-        "whole": {"scope": "image"},
+        "joint": {"scope": "image"},
     }
 
     def chosen(self, scores: Tensor, count: int) -> Tensor:

@@ -19,7 +19,7 @@ class PruMergePlus(Merging):
     """PruMerge+ (arXiv 2403.15388): keep outliers of attention and evenly spaced other tokens; merge neighbours into them.
 
     Outliers lie above the third quartile of a tile or frame by 1.5 interquartile ranges; where there are more than its K, the
-    highest stay. Merging, the extra token and preset whole are those of `prumerge_plain`.
+    highest stay. Merging, the extra token and preset joint are those of `prumerge_plain`.
 
     Differs from the paper:
     - K is given, where the paper takes about four times as many tokens as there are outliers;
@@ -36,7 +36,7 @@ class PruMergePlus(Merging):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {},
         "effivlm": {"extra": False, "spatial": "front_stride"},
-        "whole": {"scope": "image"},
+        "joint": {"scope": "image"},
     }
 
     spatial: str = "midquantile"

@@ -24,7 +24,7 @@ class VisionZip(PerTile):
 
     Of the K tokens of a tile or frame a share `context` is contextual: evenly spaced ones of the rest are centres, every other
     token joins the centre whose key (mean over heads) is most similar, and a centre becomes itself plus the mean of those that
-    joined. Preset whole lets all tiles of an image compete for one K.
+    joined. Preset joint lets all tiles of an image compete for one K.
 
     Differs from the paper:
     - K follows from keep, rounded half up over the sample and shared out evenly to the tiles and frames of an image, where the
@@ -44,7 +44,7 @@ class VisionZip(PerTile):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {},
         "effivlm": {"rounding": "down"},
-        "whole": {"scope": "image"},
+        "joint": {"scope": "image"},
     }
 
     context: float = 0.15625

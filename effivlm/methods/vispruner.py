@@ -23,7 +23,7 @@ class VisPruner(PerTile):
 
     A share `important` of the K tokens of a tile or frame is kept by attention. The others, by falling attention, are dealt in
     turn to two halves, and the `step` tokens of the first half most similar to one of the second are dropped; until K are left.
-    Preset whole lets all tiles of an image compete for one K.
+    Preset joint lets all tiles of an image compete for one K.
 
     Differs from the paper:
     - K follows from keep, rounded half up over the sample and shared out evenly to the tiles and frames of an image, where the
@@ -36,7 +36,7 @@ class VisPruner(PerTile):
     """
 
     looks: ClassVar[bool] = True
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}, "whole": {"scope": "image"}}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}, "joint": {"scope": "image"}}
 
     important: float = 0.5
     step: int = 8

@@ -27,7 +27,8 @@ class VlCache(ScoredCache):
     - no text after the image: the last 32 rows are looked at;
     - a tenth of every layer's budget is recent; a KV head has the mean of its query heads and keeps its own entries, which the
       paper leaves open;
-    - preset effivlm (arXiv 2506.00479) has one choice for all heads and the same window in every layer; its budgets are exact.
+    - preset effivlm (arXiv 2506.00479) has one choice for all heads and the same window in every layer; its budgets are
+      exact, where that code clips nine tenths of each at 0.009 of the prompt and rounds down.
     """
 
     of: ClassVar[str] = "prompt entries"

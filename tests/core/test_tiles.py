@@ -53,13 +53,13 @@ def test_a_loud_tile_takes_nothing_from_a_quiet_one(kind: Any) -> None:
     keep = Budget.parse("0.125")
     (apart,) = kind(keep=keep).select([view], "s")
     assert counts(view, apart.kept) == [8, 8]
-    (together,) = kind(keep=keep, **kind.presets["image"]).select([view], "s")
+    (together,) = kind(keep=keep, **kind.presets["joint"]).select([view], "s")
     assert together.kept.tolist() != apart.kept.tolist()
     pooled = {VisionZip: [4, 12], PruMergePlain: [2, 14]}
     assert counts(view, together.kept) == pooled.get(kind, [8, 8])
 
 
-@pytest.mark.parametrize("preset", ["paper", "image"])
+@pytest.mark.parametrize("preset", ["paper", "joint"])
 @pytest.mark.parametrize("kind", KINDS)
 @settings(deadline=None, max_examples=20)
 @given(
