@@ -79,7 +79,7 @@ def test_how_samples_are_shown_and_which_models_answer_is_recorded(toy: Toy) -> 
     header = toy.records()[0]
     asked = {"system": "Be brief.", "pixels": 900, "tiles": 6, "processor": "torchvision"}
     assert {name: header["settings"][name] for name in asked} == asked
-    assert header["models"] == {"toy_a": {"source": "toy_a", "family": "toy"}}
+    assert header["models"] == {"toy_a": {"source": "toy_a", "family": "toy_family"}}
     toy.run("-k", "quality and dense", run="plain")
     plain = toy.records("plain")[0]["settings"]
     assert (plain["system"], plain["pixels"], plain["tiles"], plain["processor"]) == (None, 0, 0, "pil")

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from effivlm.decoding.caches import DecodingCache, PromptCache
 from effivlm.models._guards import disagreeing, few, foreign, told, unfit
+from effivlm.models._memory import needs
 from effivlm.models._pictures import plain
 from effivlm.models._presenting import BACKENDS, Presented
 from effivlm.models._shapes import build
@@ -108,9 +109,11 @@ class Adapter(Presented):
                 folder and what is wrong.
         """
         ensure_torchvision()
+        _check_room(source, device, dtype)
         if source.source.startswith(RANDOM):
             return cls(*build(source.source.removeprefix(RANDOM), device, dtype), source, weights="random")
         bring(source)
+        _check_room(source, device, dtype)  # now that the size is known for certain
         verify(source)
         processor, config = cls._described(source)
         import transformers
@@ -315,11 +318,20 @@ def grid(blocks: int, rows: int, columns: int, device: torch.device) -> Tensor:
 
 def _placement(source: ModelSource, device: str, dtype: str) -> str:
     """The one device, or "auto" (accelerate spreads the layers) where the weights alone would fill it."""
-    from pathlib import Path
-
-    folder = Path(source.source)
-    if not device.startswith("cuda") or torch.cuda.device_count() < 2 or not folder.is_dir():
+    if not device.startswith("cuda") or torch.cuda.device_count() < 2 or source.source.startswith(RANDOM):
         return device
-    stored = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     _, total = torch.cuda.mem_get_info(device)
-    return "auto" if stored * (2 if dtype == "float32" else 1) > 0.85 * total else device
+    return "auto" if needs(source, dtype).weights > 0.85 * total else device
+
+
+def _check_room(source: ModelSource, device: str, dtype: str) -> None:
+    """Raises ValueError where the weights alone are larger than all GPUs: accelerate would move them to the host in silence."""
+    if not device.startswith("cuda"):
+        return
+    cards = range(torch.cuda.device_count()) if not source.source.startswith(RANDOM) else [device]
+    found, wanted = sum(torch.cuda.mem_get_info(card)[1] for card in cards), needs(source, dtype).weights
+    if wanted > found:
+        raise ValueError(
+            f"model {source.name!r}: its weights are {wanted / 1e9:.1f} GB in {dtype}, and {len(cards)} GPU(s) with"
+            f" {found / 1e9:.1f} GB are here"
+        )
