@@ -22,6 +22,7 @@ from effivlm.run.answers import Answers, Note
 from effivlm.run.asked import Asked
 from effivlm.run.faults import FAULTS, told
 from effivlm.run.noise import change_of
+from effivlm.run.provenance import class_digest, module_digest, replaced
 from effivlm.run.scoring import FALLEN, aggregated, samples_of, settled
 from effivlm.run.steps import Step, stored
 from effivlm.run.tree import Leaf
@@ -30,6 +31,7 @@ from effivlm.tasks._base import Task
 
 Progress = Callable[[int, int], None]
 OnAnswers = Callable[[int, Asked], None]
+TIMING = "effivlm.timing.timing"  # it is told by name: its wing stands above this one
 HOLDS = {"quality": 2, "ttft": 1, "decode": 1}
 """Raised when outcomes of a part hold more than before, so that a resumed run does not mix both."""
 
@@ -64,20 +66,37 @@ def task_of(name: str) -> Task:
 
 
 def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: str = "quality") -> str:
-    """Names everything that determines an outcome: model, method and its fields, task, samples, precision and versions."""
+    """Names everything that determines an outcome: weights, method and its fields, task, samples, seed, precision, engine,
+    versions of libraries, and the code of all of it."""
+    method, task = method_of(cell, settings.seed), registry.load("tasks", cell.task)
     return fingerprint(
         {
             "part": [part, HOLDS[part]],
             "model": [cell.model, source.identity],
-            "method": [cell.method, cell.preset, repr(method_of(cell, settings.seed))],
+            "method": [cell.method, cell.preset, repr(method)],
             "task": [cell.task, dict(registry.declared("tasks", cell.task))],
             "settings": [settings.limit, settings.seed, settings.device.split(":")[0], settings.dtype]
             + [settings.engine] * (settings.engine != "auto")
             + [f"batch {settings.batch}"] * (part == "decode" and settings.batch > 1)
             + [f"prompt {settings.prompt}"] * (part != "quality" and settings.prompt > 0),
             "versions": _versions(),
+            "code": _code(cell, source, part) + [replaced(type(one)) for one in _parts_of(method)] + [replaced(task)],
         }
     )
+
+
+def _code(cell: Cell, source: ModelSource, part: str) -> list[Any]:
+    """Digests of the code of a cell: its methods, task and family, what runs them, and what times them."""
+    return [
+        [class_digest("methods", step.method) for step in stored(cell.method, cell.preset)],
+        class_digest("tasks", cell.task),
+        class_digest("models", source.family),
+        module_digest(__name__ if part == "quality" else TIMING),
+    ]
+
+
+def _parts_of(method: Method) -> tuple[Method, ...]:
+    return method.methods if isinstance(method, Composed) else (method,)
 
 
 @cache
