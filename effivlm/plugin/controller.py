@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from effivlm.models._sources import unread
 from effivlm.plugin.session import Session
 from effivlm.plugin.summary import WITHOUT_TABLE, announce, rates, show
 from effivlm.records import Outcome, Settings
@@ -25,6 +26,9 @@ from effivlm.session.resume import standing
 
 CARGO = "effivlm_outcomes"
 """Attribute of a test report: outcomes that came to be since the report before, as lines, which any text survives."""
+
+
+WORTH_SAYING = 1 << 32  # bytes that take a while
 
 
 @dataclass(eq=False)
@@ -86,6 +90,7 @@ class Controller:
         header["resumed"] = bench.resuming
         header["workers"] = bench.processes
         header["models"] = {name: source.to_json() for name, source in bench.plan().sources.items()}
+        header["checkpoints"] = self._checkpoints()
         if bench.resuming:
             self._go_on(recorder, settings, header)
         elif recorder.path.exists():  # a session that was faster, and is done with it
@@ -93,6 +98,19 @@ class Controller:
         config.hook.pytest_vlm_header(config=config, header=header)
         recorder.open(header)
         self._started = time.monotonic()
+
+    def _checkpoints(self) -> dict[str, str]:
+        """Identities of the models of this session; read here once, before workers ask for them."""
+        sources, found = self.bench.plan().sources, dict[str, str]()
+        for name in dict.fromkeys(cell.model for cell, _ in self.planned):
+            source = sources.get(name)  # a cell that somebody added may name a model of nobody
+            try:
+                if source and (size := unread(source)) >= WORTH_SAYING:
+                    self._say(f"effivlm: reading {size / 1e9:.1f} GB of {name} once, to know these weights again")
+                found |= {name: source.identity} if source else {}
+            except OSError as error:
+                raise ValueError(f"model {name!r} cannot be read: {error}") from None
+        return found
 
     def _go_on(self, recorder: Recorder, settings: Settings, header: dict[str, Any]) -> None:
         """Take over what stands of an earlier session, and note in the header what does not."""

@@ -25,6 +25,7 @@ from effivlm.run.asked import Asked
 from effivlm.run.audit import achieved, verdict
 from effivlm.run.faults import FAULTS, told
 from effivlm.run.noise import asked_again, change_of
+from effivlm.run.provenance import class_digest, module_digest, replaced
 from effivlm.run.scoring import FALLEN, overall, samples_of, settled
 from effivlm.run.steps import Step, stored
 from effivlm.run.untouched import tracked
@@ -34,6 +35,7 @@ from effivlm.tasks._opened import opened
 
 Progress = Callable[[int, int], None]
 OnAnswers = Callable[[int, Asked], None]
+TIMING = "effivlm.timing.timing"  # it is told by name: its wing stands above this one
 HOLDS = {"quality": 2, "ttft": 1, "decode": 1}
 """Raised when outcomes of a part hold more than before, so that a resumed run does not mix both."""
 
@@ -83,13 +85,16 @@ def _declared(name: str, folder: str) -> dict[str, Any]:
 
 
 def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: str = "quality") -> str:
-    """Names everything that determines an outcome: model, method and its fields, task, samples, precision and versions."""
+    """Names everything that determines an outcome: weights, method and its fields, task, samples, seed, precision, engine,
+    versions of libraries, and the code of all of it."""
+    method, folder = method_of(cell, settings.seed), settings.folders.get(cell.task, "")
+    task = Folder if folder else registry.load("tasks", cell.task)
     return fingerprint(
         {
             "part": [part, HOLDS[part]],
             "model": [cell.model, source.identity],
-            "method": [cell.method, cell.preset, repr(method_of(cell, settings.seed))],
-            "task": [cell.task, _declared(cell.task, settings.folders.get(cell.task, ""))],
+            "method": [cell.method, cell.preset, repr(method)],
+            "task": [cell.task, _declared(cell.task, folder)],
             "settings": [settings.limit, settings.seed, settings.device.split(":")[0], settings.dtype]
             + [settings.engine] * (settings.engine != "auto")
             + [f"batch {settings.batch}"] * (part == "decode" and settings.batch > 1)
@@ -97,8 +102,25 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
             + [f"data {settings.data}"] * (settings.data != "")
             + Presenting.of(settings).differences(),
             "versions": _versions(),
+            "code": _code(cell, source, part, task)
+            + [replaced(type(one)) for one in _parts_of(method)]
+            + [replaced(task)],
         }
     )
+
+
+def _code(cell: Cell, source: ModelSource, part: str, task: type) -> list[Any]:
+    """Digests of the code of a cell: its methods, task and family, what runs them, and what times them."""
+    return [
+        [class_digest("methods", step.method) for step in stored(cell.method, cell.preset)],
+        module_digest(task.__module__),
+        class_digest("models", source.family),
+        module_digest(__name__ if part == "quality" else TIMING),
+    ]
+
+
+def _parts_of(method: Method) -> tuple[Method, ...]:
+    return method.methods if isinstance(method, Composed) else (method,)
 
 
 @cache
