@@ -84,7 +84,7 @@ class Gate:
     def pytest_vlm_header(self, header: MutableMapping[str, Any]) -> None:
         """Versions of the tasks: scores of two versions are never compared."""
         tasks = sorted({cell.task for cell in self.controller.bench.plan().cells})
-        header["task_versions"] = {task: registry.declared("tasks", task).get("version", 1) for task in tasks}
+        header["task_versions"] = {task: _version(task) for task in tasks}
 
     def pytest_sessionfinish(self, session: Any, exitstatus: int) -> None:
         """After the controller's, which wrote the report."""
@@ -186,3 +186,10 @@ def add_options(group: Any) -> None:
     for name, (value, text) in OPTIONS.items():
         repeated: Mapping[str, Any] = {"action": "append"} if name == "tolerance" else {}
         group.addoption(f"--vlm-{name}", default=[] if repeated else "", metavar=value, help=text, **repeated)
+
+
+def _version(task: str) -> int:
+    """The version that a task declares; 1 for a user's folder, whose content stands in its outcomes' fingerprints."""
+    if task not in registry.names("tasks"):
+        return 1
+    return int(registry.declared("tasks", task).get("version", 1))
