@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
@@ -21,6 +22,8 @@ PARTS = ("quality", "ttft", "decode")
 SEAMS = ("image", "vision", "layer", "cache")
 """Where methods reach into the run of a sample, in its order."""
 SCORINGS = ("exact", "rule", "judge", "proxy")
+HALF_PAIR = re.compile("[\ud800-\udfff]")
+"""Half a surrogate pair: text that was cut in the middle of a character holds it, and it has no UTF-8 form."""
 
 
 class Unsupported(ValueError):
@@ -276,8 +279,21 @@ class Settings:
 
 
 def dump(record: Mapping[str, Any]) -> str:
-    """One JSON line; NaN and infinity are refused (ValueError) rather than written."""
-    return json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=list)
+    """One JSON line with a UTF-8 form: halves of surrogate pairs stand escaped, and read back equal.
+
+    Raises:
+        ValueError: NaN or infinity, which are refused rather than written.
+        TypeError: a value of no JSON type.
+    """
+    text = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_listed)
+    return HALF_PAIR.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _listed(value: Any) -> list[Any]:
+    try:
+        return list(value)
+    except TypeError:
+        raise TypeError(f"a value of type {type(value).__name__} cannot be stored: {repr(value)[:60]}") from None
 
 
 def fingerprint(facts: Mapping[str, Any]) -> str:

@@ -20,7 +20,8 @@ class Sample:
     0: unknown.
 
     Raises:
-        ValueError: places that do not fit the images or the prompt, or a negative fps.
+        ValueError: id, prompt or a reference is no text, `references` is one text instead of several, places that do not fit the
+            images or the prompt, or a negative fps.
     """
 
     id: str
@@ -33,6 +34,11 @@ class Sample:
     fps: float = 0.0
 
     def __post_init__(self) -> None:
+        for name in ("id", "prompt"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"the {name} of sample {self.id!r} is no text: {getattr(self, name)!r}")
+        if isinstance(self.references, str) or not all(isinstance(one, str) for one in self.references):
+            raise ValueError(f'references of sample {self.id!r} must be several texts, ("...",): {self.references!r}')
         if not 0 <= self.fps < float("inf"):
             raise ValueError(f"sample {self.id!r}: fps {self.fps} is no number of frames a second")
         if not self.places:
@@ -94,4 +100,4 @@ class Sample:
     def prompt_sha256(self) -> str:
         """Of the text, and of where images stand in it."""
         where = f"\0{self.places}" if self.places else ""
-        return hashlib.sha256((self.prompt + where).encode()).hexdigest()
+        return hashlib.sha256((self.prompt + where).encode("utf-8", "surrogatepass")).hexdigest()

@@ -5,7 +5,6 @@ Does nothing at all in a session without a test that takes a `cell`. What is wri
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -268,7 +267,7 @@ class Bench:
         if self._groups:
             waiting = [outcome.to_json() for outcome in self._groups.drain()] + self._groups.drain_samples()
             if waiting:
-                setattr(report, CARGO, [json.loads(dump(record)) for record in waiting])
+                setattr(report, CARGO, [dump(record) for record in waiting])
             if self._groups.trace and report.failed:
                 report.sections.append(("effivlm: where the group failed", self._groups.trace))
                 self._groups.trace = ""

@@ -5,6 +5,7 @@ Registered in the one process that is no xdist worker. Everything arrives on tes
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -20,7 +21,8 @@ from effivlm.session.groups import on_device, reusable
 from effivlm.session.matrix import part_of
 from effivlm.session.recorder import Key, Recorder, facts
 
-CARGO = "effivlm_outcomes"  # attribute of a test report: outcomes that came to be since the report before
+CARGO = "effivlm_outcomes"
+"""Attribute of a test report: outcomes that came to be since the report before, as lines, which any text survives."""
 
 
 @dataclass(eq=False)
@@ -88,7 +90,7 @@ class Controller:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if self.recorder is None:
             return
-        for data in getattr(report, CARGO, ()):
+        for data in map(json.loads, getattr(report, CARGO, ())):
             self.record(Outcome.from_json(data) if data["kind"] == "outcome" else data)
         cell, part = self.bench.cell_of(report.nodeid), part_of(report.nodeid)
         if cell is None:

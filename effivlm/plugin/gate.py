@@ -118,7 +118,7 @@ class Gate:
         found = self.verdict = verdict(self.before, self.after, self.limits, self._unselected())
         folder = Path(self.after.name)
         (folder / VERDICT).write_text(dump(found) + "\n", encoding="utf-8", errors="replace")
-        (folder / PAGE).write_text(page(found), encoding="utf-8")
+        (folder / PAGE).write_text(page(found), encoding="utf-8", errors="replace")
         self.lines += [*lines(found), f"{PAGE}: {folder / PAGE}"]
         return bool(found["status"] == "passed")
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from effivlm.compression.base import CachePart, LayerPart, LayerView, Selection, Stage, question_rows
 from effivlm.decoding.caches import PromptCache
 from effivlm.models._adapter import Adapter, Prompt
+from effivlm.run.untouched import observing, untouched
 from effivlm.seams.columns import received
 from effivlm.seams.hooks import Entering, LseWatcher, Stay, Watcher, pruning, watching
 from effivlm.seams.meters import Within, untimed
@@ -47,10 +48,13 @@ def prefilled(
 
     Raises:
         Unsupported: the budget of `layer` cannot be reached.
+        Blamed: an observer broke, or a method changed what others share.
     """
     visual = prompt.visual
-    rows = max((part.rows(visual) for part in observers), default=0)
-    columns = any(part.columns for part in observers)
+    rows, columns = 0, False
+    for part in observers:
+        with observing(part, visual=visual):
+            rows, columns = max(rows, part.rows(visual)), columns or bool(part.columns)
     question = question_rows(visual) if observers else -1
     seen: dict[int, LayerView] = {}
     marked: dict[torch.device, Tensor] = {}  # one tensor for all layers of a device: that they agree is seen by it
@@ -64,7 +68,8 @@ def prefilled(
             last = _last(query, rows).clone()
             seen[number] = LayerView(last, key[0], value[0], marks(key), number, sums, question)
             for part in observers if layer is None else ():  # what stays of a pruned prompt is known at its end
-                part.look(seen[number])
+                with observing(part, view=seen[number]):
+                    part.look(seen[number])
 
         within("method", note)
 
@@ -139,7 +144,9 @@ class _Choices:
         embeds = self.prompt.embeds[0].to(home)
         cosines, sines = (table.to(home) for table in entering.angles)
         stage = Stage(place, at, shown, entering.hidden, embeds, marks, ahead, normed, (cosines, sines), there)
-        stay = _stay(visual, self.part.select(stage, self.budgets[place], self.sample_id))
+        with untouched(self.part, stage=stage):
+            chosen = self.part.select(stage, self.budgets[place], self.sample_id)
+        stay = _stay(visual, chosen)
         self.there = stay.kept if there is None else there[stay.kept]
         return stay
 

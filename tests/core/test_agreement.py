@@ -19,8 +19,9 @@ from effivlm.methods.random_kv import RandomKv
 from effivlm.methods.snapkv import SnapKv
 from effivlm.models._adapter import Adapter
 from effivlm.records import Answer, Budget, Settings
-from effivlm.run import answers, group, noise
-from effivlm.run.answers import _against
+from effivlm.run import asked as asked_module
+from effivlm.run import group, noise
+from effivlm.run.asked import against
 from effivlm.run.group import open_model, run_group
 from effivlm.run.tree import Tree
 
@@ -170,17 +171,19 @@ def test_what_is_measured_beside_an_answer_never_takes_the_answer_with_it(
 ) -> None:
     asked = cells(methods=["dense", "random_kv"], keeps=("0.30",))
     good = run_group(asked, model, Settings(limit=3))
-    monkeypatch.setattr(answers, "again", lambda tree: 1 / 0)
-    monkeypatch.setattr(answers, "agreements", lambda *given: [][1])
-    monkeypatch.setattr(answers, "kept_record", lambda *given: {}["grid"])
+    monkeypatch.setattr(asked_module, "again", lambda tree: 1 / 0)
+    monkeypatch.setattr(asked_module, "agreements", lambda *given: [][1])
+    monkeypatch.setattr(asked_module, "kept_record", lambda *given: {}["grid"])
     dense, other, _ = run_group(asked, model, Settings(limit=3))
     assert [answer.text for answer in other.answers] == [answer.text for answer in good[1].answers]
     assert (dense.status, dense.change, dense.answers[0].again, other.answers[0].forced) == ("ok", "", None, None)
-    assert dense.remarks == (
+    lacked = (
         "dense could not be asked again for 3 of 3 samples; the first: ZeroDivisionError: division by zero",
         "token agreement could not be computed for 3 of 3 samples; the first: IndexError: list index out of range",
         "the kept visual tokens could not be told for 3 of 3 samples; the first: KeyError: 'grid'",
     )
+    for remark, words in zip(dense.remarks, lacked, strict=True):
+        assert remark.startswith(f"{words} (at core/test_agreement.py:")
     assert other.remarks == dense.remarks[1:]
 
 
@@ -197,5 +200,5 @@ def test_agreement_is_with_dense_wherever_dense_stands(model: Adapter, toy_task:
 def test_a_choice_named_by_its_text_is_the_same_choice() -> None:
     said = [Answer(str(place), "", text, text, 1.0, tokens=(place,)) for place, text in enumerate(("A", "cat", "dog"))]
     asked = replace(sample("text"), prompt="What is it?\nA. cat\nB. dog\nAnswer with the letter.")
-    assert [_against(one, said[0], "choice", asked).same_as_dense for one in said] == [True, True, False]
-    assert _against(said[1], said[0], "short", asked).same_as_dense is False
+    assert [against(one, said[0], "choice", asked).same_as_dense for one in said] == [True, True, False]
+    assert against(said[1], said[0], "short", asked).same_as_dense is False
