@@ -20,8 +20,8 @@ class Sample:
     0: unknown.
 
     Raises:
-        ValueError: id, prompt or a reference is no text, `references` is one text instead of several, places that do not fit the
-            images or the prompt, or a negative fps.
+        ValueError: id, prompt or a reference is no text, `references` is one text instead of several, places that do not fit
+            the images or the prompt, or a negative fps.
     """
 
     id: str

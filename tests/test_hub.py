@@ -6,12 +6,11 @@ import errno
 import json
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 
 import pytest
-from fake_hub import FakeHub, served
+from fake_hub import FakeHub
 
 from effivlm.models import _hub
 from effivlm.models._sources import ModelSource, bring, checkpoints, resolve
@@ -31,21 +30,10 @@ SMALL = {
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    """A hub with one repository, and an empty cache."""
-    from huggingface_hub import constants, file_download
-
-    with served() as hub:
-        hub.put(NAME, SMALL)
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(file_download.time, "sleep", lambda seconds: None)
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        yield hub
+def hub(hub: FakeHub) -> FakeHub:
+    """A hub with one repository."""
+    hub.put(NAME, SMALL)
+    return hub
 
 
 def fetched(hub: FakeHub, ending: str) -> int:

@@ -9,7 +9,7 @@ from effivlm.metrics import mentions
 
 LETTERS = "ABCDEFGH"
 _MARKUP = re.compile(r"[*_`\"“”]+")
-_LEADING = re.compile(r"\(?([A-Za-z])[.):](?=\s|$)|([A-Z])\s*\n\s*(?=\S{2})")
+_LEADING = re.compile(r"\(?([A-Za-z])[.):](?=\s|$)|([A-Z])[^\S\n]*+\n\s*+(?=\S{2})")
 _LISTED = re.compile(r"^([A-H])\. (.+)$", re.MULTILINE)
 _DENIAL = re.compile(r" (?:not|no|nor|neither|never|t) (?:(?:a|an|the) )?$")
 

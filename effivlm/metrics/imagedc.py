@@ -8,7 +8,7 @@ from effivlm.metrics.profiles import FIXED, Profile, compat
 
 _OFFICIAL = re.compile(r"Final Score: (\d+)")
 _TOLERANT = re.compile(
-    r"final\s+score\s*(?:is\b)?\s*[:=]?\s*(\d+(?:\.\d+)?)(?![\d,]*\d)\s*(?:/\s*(\d+))?", re.IGNORECASE
+    r"final\s++score\s*+(?:is\b)?\s*+[:=]?\s*+(\d+(?:\.\d+)?)(?![\d,]*\d)\s*+(?:/\s*+(\d+))?", re.IGNORECASE
 )
 _MARKUP = re.compile(r"[*_`#~]+")
 BEST = 100.0

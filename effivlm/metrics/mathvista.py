@@ -15,9 +15,9 @@ from effivlm.metrics.profiles import FIXED, Profile, compat
 _QUOTED = re.compile(r'The answer is "(.*)"\.')
 _MARKED = re.compile(r"\(([a-zA-Z])\)")
 _BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
-_CONCLUDED = re.compile(r"\banswer(?:\s+is\b|\s*:)\s*:?\s*(.+)", re.IGNORECASE)
+_CONCLUDED = re.compile(r"\banswer(?:\s++is\b|\s*+:)\s*+:?\s*+(.+)", re.IGNORECASE)
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{(\d+)\}\s*\{(\d+)\}")
-_NUMBER = re.compile(r"(?<![\w.])-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?(?:\s*/\s*\d+(?![\d.]))?")
+_NUMBER = re.compile(r"(?<![\w.])-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?(?:\s*/\s*\d+(?!\d|\.\d))?")
 _LIST = re.compile(r"\[[^\[\]]*\]")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 _NEAR = 0.5  # an answer that shares less than half with every choice names none

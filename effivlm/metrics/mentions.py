@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 _LETTER = r"(?:[(\[{](?P<bracketed>[A-Za-z])[)\]}]|(?<![\w'’])(?P<plain>[A-Za-z])(?![\w'’]))"
-_LINK = r"(?P<link>\s+(?:is|are|was|(?:would|should|must|could|may|might)\s+be)\b)?\s*(?P<colon>[:=]|-(?=\s))?\s*"
-_NOUN = r"(?:(?:the\s+)?(?:option|choice|letter)\s+)?"
+_LINK = r"(?P<link>\s++(?:is|are|was|(?:would|should|must|could|may|might)\s++be)\b)?\s*+(?P<colon>[:=]|-(?=\s))?\s*+"
+_NOUN = r"(?:(?:the\s++)?(?:option|choice|letter)\s++)?"
 _STATED = re.compile(rf"\b(?P<word>answer|option|choice)\b{_LINK}{_NOUN}{_LETTER}", re.IGNORECASE)
-_RIGHT = re.compile(rf"{_LETTER}\s+is\s+(?:the\s+)?(?:most\s+|only\s+)?(?:correct|right|best|answer)\b", re.IGNORECASE)
+_RIGHT = re.compile(
+    rf"{_LETTER}\s++is\s++(?:the\s++)?(?:most\s++|only\s++)?(?:correct|right|best|answer)\b", re.IGNORECASE
+)
 _BRACKETED = re.compile(r"\((?P<bracketed>[A-Za-z])\)(?P<plain>)")
 _ALONE = re.compile(r"(?P<bracketed>)(?<![\w'])(?P<plain>[A-Z])(?![\w'])")
 _WORD_AFTER = re.compile(r"\s+([a-z]+)")

@@ -26,7 +26,7 @@ def mvbench_letter(text: str, options: Mapping[str, str] | None = None, profile:
     leading = _LEADING.match(text)
     if leading:
         return leading[1].upper()
-    plain = normalise.punctuation(text.replace("\n", " ").replace("\t", " ").strip())
+    plain = normalise.punctuation(text.replace("\n", " ").replace("\t", " ").strip(), normalise.DIGITS_WITH_COMMA)
     alone = _ALONE.search(plain.strip("'").strip('"').strip(")").strip("(").strip().lower())
     return alone[1].upper() if alone else ""
 

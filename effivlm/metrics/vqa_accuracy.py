@@ -18,7 +18,8 @@ def vqa_accuracy(prediction: str, references: Sequence[str], profile: Profile = 
     this. Raises ValueError without references.
     """
     compat(profile)
-    return _agreement(normalise.evalai(prediction), [normalise.evalai(reference) for reference in references])
+    forms = {reference: normalise.evalai(reference) for reference in set(references)}  # people often say the same
+    return _agreement(normalise.evalai(prediction), [forms[reference] for reference in references])
 
 
 def vqav2_accuracy(prediction: str, references: Sequence[str], profile: Profile = FIXED) -> float:
@@ -32,7 +33,8 @@ def vqav2_accuracy(prediction: str, references: Sequence[str], profile: Profile 
     answer = normalise.evalai(prediction)
     people = [reference.replace("\n", " ").replace("\t", " ").strip() for reference in references]
     if len(set(people)) > 1:
-        people = [normalise.evalai_words(normalise.punctuation(person)) for person in people]
+        forms = {person: normalise.evalai_words(normalise.punctuation(person)) for person in set(people)}
+        people = [forms[person] for person in people]
         answer = normalise.evalai_words(normalise.punctuation(answer))
     return _agreement(answer, people)
 

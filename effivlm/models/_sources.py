@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from effivlm.models import _hub
+from effivlm.models._content import folder_digest, unread_bytes
 from effivlm.records import fingerprint
 from effivlm.registry import declared, names, unknown
 
@@ -35,29 +36,27 @@ class ModelSource:
     repository: str = ""
     commit: str = ""
 
+    def to_json(self) -> dict[str, str]:
+        """What a run's record says of it: the repository and its commit, or the folder or shape."""
+        if self.commit:
+            return {"repository": self.repository, "commit": self.commit, "family": self.family}
+        return {"source": self.source, "family": self.family}
+
     @property
     def identity(self) -> str:
-        """A fingerprint of the checkpoint: configuration, file names and sizes, and safetensors headers (not all weights)."""
+        """A fingerprint of the checkpoint: all bytes of its files; of a folder of the hub its commit, which names them."""
         if self.source.startswith(RANDOM):
             return fingerprint({"random": shape(self.source.removeprefix(RANDOM))})
         folder = Path(self.source)
         if self.commit:
             return _hub.identity(self.repository, self.commit, folder)
-        files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors"))
-        return _identity(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+        return fingerprint({"content": folder_digest(folder)})
 
 
-@cache
-def _identity(files: tuple[tuple[Path, int, int], ...]) -> str:
-    """Read once per state of the folder: every cell asks for it."""
-    facts: dict[str, str] = {}
-    for path, size, _ in files:
-        if path.suffix == ".json":
-            facts[path.name] = path.read_text(encoding="utf-8")
-        else:
-            with path.open("rb") as file:
-                facts[path.name] = f"{size}:{file.read(1 << 16).hex()}"
-    return fingerprint(facts)
+def unread(source: ModelSource) -> int:
+    """Bytes of a folder that its identity has to read first, because nobody did yet; 0 for anything else."""
+    folder = Path(source.source)
+    return unread_bytes(folder) if folder.is_dir() and not getattr(source, "commit", "") else 0
 
 
 def bring(source: ModelSource) -> None:

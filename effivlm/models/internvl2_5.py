@@ -8,7 +8,7 @@ or Qwen3, as the configuration says.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, ClassVar
 
@@ -48,6 +48,24 @@ class InternVL(Adapter):
         side = math.isqrt(tiles.shape[1])
         places = tuple(grid(len(part) // tiles.shape[1], side, side, part.device) for part in features)
         return Visual(features, places, self._towers(shown, side, features) if looking else None)
+
+    def limiting(self, limit: int) -> dict[str, Any]:
+        if not limit:
+            return {}
+        return {"images_kwargs": {"max_patches": limit, "min_patches": min(limit, self._tiles.min_patches)}}
+
+    def tighter(self) -> Iterator[int]:
+        yield self.limit
+        yield from range((self.limit or self._tiles.max_patches) - 1, 0, -1)
+
+    def tokens_of(self, sizes: Sequence[tuple[int, int]], limit: int) -> int:
+        arguments = {"crop_to_patches": True, **self.limiting(limit).get("images_kwargs", {})}
+        tiles = sum(self._tiles.get_number_of_image_patches(*size, arguments) for size in sizes)
+        return int(tiles * self.model.config.image_seq_length)
+
+    @property
+    def _tiles(self) -> Any:
+        return self.processor.image_processor
 
     def _towers(self, shown: Sequence[Tensor], side: int, features: Sequence[Tensor]) -> tuple[Tower, ...]:
         """Means over the square of patches that the pixel shuffle puts into one token."""

@@ -12,12 +12,14 @@ from effivlm import registry
 from effivlm.plugin.session import Run
 from effivlm.records import PARTS, dump
 from effivlm.report.limits import POLICIES, Limits, tolerances
+from effivlm.session.places import trial
 
 if TYPE_CHECKING:
     from effivlm.report.baseline import Key, Side
 
 NAME = "effivlm-gate"
 VERDICT, PAGE = "verdict.json", "verdict.html"
+BEGIN = b'{"kind":"baseline"'
 TESTS_FAILED = 1  # pytest's own exit code for it
 OPTIONS = {
     "baseline": ("FILE", "compare the run with this baseline and fail if a cell got worse"),
@@ -47,8 +49,8 @@ class Gate:
             raise ValueError("--vlm-tolerance and the gate's policies need --vlm-baseline FILE to compare with")
         if self.wanted:
             self.limits.check_names(self.before.names | set(_names()))
-        if target and (target.is_dir() or not _nearest(target).is_dir()):
-            raise ValueError(f"--vlm-update-baseline: {target} cannot be a file: a folder is needed around it")
+        if target:
+            _check_target(target)
 
     @property
     def wanted(self) -> bool:
@@ -159,8 +161,24 @@ def _names() -> list[str]:
     return [name for kind in ("models", "methods", "tasks") for name in registry.names(kind)]
 
 
-def _nearest(path: Path) -> Path:
-    return next(one for one in path.absolute().parents if one.exists())
+def _check_target(path: Path) -> None:
+    """ValueError where no baseline can be written to `path`, or where something else than a baseline would be lost."""
+    option = "--vlm-update-baseline"
+    around = next(one for one in path.absolute().parents if one.exists())
+    if path.is_dir() or not around.is_dir():
+        raise ValueError(f"{option}: {path} cannot be a file: a folder is needed around it")
+    try:
+        if not path.exists():
+            trial(path)
+            return
+        with path.open("rb+") as file:
+            begin = file.read(len(BEGIN)) if path.is_file() else b"?"
+    except OSError as error:
+        raise ValueError(f"{option}: {path} cannot be written: {error.strerror}") from None
+    if begin and begin != BEGIN:
+        raise ValueError(
+            f"{option}: {path} holds something else than a baseline, which would be lost; name another file"
+        )
 
 
 def add_options(group: Any) -> None:

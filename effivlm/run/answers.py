@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +34,7 @@ class Answers:
 
     `leaves` are what was kept of each prompt, without tensors; `refused` says why a cell cannot exist, `failed` why one was given
     up; `lacking` holds, by cell, what could not be found out beside its answers. `note` gets what a report may show of samples.
+    `twice` are the numbers of the samples on which dense is asked once more.
     """
 
     model: Adapter
@@ -41,6 +43,7 @@ class Answers:
     methods: Mapping[Cell, Method]
     note: Note
     engine: Captured | Eager
+    twice: AbstractSet[int]
     given: dict[Cell, list[Answer]] = field(init=False)
     leaves: dict[Cell, list[Leaf]] = field(init=False)
     refused: dict[Cell, str] = field(default_factory=dict)
@@ -68,7 +71,9 @@ class Answers:
             sample = read(samples, number, self._known)
         except FAULTS as error:
             return Asked({cell: broken(f"#{number}", "", error) for cell in self.standing})
-        asking = Asking(self.model, self.task, self.dense, self.methods, self.engine, sample, number < SAMPLES)
+        asking = Asking(
+            self.model, self.task, self.dense, self.methods, self.engine, sample, number < SAMPLES, number in self.twice
+        )
         found = asking.ask(self.standing, share)
         try:
             found.notes.append(sample_record(self.dense.task, sample))

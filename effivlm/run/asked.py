@@ -46,7 +46,7 @@ class Asked:
 
 @dataclass
 class Asking:
-    """One sample under the cells of a group; `show`: note which visual tokens each kept."""
+    """One sample under the cells of a group; `show`: note which visual tokens each kept; `twice`: ask dense once more."""
 
     model: Adapter
     task: Task
@@ -55,6 +55,7 @@ class Asking:
     engine: Captured | Eager
     sample: Sample
     show: bool
+    twice: bool
     found: Asked = field(default_factory=Asked)
 
     def ask(self, cells: Sequence[Cell], share: bool) -> Asked:
@@ -72,7 +73,7 @@ class Asking:
             return
         if self.show:
             self._show(tree, grown)
-        second = self._second(tree) if self.dense in grown else []
+        second = self._second(tree) if self.twice and self.dense in grown else []
         starts = [leaf.start for leaf in grown.values()] + second
         leader = list(grown).index(self.dense) if self.dense in grown and len(starts) > 1 else None
         try:

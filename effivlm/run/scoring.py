@@ -91,14 +91,10 @@ def _with(answer: Answer, score: float | str | None) -> Answer:
     return replace(answer, score=score, error=answer.error or (FALLEN if score is None else ""))
 
 
-def aggregated(answers: Sequence[Answer], task: Task) -> float:
-    """The task's score from those of its answers that have one.
-
-    Raises:
-        Ill: that is no score. Whatever the task raises comes through.
-    """
+def overall(answers: Sequence[Answer], task: Task) -> float:
+    """The score of a cell from those of its answers that have one. Raises Ill where it is none, and whatever the task raises."""
     known = [(answer.id, answer.score) for answer in answers if answer.score is not None]
-    return share("aggregate()", task.overall([one for one, _ in known], [score for _, score in known]))
+    return share("overall() or aggregate()", task.overall([name for name, _ in known], [score for _, score in known]))
 
 
 def share(what: str, value: Any) -> float:

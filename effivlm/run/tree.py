@@ -229,8 +229,9 @@ class Tree:
         """The sample as the processor gets it."""
         if not isinstance(image, ImagePart):
             return self.sample
-        # copies, because a method may change its own
-        pictures = [plain(one.copy()) for one in (*self.sample.images, *self.sample.video)]
+        pictures = [
+            plain(one).copy() for one in (*self.sample.images, *self.sample.video)
+        ]  # a method may change its own
         return self._holding(image.shrink(pictures, self._count))
 
     def _holding(self, images: Sequence[Image]) -> Sample:

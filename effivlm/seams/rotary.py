@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Angles:
+class DynamicAngles:
     """Cosines and sines of one rotary module whose frequencies shrink beyond `limit` positions (NTK scaling).
 
     `length` is that of the prompt being prefilled; None in a step.
@@ -60,13 +60,13 @@ class Angles:
         return torch.reciprocal(base**exponents)
 
 
-def growing(text: nn.Module) -> tuple[Angles, ...]:
+def growing(text: nn.Module) -> tuple[DynamicAngles, ...]:
     """The angles of every rotary module of a decoder that would ask the device in each forward.
 
     Raises:
-        ValueError: as `Angles`.
+        ValueError: as `DynamicAngles`.
     """
-    return tuple(Angles(module) for module in text.modules() if _asks(getattr(module, "rope_type", "")))
+    return tuple(DynamicAngles(module) for module in text.modules() if _asks(getattr(module, "rope_type", "")))
 
 
 def _asks(rope: object) -> bool:
@@ -75,7 +75,7 @@ def _asks(rope: object) -> bool:
 
 
 @contextmanager
-def steady(angles: Sequence[Angles]) -> Iterator[None]:
+def steady(angles: Sequence[DynamicAngles]) -> Iterator[None]:
     """Inside, rotary modules compute their angles without asking the device; afterwards they are as they were."""
     swapped: list[tuple[Any, str, Any]] = []
     try:
@@ -94,7 +94,7 @@ def steady(angles: Sequence[Angles]) -> Iterator[None]:
 
 
 @contextmanager
-def prefilling(angles: Sequence[Angles], length: int) -> Iterator[None]:
+def prefilling(angles: Sequence[DynamicAngles], length: int) -> Iterator[None]:
     """Inside, all positions belong to one prompt whose longest position is `length` - 1."""
     for one in angles:
         one.length = length

@@ -17,7 +17,8 @@ class Task(ABC):
 
     `metric` names the score's definition in the report, `answer_type` (choice, yes_no, number, short, ocr, free) decides when
     two answers count as the same, `scoring` (exact, rule, judge, proxy) says how a score comes to be, `scale` is the factor to
-    the benchmark's published scale, `group` is how many consecutive samples are scored together.
+    the benchmark's published scale, `group` is how many consecutive samples are scored together. `pixels` and `tiles` limit each
+    picture where the benchmark's published numbers did (0: the model's own limits), unless the run names others.
 
     A run sets `data`, where published sets lie (the folder of a mirror, "stream", or "" for what was fetched and the hub), and
     `family`, the family file of the model that answers ("" where nobody does): how many frames a video has may depend on it.
@@ -31,6 +32,8 @@ class Task(ABC):
     max_new_tokens: ClassVar[int] = 32
     version: ClassVar[int] = 1
     group: ClassVar[int] = 1
+    pixels: ClassVar[int] = 0
+    tiles: ClassVar[int] = 0
     data: str = ""
     family: str = ""
     pictured: bool = True

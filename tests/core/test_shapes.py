@@ -147,6 +147,26 @@ def test_a_narrow_sister_of_two_layers_answers_as_stock_generate(name: str, monk
     assert leaf.kept == 2 * method.keep.of(leaf.length)
 
 
+@pytest.mark.parametrize(("name", "limits"), [("internvl2_5_8b", (5, 5)), ("qwen2_vl_7b", (1_000_000, 1_500_000))])
+def test_twenty_pages_are_limited_until_their_prompt_fits(
+    name: str, limits: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ensure_torchvision()
+    small, stock = smaller(name), _shapes.build
+    monkeypatch.setattr(
+        "effivlm.models._adapter.build", lambda name, device, dtype: stock(name, device, dtype, **small)
+    )
+    model = open_model(resolve(f"random:{name}"), Settings())
+    page = Image.new("RGB", (1700, 2200))
+    model.begin_task(0, 0, 32)
+    many, sizes = Sample("many", "What?", ("x",), (page,) * 20), [(2200, 1700)] * 20
+    assert model.tokens_of(sizes, 0) > 35_000, "they overflow 32,768 positions without a limit"
+    limit = model.fitting(many, many.images)
+    assert limits[0] <= limit <= limits[1]
+    assert 20_000 < model.tokens_of(sizes, limit) < 32_768 - 32
+    assert f"each was limited to {limit:,} {model.limited_by}" in model.remarks()[0]
+
+
 def test_an_unknown_shape_is_refused_with_all_names() -> None:
     with pytest.raises(ValueError, match=r"unknown shape 'qwen2_vl_7'.*Did you mean 'qwen2_vl_7b'.*random:SHAPE"):
         resolve("random:qwen2_vl_7")
