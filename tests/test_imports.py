@@ -26,7 +26,7 @@ WINGS = (
     ("decoding",),
     ("seams",),
     ("kernels",),
-    ("report", "tasks"),
+    ("report", "tasks", "judging"),
     ("metrics",),
     ("registry",),
     ("records",),
@@ -34,7 +34,7 @@ WINGS = (
 )
 ROW = {wing: number for number, wings in enumerate(WINGS) for wing in wings}
 DEVICE = {"kernels", "seams", "decoding", "compression", "methods", "models"}  # know nothing of tasks and reports
-LIGHT = {"records", "registry", "metrics", "report", "tasks", "plugin", "__main__", "__init__"}
+LIGHT = {"records", "registry", "metrics", "report", "tasks", "judging", "plugin", "__main__", "__init__"}
 # A type's word: it has no business at run time, and the file it stands in must not be loaded for it.
 LIGHT_FILES = {"session/matrix.py", "session/recorder.py", "models/_sources.py", "run/steps.py"}
 
@@ -108,8 +108,9 @@ def test_pytest_is_imported_by_the_plugin_alone() -> None:
     assert {wing(path) for path in FILES if {"pytest", "_pytest", "xdist"} & outside(path)} == {"plugin"}
 
 
-def test_transformers_is_imported_by_models_alone() -> None:
-    assert {wing(path) for path in FILES if "transformers" in outside(path)} <= {"models", "seams"}
+def test_transformers_is_imported_by_models_and_a_local_judge_alone() -> None:
+    named = {str(path.relative_to(PACKAGE)) for path in FILES if "transformers" in outside(path)}
+    assert {name for name in named if not name.startswith(("models/", "seams/"))} <= {"judging/local.py"}
 
 
 def test_what_is_imported_to_collect_or_report_needs_no_torch() -> None:
