@@ -61,6 +61,7 @@ def install() -> None:
         kind: {name: registry.Entry(name, __name__, cls) for name, cls in of.items()} for kind, of in NAMES.items()
     }
     registry.entries = lambda kind: entries[kind]  # type: ignore[assignment]
+    registry.load = lambda kind, name: globals()[NAMES[kind][name]]  # type: ignore[assignment]
     registry.declared.cache_clear()
     sys.modules["torch"] = _module("torch", **_torch())
     sys.modules["effivlm.run.group"] = _module(
@@ -68,7 +69,6 @@ def install() -> None:
         open_model=open_model,
         run_group=run_group,
         cell_fingerprint=cell_fingerprint,
-        sample_records=sample_records,
     )
     sys.modules["effivlm.timing.timing"] = _module("effivlm.timing.timing", prepare_timing=prepare_timing)
 
@@ -120,11 +120,8 @@ def cell_fingerprint(cell: Cell, source: Any, settings: Settings, part: str = "q
     return fingerprint({"cell": cell.id, "part": part, "limit": settings.limit})
 
 
-def sample_records(task: str, settings: Settings) -> list[dict[str, Any]]:
-    return [
-        {"kind": "sample", "task": task, "id": f"{task}-{number}", "prompt": "?", "references": [], "pictures": []}
-        for number in range(settings.limit)
-    ]
+def _sample_record(task: str, number: int) -> dict[str, Any]:
+    return {"kind": "sample", "task": task, "id": f"{task}-{number}", "prompt": "?", "references": [], "pictures": []}
 
 
 def run_group(
@@ -140,6 +137,7 @@ def run_group(
     dense = Cell(cells[0].model, "dense", "paper", "1.00", cells[0].task)
     for done in range(settings.limit):
         time.sleep(wish("sleep", 0.0))
+        on_note(_sample_record(dense.task, done))
         on_progress(done + 1, settings.limit)
     for cell in cells if wish("kept", False) else ():
         for _ in range(2):  # a line may come twice

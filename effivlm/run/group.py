@@ -6,8 +6,7 @@ to the seam at which their methods differ. `Settings.share` False runs every cel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.metadata import version
 from typing import Any, cast
@@ -15,19 +14,28 @@ from typing import Any, cast
 from effivlm import __version__, registry
 from effivlm.compression.base import Method
 from effivlm.compression.composed import Composed
+from effivlm.data.ahead import ahead
 from effivlm.decoding.engine import engine_for
 from effivlm.models._adapter import Adapter
+from effivlm.models._presenting import Presenting
 from effivlm.models._sources import ModelSource
-from effivlm.records import Achieved, Answer, Budget, Cell, KeptBy, Outcome, Settings, fingerprint
+from effivlm.records import Budget, Cell, Outcome, Settings, fingerprint
 from effivlm.run.answers import Answers, Note
-from effivlm.run.noise import change_of
-from effivlm.run.shown import SAMPLES, sample_record
+from effivlm.run.asked import Asked
+from effivlm.run.audit import achieved, verdict
+from effivlm.run.faults import FAULTS, told
+from effivlm.run.noise import asked_again, change_of
+from effivlm.run.provenance import class_digest, module_digest, replaced
+from effivlm.run.scoring import FALLEN, overall, samples_of, settled
 from effivlm.run.steps import Step, stored
-from effivlm.run.tree import Leaf
+from effivlm.run.untouched import tracked
 from effivlm.tasks._base import Task
+from effivlm.tasks._folder import Folder
+from effivlm.tasks._opened import opened
 
 Progress = Callable[[int, int], None]
-FALLEN = "it is scored together with a sample that broke"
+OnAnswers = Callable[[int, Asked], None]
+TIMING = "effivlm.timing.timing"  # it is told by name: its wing stands above this one
 HOLDS = {"quality": 2, "ttft": 1, "decode": 1}
 """Raised when outcomes of a part hold more than before, so that a resumed run does not mix both."""
 
@@ -35,7 +43,9 @@ HOLDS = {"quality": 2, "ttft": 1, "decode": 1}
 def open_model(source: ModelSource, settings: Settings) -> Adapter:
     """Load the checkpoint of `source` with its family's adapter; ValueError when it is damaged."""
     adapter = cast(type[Adapter], registry.load("models", source.family))
-    return adapter.load(source, settings.device, settings.dtype)
+    model = adapter.load(source, settings.device, settings.dtype)
+    model.present(Presenting.of(settings))
+    return model
 
 
 def method_of(cell: Cell, seed: int = 0) -> Method:
@@ -61,31 +71,61 @@ def task_of(name: str) -> Task:
     return cast(type[Task], registry.load("tasks", name))()
 
 
+def task_in(name: str, settings: Settings, family: str = "") -> Task:
+    """The task of a name as a run uses it."""
+    return opened(name, settings, family, task_of)
+
+
+@cache
+def _declared(name: str, folder: str) -> dict[str, Any]:
+    """What of a task decides its outcomes."""
+    if folder:
+        return {"folder": Folder(name, folder).identity()}
+    return dict(registry.declared("tasks", name))
+
+
 def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: str = "quality") -> str:
-    """Names everything that determines an outcome: model, method and its fields, task, samples, precision and versions."""
+    """Names everything that determines an outcome: weights, method and its fields, task, samples, seed, precision, engine,
+    versions of libraries, and the code of all of it."""
+    method, folder = method_of(cell, settings.seed), settings.folders.get(cell.task, "")
+    task = Folder if folder else registry.load("tasks", cell.task)
     return fingerprint(
         {
             "part": [part, HOLDS[part]],
             "model": [cell.model, source.identity],
-            "method": [cell.method, cell.preset, repr(method_of(cell, settings.seed))],
-            "task": [cell.task, dict(registry.declared("tasks", cell.task))],
+            "method": [cell.method, cell.preset, repr(method)],
+            "task": [cell.task, _declared(cell.task, folder)],
             "settings": [settings.limit, settings.seed, settings.device.split(":")[0], settings.dtype]
             + [settings.engine] * (settings.engine != "auto")
             + [f"batch {settings.batch}"] * (part == "decode" and settings.batch > 1)
-            + [f"prompt {settings.prompt}"] * (part != "quality" and settings.prompt > 0),
+            + [f"prompt {settings.prompt}"] * (part != "quality" and settings.prompt > 0)
+            + [f"data {settings.data}"] * (settings.data != "")
+            + Presenting.of(settings).differences(),
             "versions": _versions(),
+            "code": _code(cell, source, part, task)
+            + [replaced(type(one)) for one in _parts_of(method)]
+            + [replaced(task)],
         }
     )
+
+
+def _code(cell: Cell, source: ModelSource, part: str, task: type) -> list[Any]:
+    """Digests of the code of a cell: its methods, task and family, what runs them, and what times them."""
+    return [
+        [class_digest("methods", step.method) for step in stored(cell.method, cell.preset)],
+        module_digest(task.__module__),
+        class_digest("models", source.family),
+        module_digest(__name__ if part == "quality" else TIMING),
+    ]
+
+
+def _parts_of(method: Method) -> tuple[Method, ...]:
+    return method.methods if isinstance(method, Composed) else (method,)
 
 
 @cache
 def _versions() -> tuple[str, ...]:
     return (__version__, *(version(name) for name in ("torch", "transformers")))
-
-
-def sample_records(task: str, settings: Settings) -> Iterator[dict[str, Any]]:
-    """What a report may show of a task's samples: lines of kind "sample"."""
-    return (sample_record(task, sample) for sample in task_of(task).samples(settings.limit, settings.seed))
 
 
 def run_group(
@@ -94,12 +134,14 @@ def run_group(
     settings: Settings,
     on_progress: Progress | None = None,
     on_note: Note | None = None,
+    on_answers: OnAnswers | None = None,
 ) -> list[Outcome]:
     """Answer a task's samples under every cell of one (model, task) group.
 
-    The dense cell always runs, first, because every other one is compared with it, and twice, to know how far it agrees with
-    itself. One outcome per cell, in the order given, dense in front where it was not asked for. `on_note` gets lines that a
-    report may show of the first samples ("kept").
+    The dense cell always runs, first, because every other one is compared with it, and twice (on a share of many samples), to
+    know how far it agrees with itself. One outcome per cell, in the order given, dense in front where it was not asked for.
+    `on_note` gets lines that a report may show: of every sample ("sample"), and of the first ones what was kept ("kept").
+    `on_answers` gets, once a sample, its number and all that it gave, before anything is made of it.
 
     Raises:
         ValueError: cells of several groups, or no samples.
@@ -108,11 +150,9 @@ def run_group(
         raise ValueError("cells of one group share model and task")
     dense = cells[0].dense
     ordered = list(cells) if dense in cells else [dense, *cells]
-    task = task_of(dense.task)
-    samples = task.samples(settings.limit, settings.seed)
-    if not samples:
-        raise ValueError(f"task {dense.task!r} has no samples for limit {settings.limit}")
-    methods = {cell: method_of(cell, settings.seed) for cell in ordered}
+    task = task_in(dense.task, settings, model.source.family)
+    samples = samples_of(dense.task, task, settings.limit, settings.seed)
+    methods, unmade = _methods(ordered, settings.seed)
     answers = Answers(
         model,
         task,
@@ -120,22 +160,36 @@ def run_group(
         methods,
         on_note or (lambda line: None),
         engine_for(model.step, model.device, settings.engine, model.spread),
+        asked_again(len(samples), settings.seed),
     )
-    with model.seams():
-        for number, sample in enumerate(samples):
-            answers.ask(sample, settings.share, number < SAMPLES)
+    model.begin_task(task.pixels, task.tiles, task.max_new_tokens)
+    with model.seams(), tracked(), ahead(samples) as ready:
+        for number in range(len(ready)):
+            found = answers.ask(ready, number, settings.share)
+            if on_answers:
+                on_answers(number, found)
+            answers.take(found)
             if on_progress:
                 on_progress(number + 1, len(samples))
-    return [_outcome(cell, cell_fingerprint(cell, model.source, settings), answers) for cell in ordered]
-
-
-def _settled(answers: Sequence[Answer], task: Task) -> list[Answer]:
-    """Answers with the scores that hold once all are known; one whose score falls with another's says so."""
-    scores = task.settle([answer.id for answer in answers], [answer.score for answer in answers])
     return [
-        replace(answer, score=score, error=answer.error or (FALLEN if score is None else ""))
-        for answer, score in zip(answers, scores, strict=True)
+        Outcome(cell, "", "failed", reason=unmade[cell])
+        if cell in unmade
+        else _outcome(cell, cell_fingerprint(cell, model.source, settings), answers)
+        for cell in ordered
     ]
+
+
+def _methods(cells: Sequence[Cell], seed: int) -> tuple[dict[Cell, Method], dict[Cell, str]]:
+    """The method of each cell, or why it cannot be made; such a cell has no fingerprint, for it has no fields."""
+    made, unmade = dict[Cell, Method](), dict[Cell, str]()
+    for cell in cells:
+        try:
+            made[cell] = method_of(cell, seed)
+        except FAULTS as error:
+            if cell == cell.dense:
+                raise
+            unmade[cell] = told(error)
+    return made, unmade
 
 
 def _outcome(cell: Cell, name: str, all_answers: Answers) -> Outcome:
@@ -153,8 +207,14 @@ def _outcome(cell: Cell, name: str, all_answers: Answers) -> Outcome:
     }
     if reason := all_answers.refused.get(cell):
         return Outcome(cell, name, "unsupported", reason=reason, **facts)
-    answers = _settled(all_answers.given[cell], task)
-    scores = [answer.score for answer in answers if answer.score is not None]
+    if reason := all_answers.failed.get(cell):
+        return Outcome(cell, name, "failed", reason=reason, **facts)
+    try:
+        answers = settled(all_answers.given[cell], task)
+        scores = [answer.score for answer in answers if answer.score is not None]
+        score = overall(answers, task) if scores else None
+    except FAULTS as error:  # a task that cannot sum up one cell's answers fails that cell
+        return Outcome(cell, name, "failed", reason=told(error), **facts)
     errors = [answer.error for answer in answers if answer.error]
     broke = "broke or went with one that did" if FALLEN in errors else "broke"
     first = next((error for error in errors if error != FALLEN), "")
@@ -162,61 +222,19 @@ def _outcome(cell: Cell, name: str, all_answers: Answers) -> Outcome:
         reason = f"every sample {broke}; the first: {first}"
         return Outcome(cell, name, "failed", reason=reason, broken=len(errors), **facts)
     remarks = [f"{len(errors)} of {len(answers)} samples {broke}: {first}"] if errors else []
+    facts["achieved"] = achieved(cell, all_answers.methods[cell], all_answers.leaves[cell])
+    status, reason = verdict(cell, all_answers.methods[cell], all_answers.leaves[cell])
+    if status != "ok":
+        return Outcome(cell, name, status, reason=reason, broken=len(errors), **facts)
     return Outcome(
         cell,
         name,
         "ok",
         n=len(scores),
         broken=len(errors),
-        score=task.aggregate(scores),
+        score=score,
         answers=tuple(answers),
-        achieved=achieved(cell, all_answers.methods[cell], all_answers.leaves[cell]),
-        change=change_of(model.dtype) if any(answer.again is not None for answer in answers) else "",
-        remarks=(*remarks, *all_answers.remarks(cell)),
+        change=change_of(model) if any(answer.again is not None for answer in answers) else "",
+        remarks=(*remarks, *all_answers.remarks(cell), *model.remarks()),
         **facts,
-    )
-
-
-def achieved(cell: Cell, method: Method, leaves: Sequence[Leaf]) -> Achieved:
-    """What was kept over samples, from leaves without their caches."""
-    kept, total = sum(leaf.kept for leaf in leaves), sum(leaf.of for leaf in leaves)
-    layers = [sum(counts) / len(leaves) for counts in zip(*(leaf.measured[0] for leaf in leaves), strict=True)]
-    return Achieved(
-        of=method.of,
-        asked_keep=float(method.keep),
-        kept=kept,
-        total=total,
-        keep=kept / total if total else 1.0,
-        per_layer=tuple(layers),
-        per_head=_per_head(leaves),
-        kv_bytes=sum(leaf.measured[1] for leaf in leaves) // len(leaves),
-        kv_bytes_dense=sum(leaf.dense_bytes for leaf in leaves) // len(leaves),
-        visual_tokens=sum(leaf.visual_tokens for leaf in leaves) // len(leaves),
-        parts=_parts(cell, method, leaves) if isinstance(method, Composed) else (),
-    )
-
-
-def _per_head(leaves: Sequence[Leaf]) -> tuple[tuple[float, ...], ...]:
-    """Mean entries of every layer's KV heads; empty where the heads of a layer never differ."""
-    if not (some := next((leaf.heads for leaf in leaves if leaf.heads), ())):
-        return ()
-    alike = (
-        tuple((count,) * len(heads) for count, heads in zip(leaf.measured[0], some, strict=True)) for leaf in leaves
-    )
-    counts = [leaf.heads or same for leaf, same in zip(leaves, alike, strict=True)]
-    return tuple(
-        tuple(sum(numbers) / len(counts) for numbers in zip(*layer, strict=True)) for layer in zip(*counts, strict=True)
-    )
-
-
-def _parts(cell: Cell, method: Composed, leaves: Sequence[Leaf]) -> tuple[KeptBy, ...]:
-    """What each method of a composition kept."""
-    names = [step.method for step in stored(cell.method, cell.preset)]
-    counts = [
-        [sum(numbers) for numbers in zip(*shares, strict=True)]
-        for shares in zip(*(leaf.shares for leaf in leaves), strict=True)
-    ]
-    return tuple(
-        KeptBy(name, one.of, float(one.keep), kept, total)
-        for name, one, (kept, total) in zip(names, method.methods, counts, strict=True)
     )

@@ -29,8 +29,10 @@ from effivlm.compression.composed import Composed
 from effivlm.decoding.caches import KeptLayer, kv_bytes
 from effivlm.decoding.eager import Start
 from effivlm.models._adapter import Adapter, Prompt
+from effivlm.models._pictures import plain
 from effivlm.records import SEAMS, Sample
 from effivlm.run.prefill import Prefilled, prefilled
+from effivlm.run.untouched import untouched
 from effivlm.seams.meters import Within, untimed
 
 Path = tuple[Part | None, ...]
@@ -118,7 +120,7 @@ class Tree:
         done = self.prefilled(tuple(prefill))
         doubts: Doubts = []
         if isinstance(part, CachePart):
-            with doubting() as doubts:
+            with doubting() as doubts, untouched(part, views=done.views):
                 cache = self.within("method", lambda: part.compress(done.views, self.sample.id))
         else:
             cache = [KeptLayer(key[0], value[0]) for key, value in zip(done.cache.keys, done.cache.values, strict=True)]
@@ -227,7 +229,10 @@ class Tree:
         """The sample as the processor gets it."""
         if not isinstance(image, ImagePart):
             return self.sample
-        return self._holding(image.shrink([*self.sample.images, *self.sample.video], self._count))
+        pictures = [
+            plain(one).copy() for one in (*self.sample.images, *self.sample.video)
+        ]  # a method may change its own
+        return self._holding(image.shrink(pictures, self._count))
 
     def _holding(self, images: Sequence[Image]) -> Sample:
         """The sample with other images and frames."""
@@ -269,7 +274,8 @@ class Tree:
             stays, features = prompt.image < 0, []
             towers = encoded.towers or [None] * len(encoded.features)
             views = [ImageView(*seen) for seen in zip(encoded.features, encoded.places, towers, strict=True)]
-            selections = self.within("method", lambda: part.select(views, self.sample.id))
+            with untouched(part, views=views):
+                selections = self.within("method", lambda: part.select(views, self.sample.id))
             for number, (feature, selection) in enumerate(zip(encoded.features, selections, strict=True)):
                 stays[(prompt.image == number).nonzero()[selection.kept, 0]] = True
                 features.append(feature[selection.kept] if selection.features is None else selection.features)

@@ -9,14 +9,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from effivlm.records import Cell, Outcome, Settings, Unsupported
+from effivlm import registry
+from effivlm.records import Cell, Outcome, Settings, Unsupported, dump
+from effivlm.run.faults import FAULTS, harmless, told
+from effivlm.run.steps import stored
 from effivlm.session.matrix import Plan
-from effivlm.session.recorder import Key, finished
+from effivlm.session.recorder import Key
+from effivlm.session.resume import fingerprint_of, standing
 
 if TYPE_CHECKING:
     from effivlm.timing.timing import Timing
 
 WARMUP_ROUNDS = 1
+PACKAGE = Path(__file__).parent.parent
 Measurement = Callable[[], float]
 Progress = Callable[[int, int], None]
 OpenModel = Callable[[], Any]
@@ -36,20 +41,32 @@ class Groups:
     done: dict[Key, Outcome] = field(default_factory=dict)
     pending: list[Outcome] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
-    shown: set[str] = field(default_factory=set)
     trace: str = ""
     _prepared: tuple[Cell, Timing] | None = None
 
     def __post_init__(self) -> None:
-        self.done = reusable(self.folder, self.plan, self.settings)
+        self.done = dict(standing(self.folder, self.plan, self.settings).reusable)
 
     def quality(self, cell: Cell, open_model: OpenModel, progress: Progress) -> Outcome:
         """The quality outcome of `cell`; the first call of a group runs the group."""
         if (cell, "quality") not in self.done:
             group = [other for other in self.selected["quality"] if other.group == cell.group]
             waiting = [other for other in group if (other, "quality") not in self.done]
-            self._run(waiting if self.settings.share else [cell], open_model, progress)
+            usable = [one for one in (waiting if self.settings.share else [cell]) if self._usable(one)]
+            if usable:
+                self._run(usable, open_model, progress)
         return self.done[cell, "quality"]
+
+    def _usable(self, cell: Cell) -> bool:
+        """Whether the classes behind a cell can be loaded; one that cannot fails by name, before any model opens."""
+        try:
+            for step in stored(cell.method, cell.preset):
+                registry.load("methods", step.method)
+            registry.load("tasks", cell.task)
+        except ValueError as error:
+            self._keep(Outcome(cell, "", "failed", reason=str(error)))
+            return False
+        return True
 
     def timing(self, cell: Cell, part: str, open_model: OpenModel, remarks: Sequence[str]) -> Outcome:
         """The timing outcome of `cell`, measured until its median is settled.
@@ -79,7 +96,7 @@ class Groups:
         self._prepared = None
 
     def fingerprint(self, cell: Cell, part: str = "quality") -> str:
-        return fingerprint_of(cell, part, self.plan, self.settings)
+        return fingerprint_of((cell, part), self.plan, self.settings)
 
     def _run(self, cells: Sequence[Cell], open_model: OpenModel, progress: Progress) -> None:
         from effivlm.run.group import run_group
@@ -87,23 +104,13 @@ class Groups:
         try:
             answered = run_group(cells, open_model(), self.settings, progress, self.samples.append)
             outcomes = {outcome.cell: outcome for outcome in answered}
-        except Exception as error:
+        except FAULTS as error:
             outcomes = {cell: self._broken(cell, "quality", error) for cell in cells}
         lost = [cell for cell in cells if cell not in outcomes]
         for cell in lost:
             outcomes[cell] = Outcome(cell, self.fingerprint(cell), "failed", reason="the run gave no outcome for it")
         for outcome in outcomes.values():
             self._keep(outcome)
-        self._show(cells[0].task)
-
-    def _show(self, task: str) -> None:
-        """Note a task's samples once; without them the report has answers but no questions, so that is said in it."""
-        from effivlm.run.group import sample_records
-
-        if task in self.shown or all(outcome.status == "failed" for outcome in self.pending):
-            return
-        self.shown.add(task)
-        self.samples += sample_records(task, self.settings)
 
     def _time(self, cell: Cell, part: str, open_model: OpenModel, remarks: Sequence[str]) -> None:
         from effivlm.timing.rounds import rounds_of, unsettled
@@ -116,7 +123,7 @@ class Groups:
             with timing.watched():
                 rounds = rounds_of(measurement)
             outcome = timing.outcome(part, rounds, (*remarks, *unsettled(part, rounds)))
-        except Exception as error:
+        except FAULTS as error:
             outcome = self._broken(cell, part, error)
             self._prepared = None  # a device that is full must not stay so for the cells to come
         self._keep(outcome)
@@ -131,32 +138,36 @@ class Groups:
         return self._prepared[1]
 
     def _keep(self, outcome: Outcome) -> None:
+        """Take in an outcome; one that cannot be stored has failed, with what of it cannot."""
+        try:
+            dump(outcome.to_json())
+        except (TypeError, ValueError) as error:
+            reason = f"it cannot be stored: {error}"
+            outcome = Outcome(outcome.cell, outcome.fingerprint, "failed", part=outcome.part, reason=reason)
         self.done[outcome.cell, outcome.part] = outcome
         self.pending.append(outcome)
 
-    def _broken(self, cell: Cell, part: str, error: Exception) -> Outcome:
+    def _broken(self, cell: Cell, part: str, error: BaseException) -> Outcome:
         status = "unsupported" if isinstance(error, Unsupported) else "failed"
-        # A plain ValueError or OSError is written for a reader; of anything else the kind is half of the message.
-        plain = isinstance(error, ValueError | OSError) and str(error)
-        reason = str(error) if plain else f"{type(error).__name__}: {error}"
+        # A plain ValueError or OSError of this package is written for a reader; of anything else the place is half of it.
+        plain = isinstance(error, ValueError | OSError) and str(error) and _raised_here(error)
         if status == "failed" and not plain:
-            self.trace = "".join(traceback.format_exception(error))
-        return Outcome(cell, self.fingerprint(cell, part), status, part=part, reason=reason)
+            self.trace = harmless("".join(traceback.format_exception(error)))
+        reason = harmless(str(error)) if plain or status == "unsupported" else told(error)
+        return Outcome(cell, self._name(cell, part), status, part=part, reason=reason)
+
+    def _name(self, cell: Cell, part: str) -> str:
+        """The fingerprint, "" for a method that cannot even be made."""
+        try:
+            return self.fingerprint(cell, part)
+        except FAULTS:
+            return ""
 
 
-def fingerprint_of(cell: Cell, part: str, plan: Plan, settings: Settings) -> str:
-    from effivlm.run.group import cell_fingerprint
-
-    return cell_fingerprint(cell, plan.sources[cell.model], settings, part)
-
-
-def reusable(folder: Path, plan: Plan, settings: Settings) -> dict[Key, Outcome]:
-    """Outcomes in `folder` that are those of this plan, by fingerprint."""
-    return {
-        (cell, part): outcome
-        for (cell, part), outcome in finished(folder).items()
-        if cell.model in plan.sources and outcome.fingerprint == fingerprint_of(cell, part, plan, settings)
-    }
+def _raised_here(error: BaseException) -> bool:
+    """Whether this package itself raised an error, and no code of authors or libraries."""
+    places = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)][-1:]
+    return all(place.is_relative_to(PACKAGE) for place in places)
 
 
 def on_device(settings: Settings, worker: int = 0) -> Settings:

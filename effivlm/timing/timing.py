@@ -16,7 +16,9 @@ from effivlm.decoding.capacity import batch_fits, largest_batch
 from effivlm.decoding.engine import Captured, Eager, Paced, captures, compiled
 from effivlm.models._adapter import Adapter
 from effivlm.records import Cell, Cost, Outcome, Settings
-from effivlm.run.group import achieved, cell_fingerprint, method_of, task_of
+from effivlm.report.trust import BATCHED
+from effivlm.run.audit import achieved, verdict
+from effivlm.run.group import cell_fingerprint, method_of, task_in
 from effivlm.run.tree import Leaf, Tree
 from effivlm.seams.meters import Spans, free_bytes, peak_memory_bytes, reclaim, timed_s
 from effivlm.timing.drawn import page
@@ -131,7 +133,7 @@ class Timing:
                 fits = partial(batch_fits, self.model.step, leaf.start, STEPS, device)
                 most = largest_batch(fits, int(free_bytes(device) / each))
             costs["largest_batch"] = Cost((float(most),))
-        return costs, unsettled(f"decoding at batch {batch}", rounds)
+        return costs, unsettled(f"{BATCHED} {batch}", rounds)
 
     def _energy(self, part: str) -> dict[str, Cost]:
         """Joules of the whole GPU for one first token, or one generated token, what lies between rounds included."""
@@ -158,14 +160,17 @@ class Timing:
         costs |= self._floor(part, tree, leaf) | more | self._energy(part)
         seen = self._seen.remarks if self._seen else ()
         facts: dict[str, Any] = {"engine": self._engine(part), "kernel": "sdpa", "weights": self.model.weights, "n": 1}
+        kept = self.cell, self.method, [leaf.without_cache()]
+        status, reason = verdict(*kept)
         return Outcome(
             self.cell,
             cell_fingerprint(self.cell, self.model.source, self.settings, part),
-            "ok",
+            status,
+            reason=reason,
             part=part,
-            costs=costs,
-            achieved=achieved(self.cell, self.method, [leaf.without_cache()]),
-            remarks=(*remarks, *seen, *unsure),
+            costs=costs if status == "ok" else {},
+            achieved=achieved(*kept),
+            remarks=(*remarks, *seen, *unsure, *self.model.remarks()),
             **facts,
         )
 
@@ -218,7 +223,9 @@ def prepare_timing(cell: Cell, model: Adapter, settings: Settings) -> Timing:
     """
     reclaim(model.device)  # what an earlier cell left, which may have run out of memory
     method = method_of(cell, settings.seed)
-    sample = page(model, settings.prompt) if settings.prompt else task_of(cell.task).samples(1, settings.seed)[0]
+    task = task_in(cell.task, settings, model.source.family)
+    model.begin_task(task.pixels, task.tiles, task.max_new_tokens)
+    sample = page(model, settings.prompt) if settings.prompt else task.samples(1, settings.seed)[0]
     timing = Timing(cell, model, method, settings, Tree(model, sample, [method]))
     timing.leaf()
     return timing

@@ -19,8 +19,9 @@ from effivlm.methods.random_kv import RandomKv
 from effivlm.methods.snapkv import SnapKv
 from effivlm.models._adapter import Adapter
 from effivlm.records import Answer, Budget, Settings
-from effivlm.run import answers, group, noise
-from effivlm.run.answers import _against
+from effivlm.run import asked as asked_module
+from effivlm.run import group, noise
+from effivlm.run.asked import against
 from effivlm.run.group import open_model, run_group
 from effivlm.run.tree import Tree
 
@@ -161,7 +162,7 @@ def test_the_second_run_differs_by_rounding_and_by_no_more(model: Adapter, form:
         assert all(torch.equal(after, after.bfloat16().float()) for _, after in pairs)
         deepest = pairs[-1]
         assert not torch.equal(deepest[0].bfloat16().float(), deepest[1]), "the prompt itself is rounded too"
-    assert noise.change_of(used.dtype) == (noise.ROUNDED if dtype == "float32" else noise.KERNEL)
+    assert noise.change_of(used) == (noise.ROUNDED if dtype == "float32" else noise.SHORTENED)
 
 
 @pytest.mark.usefixtures("toy_task")
@@ -170,17 +171,19 @@ def test_what_is_measured_beside_an_answer_never_takes_the_answer_with_it(
 ) -> None:
     asked = cells(methods=["dense", "random_kv"], keeps=("0.30",))
     good = run_group(asked, model, Settings(limit=3))
-    monkeypatch.setattr(answers, "again", lambda tree: 1 / 0)
-    monkeypatch.setattr(answers, "agreements", lambda *given: [][1])
-    monkeypatch.setattr(answers, "kept_record", lambda *given: {}["grid"])
+    monkeypatch.setattr(asked_module, "again", lambda tree: 1 / 0)
+    monkeypatch.setattr(asked_module, "agreements", lambda *given: [][1])
+    monkeypatch.setattr(asked_module, "kept_record", lambda *given: {}["grid"])
     dense, other, _ = run_group(asked, model, Settings(limit=3))
     assert [answer.text for answer in other.answers] == [answer.text for answer in good[1].answers]
     assert (dense.status, dense.change, dense.answers[0].again, other.answers[0].forced) == ("ok", "", None, None)
-    assert dense.remarks == (
+    lacked = (
         "dense could not be asked again for 3 of 3 samples; the first: ZeroDivisionError: division by zero",
         "token agreement could not be computed for 3 of 3 samples; the first: IndexError: list index out of range",
         "the kept visual tokens could not be told for 3 of 3 samples; the first: KeyError: 'grid'",
     )
+    for remark, words in zip(dense.remarks, lacked, strict=True):
+        assert remark.startswith(f"{words} (at core/test_agreement.py:")
     assert other.remarks == dense.remarks[1:]
 
 
@@ -197,5 +200,21 @@ def test_agreement_is_with_dense_wherever_dense_stands(model: Adapter, toy_task:
 def test_a_choice_named_by_its_text_is_the_same_choice() -> None:
     said = [Answer(str(place), "", text, text, 1.0, tokens=(place,)) for place, text in enumerate(("A", "cat", "dog"))]
     asked = replace(sample("text"), prompt="What is it?\nA. cat\nB. dog\nAnswer with the letter.")
-    assert [_against(one, said[0], "choice", asked).same_as_dense for one in said] == [True, True, False]
-    assert _against(said[1], said[0], "short", asked).same_as_dense is False
+    assert [against(one, said[0], "choice", asked).same_as_dense for one in said] == [True, True, False]
+    assert against(said[1], said[0], "short", asked).same_as_dense is False
+
+
+def test_of_many_samples_a_seeded_hundred_is_asked_twice() -> None:
+    assert noise.asked_again(100, 3) == set(range(100))
+    some = noise.asked_again(5_000, 3)
+    assert len(some) == noise.SAMPLES == 100
+    assert some == noise.asked_again(5_000, 3) != noise.asked_again(5_000, 4)
+    assert some <= set(range(5_000))
+
+
+@pytest.mark.usefixtures("toy_task")
+def test_a_sample_that_is_not_of_the_share_is_asked_once(model: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group, "asked_again", lambda samples, seed: {1})
+    (dense,) = run_group(cells(methods=["dense"]), model, Settings(limit=3))
+    assert [answer.again is not None for answer in dense.answers] == [False, True, False]
+    assert dense.change == noise.ROUNDED

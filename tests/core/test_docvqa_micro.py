@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from effivlm.models._sources import resolve
 from effivlm.records import Cell, Settings
-from effivlm.run.group import open_model, run_group, sample_records
+from effivlm.run.group import open_model, run_group
 from effivlm.tasks.docvqa_micro import DocvqaMicro
 
 MODEL, TASK = "micro_llava_onevision", "docvqa_micro"
@@ -30,17 +32,15 @@ def test_the_prompt_is_that_of_docvqa() -> None:
     assert DocvqaMicro().score("", sample) == 0.0
 
 
-def test_the_report_gets_a_question_and_a_small_picture_of_every_sample() -> None:
-    records = list(sample_records(TASK, Settings(limit=2)))
-    assert [record["id"] for record in records] == [sample.id for sample in DocvqaMicro().samples(2, 0)]
-    assert all(record["thumbnail"].startswith("data:image/jpeg;base64,") for record in records)
-    assert all(len(record["thumbnail"]) < 20_000 for record in records)
-
-
 def test_the_shipped_model_reads_held_out_pages_and_eviction_hurts_it() -> None:
     model = open_model(resolve(MODEL), Settings())
     cells = [Cell(MODEL, name, "paper", "0.10", TASK) for name in ("random_kv", "snapkv")]
-    shared = run_group(cells, model, Settings(limit=24))
+    lines: list[dict[str, Any]] = []
+    shared = run_group(cells, model, Settings(limit=24), on_note=lines.append)
+    shown = [line for line in lines if line["kind"] == "sample"]
+    assert [line["id"] for line in shown] == [sample.id for sample in DocvqaMicro().samples(24, 0)]
+    assert all(line["thumbnail"].startswith("data:image/jpeg;base64,") for line in shown)
+    assert all(len(line["thumbnail"]) < 20_000 for line in shown)
     scores = {one.cell.method: one.score for one in shared}
     assert scores["dense"] is not None
     assert scores["random_kv"] is not None

@@ -33,7 +33,7 @@ from effivlm.run.group import run_group
 from effivlm.run.tree import Leaf, Tree
 
 CELL = Cell("twin", "any", "paper", "0.30", "toy")
-SCHEMA = Path(shown.__file__).parent / "report" / "schema" / "outcome.schema.json"
+SCHEMA = Path(shown.__file__).parents[1] / "report" / "schema" / "outcome.schema.json"
 FEW = Budget.parse("0.3")
 GRIDS = {
     "llava_onevision": {"one": [[1, 4, 4], [1, 6, 8]], "video": [[4, 2, 2]]},

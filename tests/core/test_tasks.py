@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from effivlm_micro import heldout, picture
@@ -16,7 +17,8 @@ from effivlm.metrics.same import same
 from effivlm.models._adapter import Adapter
 from effivlm.records import Cell, Outcome, Sample, Settings
 from effivlm.run import group
-from effivlm.run.group import FALLEN, run_group, task_of
+from effivlm.run.group import run_group, task_of
+from effivlm.run.scoring import FALLEN
 from effivlm.tasks._base import Scores, Task, by_group
 
 TASKS = [name for name in registry.names("tasks") if name.endswith("_micro")]
@@ -156,7 +158,7 @@ class Pairs(Task):
 class Torn:
     size = (4, 4)
 
-    def convert(self, mode: str) -> None:
+    def getexif(self) -> None:
         raise OSError("image file is truncated")
 
 
@@ -207,9 +209,8 @@ def test_a_run_counts_the_samples_it_had_where_a_limit_was_rounded_up(model: Ada
     seen: list[tuple[int, int]] = []
     cell = Cell("twin", "dense", "paper", "1.00", "mme_image_micro")
     settings = Settings(limit=1)
-    (one,) = run_group([cell], model, settings, lambda done, total: seen.append((done, total)))
+    lines: list[dict[str, Any]] = []
+    (one,) = run_group([cell], model, settings, lambda done, total: seen.append((done, total)), lines.append)
     assert (one.status, one.n, len(one.answers)) == ("ok", 2, 2)
     assert seen == [(1, 2), (2, 2)]
-    assert [record["id"] for record in group.sample_records(cell.task, settings)] == [
-        answer.id for answer in one.answers
-    ]
+    assert [line["id"] for line in lines] == [answer.id for answer in one.answers]

@@ -1,0 +1,118 @@
+"""What a task gives back, looked at before it is used: an author's slip breaks an answer, or a cell, and never the run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any
+
+from effivlm.records import Answer, Sample
+from effivlm.run.faults import FAULTS, Ill, told
+from effivlm.tasks._base import Task
+
+FALLEN = "it is scored together with a sample that broke"
+
+
+def samples_of(name: str, task: Task, limit: int, seed: int) -> Sequence[Sample]:
+    """The samples of a task, none of them read yet.
+
+    Raises:
+        ValueError: there are none, or they cannot be counted.
+    """
+    samples: Any = task.samples(limit, seed)
+    if not (hasattr(samples, "__len__") and hasattr(samples, "__getitem__")):
+        raise ValueError(
+            f"task {name!r}: samples() gave a {type(samples).__name__}, which has no length;"
+            " a list or tasks._base.Lazy is wanted"
+        )
+    if not len(samples):
+        raise ValueError(f"task {name!r} has no samples for limit {limit}")
+    return samples  # type: ignore[no-any-return]
+
+
+def read(samples: Sequence[Sample], number: int, known: Collection[str]) -> Sample:
+    """One sample; `known` are the ids of those before it.
+
+    Raises:
+        Ill: it is no sample, or its id is not its own. Whatever reading it raises comes through.
+    """
+    sample: Any = samples[number]
+    if not isinstance(sample, Sample):
+        raise Ill(f"samples[{number}] is {_shown(sample)}, no Sample")
+    if sample.id in known:
+        raise Ill(f"samples[{number}] has the id {sample.id!r} of a sample before it")
+    return sample
+
+
+def scored(task: Task, text: str, sample: Sample) -> tuple[str, float]:
+    """What of an answer is scored, and its score.
+
+    Raises:
+        Ill: one of them is not what a task may give. Whatever the task raises comes through.
+    """
+    extracted: Any = task.extract(text)
+    if not isinstance(extracted, str):
+        raise Ill(f"extract() gave {_shown(extracted)}, no text")
+    return extracted, share("score()", task.score(text, sample))
+
+
+def settled(answers: Sequence[Answer], task: Task) -> list[Answer]:
+    """Answers with the scores that hold once all are known; one whose score falls with another's says so.
+
+    A sample that could not be read has no id that a task would know, so its group (consecutive samples) has no score.
+
+    Raises:
+        Ill: `settle` gave no list of one score an answer. Whatever it raises comes through.
+    """
+    unread = {at // task.group for at, answer in enumerate(answers) if not answer.prompt_sha256}
+    there = [at for at in range(len(answers)) if at // task.group not in unread]
+    scores: Any = task.settle([answers[at].id for at in there], [answers[at].score for at in there])
+    if not isinstance(scores, Sequence) or isinstance(scores, str) or len(scores) != len(there):
+        raise Ill(f"settle() gave {_shown(scores)}, no list of {len(there)} scores")
+    found: list[float | str | None] = [None] * len(answers)
+    for at, score in zip(there, scores, strict=True):
+        found[at] = _settled(score)
+    return [_with(answer, score) for answer, score in zip(answers, found, strict=True)]
+
+
+def _settled(score: Any) -> float | str | None:
+    """A settled score, or why it is none."""
+    try:
+        return None if score is None else share("settle()", score)
+    except Ill as error:
+        return str(error)
+
+
+def _with(answer: Answer, score: float | str | None) -> Answer:
+    if isinstance(score, str) or answer.error:  # a broken answer is no zero, whatever settle() makes of it
+        return replace(answer, score=None, error=answer.error or str(score))
+    return replace(answer, score=score, error=answer.error or (FALLEN if score is None else ""))
+
+
+def overall(answers: Sequence[Answer], task: Task) -> float:
+    """The score of a cell from those of its answers that have one. Raises Ill where it is none, and whatever the task raises."""
+    known = [(answer.id, answer.score) for answer in answers if answer.score is not None]
+    return share("overall() or aggregate()", task.overall([name for name, _ in known], [score for _, score in known]))
+
+
+def share(what: str, value: Any) -> float:
+    """A score as it may be stored: a plain finite number in [0, 1]; a value of another library's or another meaning is refused.
+
+    Raises:
+        Ill: it is none, saying what it is.
+    """
+    if type(value) not in (int, float):
+        raise Ill(f"{what} gave {_shown(value)}, no plain number: float(...) makes one")
+    if not math.isfinite(value) or not 0 <= value <= 1:
+        raise Ill(f"{what} gave {value!r}, which does not lie in [0, 1]")
+    return float(value)
+
+
+def _shown(value: Any) -> str:
+    """A value and its kind, shortened; also of one that cannot even be shown."""
+    try:
+        text = repr(value)[:60]
+    except FAULTS as error:
+        text = told(error)
+    return f"{text} ({type(value).__name__})"
