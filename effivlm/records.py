@@ -268,6 +268,7 @@ class Settings:
     engine: str = "auto"
     batch: int = 1
     prompt: int = 0
+    generation: str = "checkpoint"
 
 
 def dump(record: Mapping[str, Any]) -> str:

@@ -55,6 +55,12 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     group.addoption("--vlm-dtype", default=asked.dtype, help=f"{', '.join(matrix.DTYPES)} (default: %(default)s)")
     group.addoption("--vlm-engine", default=asked.engine, help=f"{', '.join(matrix.ENGINES)} (default: %(default)s)")
     group.addoption(
+        "--vlm-generation",
+        default=asked.generation,
+        help="greedy search with the penalties and bans of the checkpoint's generation configuration, as generate does it:"
+        " checkpoint; or without: greedy (default: %(default)s)",
+    )
+    group.addoption(
         "--vlm-batch", default=asked.batch, metavar="N", help="also time decoding of N copies at once (default: 1)"
     )
     group.addoption(
@@ -177,7 +183,7 @@ class Bench:
         lists: dict[str, Any] = {name: _split(f"--vlm-{name}", getattr(option, f"vlm_{name}")) for name in LISTS}
         words: dict[str, Any] = {
             name: getattr(option, f"vlm_{name}")
-            for name in ("limit", "seed", "device", "dtype", "engine", "batch", "prompt")
+            for name in ("limit", "seed", "device", "dtype", "engine", "batch", "prompt", "generation")
         }
         return Asked(**lists, **words, share=not option.vlm_no_share)
 

@@ -20,6 +20,7 @@ DEFAULT_TASK = "docvqa_micro"
 DEFAULT_BUDGETS = ("0.01", "0.05", "0.10", "0.20", "0.40")
 DEFAULT_LIMIT = 100  # samples a cell: keeps the whole default run under 15 minutes on two cores
 ENGINES = ("auto", "eager", "cuda_graph")
+GENERATIONS = ("checkpoint", "greedy")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
@@ -39,6 +40,7 @@ class Asked:
     engine: str = "auto"
     batch: str = "1"
     prompt: str = "0"
+    generation: str = "checkpoint"
     share: bool = True
 
 
@@ -91,6 +93,7 @@ def build(asked: Asked) -> Plan:
         engine=_engine(asked.engine, asked.device),
         batch=_whole("--vlm-batch", asked.batch, least=1),
         prompt=_whole("--vlm-prompt", asked.prompt, least=0),
+        generation=_choice("--vlm-generation", asked.generation, GENERATIONS),
     )
     budgets = _unique(_budget(text).label for text in asked.budgets or DEFAULT_BUDGETS)
     methods = _unique(steps.asked(text) for text in asked.methods or _all("methods"))

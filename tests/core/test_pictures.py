@@ -127,7 +127,9 @@ def test_other_modes_are_what_pil_makes_of_them(mode: str) -> None:
 def test_lab_is_converted_and_rgb_is_left_alone() -> None:
     same = picture(WIDTH, HEIGHT, 4)
     assert plain(same) is same
-    lab = ImageCms.profileToProfile(same, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB")
+    lab = ImageCms.profileToProfile(
+        same, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+    )
     assert lab is not None
     assert plain(lab).mode == "RGB"
 
