@@ -11,11 +11,13 @@ from effivlm.compression.base import Method
 from effivlm.compression.choose import Doubts, refuse
 from effivlm.decoding.eager import Start, agreements
 from effivlm.decoding.engine import Captured, Eager
+from effivlm.decoding.generation import spoilt
 from effivlm.metrics.choice import listed_options
 from effivlm.metrics.same import same
 from effivlm.models._adapter import Adapter
 from effivlm.records import HALF_PAIR, Answer, Cell, Sample, Unsupported
 from effivlm.run.faults import FAULTS, told
+from effivlm.run.finite import in_step
 from effivlm.run.noise import again
 from effivlm.run.scoring import scored
 from effivlm.run.shown import kept_record
@@ -82,6 +84,9 @@ class Asking:
             self._broken(grown, error)
             return
         for (cell, leaf), tokens in zip(grown.items(), said, strict=False):
+            if (step := spoilt(tokens)) is not None:
+                self._broken([cell], in_step(step))
+                continue
             self.found.leaves[cell] = leaf.without_cache()
             self.found.answers[cell] = self._scored(tokens, leaf)
         self._compare(list(grown), starts, said, made)
@@ -126,11 +131,11 @@ class Asking:
             except Unsupported as reason:
                 self.found.refused[cell] = str(reason)
             except FAULTS as error:  # as in `_ask`
-                self._broken([cell], error)
+                self._broken([cell], tree.cause(self.methods[cell], error))
         for cell, refused in zip(doubts, refuse(*doubts.values()), strict=True):
             if refused:
                 del grown[cell]
-                self._broken([cell], refused)
+                self._broken([cell], tree.cause(self.methods[cell], refused))
         return grown
 
     def _broken(self, cells: Iterable[Cell], error: BaseException) -> None:
@@ -200,12 +205,16 @@ class Asking:
             shares = []
         forced: list[float | None] = [*shares] or [None] * len(starts)
         kind = self.task.answer_type
-        for cell, share in zip(cells, forced, strict=False):
+        for number, (cell, share) in enumerate(zip(cells, forced, strict=False)):
             if answers[cell].error:
                 continue
+            if shares and share is None:
+                self.found.lack([cell], "forced", in_step(len(said[number])))
             ours = against(answers[cell], reference, kind, self.sample)
             if cell != self.dense:
                 ours = replace(ours, forced=share)
+            elif len(starts) > len(cells) and (step := spoilt(said[-1])) is not None:
+                self.found.lack([cell], "again", in_step(step))
             elif len(starts) > len(cells):
                 tokens = tuple(said[-1])
                 ours = replace(ours, again=self.model.decode_text(tokens), again_tokens=tokens, forced=forced[-1])

@@ -24,6 +24,7 @@ DEFAULT_BUDGETS = ("0.01", "0.05", "0.10", "0.20", "0.40")
 DEFAULT_LIMIT = 100  # samples a cell: keeps the whole default run under 15 minutes on two cores
 MOST = 2**31 - 1  # of a whole number: what every library takes as a seed or a size
 ENGINES = ("auto", "eager", "cuda_graph")
+GENERATIONS = ("checkpoint", "greedy")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 PROCESSORS = ("pil", "torchvision")
@@ -50,6 +51,7 @@ class Asked:
     pixels: str = "0"
     tiles: str = "0"
     processor: str = PROCESSORS[0]
+    generation: str = "checkpoint"
     share: bool = True
 
 
@@ -113,6 +115,7 @@ def build(asked: Asked) -> Plan:
         pixels=_whole("--vlm-pixels", asked.pixels, least=0),
         tiles=_whole("--vlm-tiles", asked.tiles, least=0),
         processor=_choice("--vlm-processor", asked.processor, PROCESSORS),
+        generation=_choice("--vlm-generation", asked.generation, GENERATIONS),
     )
     budgets = _unique(_budget(text).label for text in asked.budgets or DEFAULT_BUDGETS)
     methods = _unique(steps.asked(text) for text in suites.expanded("methods", asked.methods) or _all("methods"))
