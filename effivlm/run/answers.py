@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,7 @@ LACKING = {
     "again": "dense could not be asked again",
     "forced": "token agreement could not be computed",
     "kept": "the kept visual tokens could not be told",
+    "memory": "memory ran out, and cells were decoded in smaller batches,",
     "shown": "the sample could not be shown in the report",
     "prompt": "the question was shown to the model with U+FFFD for half a surrogate pair",
 }
@@ -33,6 +35,7 @@ class Answers:
 
     `leaves` are what was kept of each prompt, without tensors; `refused` says why a cell cannot exist, `failed` why one was given
     up; `lacking` holds, by cell, what could not be found out beside its answers. `note` gets what a report may show of samples.
+    `most_bytes` is what the compressed prompts of a sample may take at once, with the caches that decode them.
     """
 
     model: Adapter
@@ -41,6 +44,7 @@ class Answers:
     methods: Mapping[Cell, Method]
     note: Note
     engine: Captured | Eager
+    most_bytes: float = math.inf
     given: dict[Cell, list[Answer]] = field(init=False)
     leaves: dict[Cell, list[Leaf]] = field(init=False)
     refused: dict[Cell, str] = field(default_factory=dict)
@@ -68,7 +72,9 @@ class Answers:
             sample = read(samples, number, self._known)
         except FAULTS as error:
             return Asked({cell: broken(f"#{number}", "", error) for cell in self.standing})
-        asking = Asking(self.model, self.task, self.dense, self.methods, self.engine, sample, number < SAMPLES)
+        asking = Asking(
+            self.model, self.task, self.dense, self.methods, self.engine, sample, number < SAMPLES, self.most_bytes
+        )
         found = asking.ask(self.standing, share)
         try:
             found.notes.append(sample_record(self.dense.task, sample))

@@ -14,6 +14,7 @@ from typing import Any, cast
 from effivlm import __version__, registry
 from effivlm.compression.base import Method
 from effivlm.compression.composed import Composed
+from effivlm.decoding.capacity import batch_bytes
 from effivlm.decoding.engine import engine_for
 from effivlm.models._adapter import Adapter
 from effivlm.models._sources import ModelSource
@@ -110,14 +111,9 @@ def run_group(
     task = task_of(dense.task)
     samples = samples_of(dense.task, task, settings.limit, settings.seed)
     methods, unmade = _methods(ordered, settings.seed)
-    answers = Answers(
-        model,
-        task,
-        dense,
-        methods,
-        on_note or (lambda line: None),
-        engine_for(model.step, model.device, settings.engine, model.spread),
-    )
+    most = batch_bytes(model.device)
+    engine = engine_for(model.step, model.device, settings.engine, model.spread, most)
+    answers = Answers(model, task, dense, methods, on_note or (lambda line: None), engine, most)
     with model.seams(), tracked():
         for number in range(len(samples)):
             found = answers.ask(samples, number, settings.share)
