@@ -1,9 +1,9 @@
-"""`python -m effivlm`: reports of runs, one or several; a verdict on two of them; what there is; whether this machine runs."""
+"""`python -m effivlm`: reports of runs, one or several; a verdict on two of them; what there is; whether this machine runs;
+native checkpoints of others."""
 
 from __future__ import annotations
 
 import argparse
-import ast
 import importlib.util
 import json
 import os
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from effivlm import registry
+from effivlm.commands import fetch, rescore, run
 from effivlm.models._sources import RANDOM, shapes
 from effivlm.report.baseline import load
 from effivlm.report.differences import lines, page
@@ -24,6 +25,7 @@ from effivlm.report.merge import merge
 from effivlm.report.terminal import table
 from effivlm.report.verdict import verdict
 from effivlm.report.write import OUTCOMES, write
+from effivlm.session.places import trial
 from effivlm.session.recorder import devices
 
 NECESSARY = ("torch", "transformers", "pytest", "numpy", "scipy", "plotly", "pillow", "rapidfuzz")
@@ -84,6 +86,17 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument(
         "--reports", type=Path, default=Path("reports"), help="the folder for reports (default: reports)"
     )
+    converted = command(
+        "convert",
+        "make a native checkpoint of a repository in its authors' own format",
+        _convert,
+        "InternVL2_5-38B internvl2_5_38b",
+    )
+    converted.add_argument("source", type=Path, metavar="SRC", help="folder of the downloaded repository")
+    converted.add_argument("target", type=Path, metavar="DST", help="new folder, for --vlm-models NAME=DST")
+    converted.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="take the tokenizer of this folder")
+    for module in (fetch, rescore, run):
+        module.add(command)
     return parser
 
 
@@ -143,32 +156,32 @@ def _compare(options: argparse.Namespace) -> int:
     return EXIT_CODES[found["status"]]
 
 
+def _convert(options: argparse.Namespace) -> int:
+    from effivlm.models._convert import convert
+
+    convert(options.source, options.target, options.tokenizer)
+    return 0
+
+
 def _list(options: argparse.Namespace) -> int:
     for kind in [options.kind] if options.kind else registry.KINDS:
         names = registry.names(kind)
         print(f"{kind} ({len(names)})")
         wide = max(map(len, names), default=0)
+        broken = registry.unusable(kind)
         for name in names:
-            facts = registry.declared(kind, name)
-            lists = ((word, facts.get(word)) for word in ("presets", "checkpoints"))
-            known = "".join(f"  [{word}: {', '.join(map(str, of))}]" for word, of in lists if of)
-            print(f"  {name.ljust(wide)}  {_first_line(kind, name)}{known}".rstrip())
+            print(f"  {name.ljust(wide)}  {broken[name] if name in broken else _described(kind, name)}".rstrip())
         if kind == "models":
             print(f"  real shapes with random weights: {', '.join(RANDOM + name for name in shapes())}")
     return 0
 
 
-def _first_line(kind: str, name: str) -> str:
-    """First line of the class's docstring, or else of its module's, read without running the file."""
-    entry = registry.entries(kind)[name]
-    spec = importlib.util.find_spec(entry.module)
-    if spec is None or spec.origin is None:
-        return ""
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
-    chosen = [node for node in classes if node.name == entry.attribute] or classes
-    text = (ast.get_docstring(chosen[0]) if chosen else None) or ast.get_docstring(tree) or ""
-    return text.split("\n")[0]
+def _described(kind: str, name: str) -> str:
+    facts = registry.declared(kind, name)
+    lists = ((word, facts.get(word)) for word in ("presets", "checkpoints"))
+    return registry.documented(kind, name) + "".join(
+        f"  [{word}: {', '.join(map(str, of))}]" for word, of in lists if of
+    )
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -185,9 +198,11 @@ def _doctor(options: argparse.Namespace) -> int:
         print(f"{'device':18}{', '.join(map(str, gpu.values()))}")
     micro = importlib.util.find_spec(MICRO) is not None
     print(f"{'micro models':18}{'found' if micro else f'MISSING: no module {MICRO}, so the default run has no model'}")
-    writable = _writable(reports)
-    print(f"{'reports folder':18}{reports} {'is writable' if writable else 'CANNOT BE WRITTEN'}")
-    missing += ([] if micro else ["micro models"]) + ([] if writable else ["a writable reports folder"])
+    why = _unwritable(reports)
+    print(
+        f"{'reports folder':18}{reports} {f'CANNOT BE WRITTEN: {why}' if why else 'is writable (a file was written)'}"
+    )
+    missing += ([] if micro else ["micro models"]) + (["a writable reports folder"] if why else [])
     print(f"missing: {', '.join(missing)}" if missing else "all that is necessary is here")
     return 1 if missing else 0
 
@@ -199,9 +214,15 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _writable(folder: Path) -> bool:
-    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    return nearest.is_dir() and os.access(nearest, os.W_OK)
+def _unwritable(folder: Path) -> str:
+    """Why nothing can be written into `folder`, which need not be there; "" where a file could be, as it was tried."""
+    if folder.exists() and not folder.is_dir():
+        return "it is no folder"
+    try:
+        trial(folder / f".doctor-{os.getpid()}")
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 if __name__ == "__main__":

@@ -12,16 +12,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from effivlm.sample import Sample as Sample
 
 SCHEMA = 1
 STATUSES = ("ok", "failed", "unsupported", "interrupted")
 PARTS = ("quality", "ttft", "decode")
 SEAMS = ("image", "vision", "layer", "cache")
 """Where methods reach into the run of a sample, in its order."""
+LONGEST = 60  # characters of a budget
 SCORINGS = ("exact", "rule", "judge", "proxy")
 HALF_PAIR = re.compile("[\ud800-\udfff]")
 """Half a surrogate pair: text that was cut in the middle of a character holds it, and it has no UTF-8 form."""
@@ -49,10 +49,15 @@ class Budget:
     @classmethod
     def parse(cls, text: str | float | Fraction) -> Budget:
         """Read a decimal such as "0.10"; ValueError names the text when it is no number in (0, 1]."""
+        word = str(text).strip()
         try:
-            keep = text if isinstance(text, Fraction) else Fraction(str(text).strip())
+            # A long exponent is refused unread: the exact fraction of 1e-99999999 would fill the memory.
+            if len(word) > LONGEST or re.search(r"[eE][+-]?0*\d{3}", word):
+                raise ValueError
+            keep = text if isinstance(text, Fraction) else Fraction(word)
         except (ValueError, ZeroDivisionError):
-            raise ValueError(f"budget {text!r} is not a number: it must be a decimal in (0, 1], e.g. 0.10") from None
+            shown = repr(text) if len(word) <= LONGEST else f"{word[:LONGEST]}..."
+            raise ValueError(f"budget {shown} is not a number: it must be a decimal in (0, 1], e.g. 0.10") from None
         return cls(keep)
 
     def of(self, total: int, at_least: int = 1) -> int:
@@ -68,33 +73,6 @@ class Budget:
 
     def __float__(self) -> float:
         return float(self.keep)
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One question: text of the user's turn, images or video frames, and the accepted answers.
-
-    Raises:
-        ValueError: id, prompt or a reference is no text, or `references` is one text instead of several.
-    """
-
-    id: str
-    prompt: str
-    references: tuple[str, ...]
-    images: tuple[Image, ...] = ()
-    video: tuple[Image, ...] = ()
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name in ("id", "prompt"):
-            if not isinstance(getattr(self, name), str):
-                raise ValueError(f"the {name} of sample {self.id!r} is no text: {getattr(self, name)!r}")
-        if isinstance(self.references, str) or not all(isinstance(one, str) for one in self.references):
-            raise ValueError(f'references of sample {self.id!r} must be several texts, ("...",): {self.references!r}')
-
-    @property
-    def prompt_sha256(self) -> str:
-        return hashlib.sha256(self.prompt.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -135,6 +113,9 @@ class Cell:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Cell:
+        if not isinstance(data, Mapping):
+            raise ValueError("its cell is no object")
+        _check_types("its cell", data, dict.fromkeys(("model", "method", "preset", "task"), str))
         return cls(**{**data, "keep": Budget.parse(data["keep"]).label})
 
 
@@ -270,6 +251,7 @@ class Outcome:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Outcome:
         fields = {name: value for name, value in data.items() if name != "kind"}
+        _check_types("it", fields, OUTCOME_TYPES)
         achieved = fields["achieved"]
         return cls(
             **{
@@ -283,13 +265,39 @@ class Outcome:
         )
 
 
+OUTCOME_TYPES: Mapping[str, Any] = {
+    **dict.fromkeys(("fingerprint", "status", "part", "reason", "metric", "answer_type", "scoring"), str),
+    **dict.fromkeys(("n", "broken", "group"), int),
+    **dict.fromkeys(("answers", "remarks"), list | tuple),
+    "score": int | float | None,
+    "scale": int | float,
+    "costs": Mapping,
+}
+ANSWER_TYPES: Mapping[str, Any] = {
+    **dict.fromkeys(("id", "prompt_sha256", "text", "extracted", "error"), str),
+    "score": int | float | None,
+    "tokens": list | tuple,
+}
+
+
+def _check_types(of: str, data: Mapping[str, Any], types: Mapping[str, Any]) -> None:
+    """ValueError where a field is of another type than `types` says; an absent one is somebody else's question."""
+    for name, kind in types.items():
+        if name in data and not isinstance(data[name], kind):
+            raise ValueError(f"{of} has {name} {str(data[name])[:40]!r}, which is of the wrong type")
+
+
 def _answer(data: Mapping[str, Any]) -> Answer:
+    _check_types("an answer", data, ANSWER_TYPES)
     return Answer(**{**data, **{name: tuple(data[name]) for name in ("tokens", "again_tokens") if name in data}})
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that was asked for, built once; what a run needs beside its cells."""
+    """Everything that was asked for, built once; what a run needs beside its cells.
+
+    `data`: where published sets lie ("" = what was fetched, or the hub); `folders`: tasks that are a user's folder, by name.
+    """
 
     limit: int = 100
     seed: int = 0
@@ -299,6 +307,12 @@ class Settings:
     engine: str = "auto"
     batch: int = 1
     prompt: int = 0
+    data: str = ""
+    folders: Mapping[str, str] = field(default_factory=dict)
+    system: str | None = None
+    pixels: int = 0
+    tiles: int = 0
+    processor: str = "pil"
 
 
 def dump(record: Mapping[str, Any]) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -17,7 +18,12 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-KINDS = ("methods", "models", "tasks")
+BASES = {
+    "methods": ("effivlm.compression.base", "Method"),
+    "models": ("effivlm.models._adapter", "Adapter"),
+    "tasks": ("effivlm.tasks._base", "Task"),
+}
+KINDS = tuple(BASES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +84,48 @@ def declared(kind: str, name: str) -> Mapping[str, Any]:
     Only literals of the class body itself count; what is computed or inherited is absent.
     """
     entry = entries(kind)[check(kind, name)]
-    spec = importlib.util.find_spec(entry.module)
-    if spec is None or spec.origin is None:
-        raise ValueError(f"{kind[:-1]} {name!r} points to {entry.module}, which cannot be found")
-    return _literals(_class(ast.parse(Path(spec.origin).read_text(encoding="utf-8")), entry))
+    with _naming(kind, name):
+        return _literals(_class(_tree(entry.module), entry))
+
+
+def documented(kind: str, name: str) -> str:
+    """First line of the class's docstring, or else of its module's, read without running the file.
+
+    Raises ValueError as `declared`.
+    """
+    entry = entries(kind)[check(kind, name)]
+    with _naming(kind, name):
+        tree = _tree(entry.module)
+        text = ast.get_docstring(_class(tree, entry)) or ast.get_docstring(tree) or ""
+    return text.split("\n")[0]
+
+
+def unusable(kind: str) -> dict[str, str]:
+    """Names whose files cannot even be read, each with the reason; somebody's plug-in must not take the others along."""
+    found = {}
+    for name in names(kind):
+        try:
+            declared(kind, name)
+        except ValueError as error:
+            found[name] = str(error)
+    return found
+
+
+@contextmanager
+def _naming(kind: str, name: str) -> Iterator[None]:
+    """Whatever is wrong with the file behind a name becomes a ValueError that says which name it is."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        said = str(error) if isinstance(error, ValueError) and str(error) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"{kind[:-1]} {name!r} ({entries(kind)[name].module}) cannot be used: {said}") from error
+
+
+def _tree(module: str) -> ast.Module:
+    spec = importlib.util.find_spec(module)
+    if spec is None or not (spec.origin or "").endswith(".py"):
+        raise ValueError(f"no file {module} can be found")
+    return ast.parse(Path(spec.origin or "").read_text(encoding="utf-8"))
 
 
 def _literals(node: ast.ClassDef) -> dict[str, Any]:
@@ -114,22 +158,24 @@ def inherited(kind: str, name: str, attribute: str) -> Any:
 
 
 def _found(module: str, entry: Entry | None, attribute: str, name: str = "") -> Any:
-    spec = importlib.util.find_spec(module)
-    if spec is None or not (spec.origin or "").endswith(".py"):
-        return ""
-    tree = ast.parse(Path(spec.origin or "").read_text(encoding="utf-8"))
+    """As `inherited`, for the class `name` of a module (that of `entry`, where it is given), which may only pass it on."""
+    try:
+        tree = _tree(module)
+    except ValueError:
+        return ""  # not written in Python, so nothing is declared there
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-    node = _class(tree, entry) if entry else classes.get(name)
-    if node is None:
-        return ""
-    if attribute in (facts := _literals(node)):
-        return facts[attribute]
     origins = {
         alias.asname or alias.name: (item.module or "", alias.name)
-        for item in tree.body
+        for item in ast.walk(tree)
         if isinstance(item, ast.ImportFrom)
         for alias in item.names
     }
+    node = _class(tree, entry) if entry else classes.get(name)
+    if node is None:
+        where, original = origins.get(name, ("", ""))
+        return _found(where, None, attribute, original) if where else ""
+    if attribute in (facts := _literals(node)):
+        return facts[attribute]
     for base in (one.id for one in node.bases if isinstance(one, ast.Name)):
         where, original = (module, base) if base in classes else origins.get(base, ("", ""))
         if where and (value := _found(where, None, attribute, original)):
@@ -138,13 +184,28 @@ def _found(module: str, entry: Entry | None, attribute: str, name: str = "") -> 
 
 
 def load(kind: str, name: str) -> type:
-    """Import the file behind `name` and return its class."""
+    """Import the file behind `name` and return its class.
+
+    Raises:
+        ValueError: the file fails at import, or holds no class that can be made into what `kind` says; names it and says why.
+    """
     entry = entries(kind)[check(kind, name)]
-    module = importlib.import_module(entry.module)
-    if entry.attribute:
-        return getattr(module, entry.attribute)  # type: ignore[no-any-return]
-    tree = ast.parse(Path(module.__file__ or "").read_text(encoding="utf-8"))
-    return getattr(module, _class(tree, entry).name)  # type: ignore[no-any-return]
+    with _naming(kind, name):
+        module = importlib.import_module(entry.module)
+        return _fitting(kind, getattr(module, entry.attribute or _class(_tree(entry.module), entry).name, None))
+
+
+def _fitting(kind: str, found: Any) -> type:
+    """`found`, if it is a class of its kind of which objects can be made."""
+    where, name = BASES[kind]
+    base = getattr(importlib.import_module(where), name)
+    if not isinstance(found, type) or not issubclass(found, base):
+        raise ValueError(f"it must be a subclass of {name}, and {found!r} is none")
+    # not inspect.isabstract: a base without ABC among its own bases counts too
+    lacking = [word for word in dir(found) if getattr(getattr(found, word, None), "__isabstractmethod__", False)]
+    if lacking:
+        raise ValueError(f"{found.__name__} does not define {', '.join(lacking)}")
+    return found
 
 
 def _class(tree: ast.Module, entry: Entry) -> ast.ClassDef:
@@ -153,5 +214,6 @@ def _class(tree: ast.Module, entry: Entry) -> ast.ClassDef:
         classes = [node for node in classes if node.name == entry.attribute]
     if len(classes) != 1:
         found = ", ".join(node.name for node in classes) or "none"
-        raise ValueError(f"{entry.module} must hold exactly one public class for {entry.name!r}; found: {found}")
+        wanted = entry.attribute or "one public class alone"
+        raise ValueError(f"it must hold {wanted}; found: {found}")
     return classes[0]

@@ -1,11 +1,13 @@
-"""What several test files use: nested sessions in a toy world."""
+"""What several test files use: nested sessions in a toy world, and a hub on the loopback."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy  # noqa: F401  an inner session takes away what it imports first, and numpy loads once a process
 import pytest
+from fake_hub import FakeHub, served
 from toy_session import ROOT, Toy
 
 import effivlm.report.terminal
@@ -17,7 +19,8 @@ pytest_plugins = ["pytester"]
 
 @pytest.fixture
 def toy(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterator[Toy]:
-    monkeypatch.setattr(registry, "entries", registry.entries)  # the toy world replaces it, this puts it back
+    for name in ("entries", "load"):
+        monkeypatch.setattr(registry, name, getattr(registry, name))  # the toy world replaces them, this puts them back
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID"):
@@ -25,3 +28,19 @@ def toy(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     yield Toy(pytester)
     monkeypatch.undo()
     registry.declared.cache_clear()
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """An empty hub that the client asks, with an empty cache."""
+    from huggingface_hub import constants, file_download
+
+    with served() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        address = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(file_download.time, "sleep", lambda seconds: None)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        yield hub

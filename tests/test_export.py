@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from effivlm.report.document import build
 from effivlm.report.export import FORMATS, TABLES, export, tables, to_csv, to_latex, to_markdown
-from tests.outcomes import END, HEADER, small_run
+from tests.outcomes import END, HEADER, achieved, cell, missing, quality, small_run
 
 DOCUMENT = build(HEADER, small_run(), END)
 NAMES = {"op", "og", "ol", "oe", "pareto", "cells", "refused", "skipped", "failed"}
@@ -42,10 +43,17 @@ def test_numbers_of_the_document_stand_under_names_with_their_units() -> None:
 
 def test_every_column_of_a_full_document_leads_to_something() -> None:
     """A key of the document that was renamed would leave its column empty everywhere."""
+    controls = [
+        quality(cell(name, "0.10", task), [1.0, 0.0] * 4)
+        for name in ("random_visual", "random_kv")
+        for task in ("docvqa_micro", "chartqa_micro")
+    ]
+    kept = replace(missing(cell("h2o", "0.10"), reason="kept 0.4 where 0.1 was asked"), achieved=achieved(0.4))
+    full = tables(build(HEADER, [*small_run(), *controls, kept, replace(kept, part="ttft", status="unsupported")], END))
     empty = {
         f"{name}.{column}"
         for name in ("op", "og", "oe", "pareto", "skipped", "failed")
-        for column, *values in zip(*tables(DOCUMENT)[name], strict=True)
+        for column, *values in zip(*full[name], strict=True)
         if all(value is None for value in values)
     }
     assert empty <= {
@@ -83,7 +91,7 @@ def test_latex_holds_no_live_command_of_a_text() -> None:
 
 def test_latex_aligns_numbers_right_and_has_one_row_a_cell() -> None:
     text = to_latex(tables(DOCUMENT)["op"])
-    assert text.startswith("\\begin{tabular}{llllrlrrrrrr}\n")
+    assert text.startswith("\\begin{tabular}{llllrlrrrrrrlllll}\n")
     assert text.count(r"\\") == len(DOCUMENT["summary"]["op"]) + 1
     assert text.endswith("\\end{tabular}\n")
 

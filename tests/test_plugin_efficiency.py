@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from toy_session import Toy
@@ -90,6 +92,40 @@ def test_a_resumed_timing_fills_its_row_from_the_record(toy: Toy) -> None:
     rows = json.loads((toy.path / "rows.json").read_text())["benchmarks"]
     assert {row["stats"]["rounds"] for row in rows} == {6}
     assert {row["extra_info"]["measured"] for row in rows} == {"in the run that was resumed"}
+
+
+def properties(path: Path) -> dict[str, dict[str, float]]:
+    """Properties of each case of a JUnit file, by its name."""
+    return {
+        str(case.get("name")): {str(one.get("name")): float(str(one.get("value"))) for one in case.iter("property")}
+        for case in ElementTree.parse(path).iter("testcase")
+    }
+
+
+def test_score_op_and_kept_share_stand_in_junit_and_in_the_extra_info_of_rows(toy: Toy) -> None:
+    toy.run("--junitxml=junit.xml", "--benchmark-json=rows.json")
+    found = properties(toy.path / "junit.xml")
+    (one,) = [
+        cell for cell in toy.report()["cells"] if (cell["method"], cell["keep"], cell["n"] > 0) == ("fastv", 0.1, True)
+    ]
+    expected = {
+        "score_fraction": one["score"],
+        "op_ratio": one["ratio"],
+        "kept_fraction": one["achieved"]["keep"],
+    }
+    assert {name: value for name, value in expected.items() if value is None} == {}
+    for part in ("quality", "ttft", "decode"):
+        assert found[f"test_{part}[toy_a-fastv-keep0.10-docvqa_micro]"] == pytest.approx(expected)
+    rows = json.loads((toy.path / "rows.json").read_text())["benchmarks"]
+    (row,) = [row for row in rows if row["name"] == "test_ttft[toy_a-fastv-keep0.10-docvqa_micro]"]
+    assert {name: row["extra_info"][name] for name in expected} == pytest.approx(expected)
+
+
+def test_a_timing_without_a_quality_case_beside_it_has_its_kept_share_alone(toy: Toy) -> None:
+    toy.run("-k", "ttft and fastv", "--junitxml=junit.xml")
+    found = properties(toy.path / "junit.xml")
+    assert len(found) == 2
+    assert [sorted(one) for one in found.values()] == [["kept_fraction"]] * 2
 
 
 def test_machine_info_names_the_gpus() -> None:

@@ -34,6 +34,9 @@ REFUSED = {
     "device": (["--vlm-device=tpu"], "--vlm-device: 'tpu' is not one of auto, cpu, cuda, cuda:N"),
     "no gpu": (["--vlm-device=cuda"], "--vlm-device: 'cuda' was asked for, but torch sees no GPU here"),
     "dtype": (["--vlm-dtype=float8"], "--vlm-dtype: 'float8' is not one of auto, float32, bfloat16, float16"),
+    "pixels": (["--vlm-pixels=many"], "--vlm-pixels: 'many' is not a whole number of at least 0"),
+    "tiles": (["--vlm-tiles=-1"], "--vlm-tiles: '-1' is not a whole number of at least 0"),
+    "processor": (["--vlm-processor=opencv"], "--vlm-processor: 'opencv' is not one of pil, torchvision"),
     "two models of one name": (["--vlm-models=toy_a,elsewhere/toy_a"], "would both be called 'toy_a'"),
     "nothing to resume": (["--vlm-resume=nowhere"], "nowhere holds no outcomes.jsonl"),
 }
@@ -62,6 +65,24 @@ def test_a_hub_id_without_network_is_refused_by_name(toy: Toy, monkeypatch: pyte
     result.stderr.fnmatch_lines(
         ["ERROR: model 'some_model': somebody/some-model is no folder here*HF_HUB_OFFLINE is set*"]
     )
+
+
+def test_how_samples_are_shown_and_which_models_answer_is_recorded(toy: Toy) -> None:
+    toy.run(
+        "-k",
+        "quality and dense",
+        "--vlm-system=Be brief.",
+        "--vlm-pixels=900",
+        "--vlm-tiles=6",
+        "--vlm-processor=torchvision",
+    )
+    header = toy.records()[0]
+    asked = {"system": "Be brief.", "pixels": 900, "tiles": 6, "processor": "torchvision"}
+    assert {name: header["settings"][name] for name in asked} == asked
+    assert header["models"] == {"toy_a": {"source": "toy_a", "family": "toy_family"}}
+    toy.run("-k", "quality and dense", run="plain")
+    plain = toy.records("plain")[0]["settings"]
+    assert (plain["system"], plain["pixels"], plain["tiles"], plain["processor"]) == (None, 0, 0, "pil")
 
 
 def test_a_folder_that_is_a_file_is_refused(toy: Toy) -> None:

@@ -47,6 +47,13 @@ def test_timings_beside_other_workers_are_recorded_and_marked(toy: Toy) -> None:
     assert len(timed) == 10
     assert all("measured beside other xdist workers" in one["remarks"] for one in timed)
     assert {len(rounds["rounds"]) for one in timed for rounds in one["costs"].values()} == {6}
+    assert {tuple(one["trust"]["ttft"]["untrusted"]) for one in toy.report()["cells"]} == {
+        ("measured beside other xdist workers",)
+    }
+    assert toy.report()["summary"]["oe"] == []
+    result.stdout.fnmatch_lines(
+        ["! untrusted, so in no mean and not in the gate:", "* x measured beside other xdist workers"]
+    )
     result.stdout.fnmatch_lines(["10 timings stand in report.json and not in pytest-benchmark's table*"])
 
 

@@ -94,7 +94,7 @@ def test_terminal_tables_and_page_show_a_batch_where_one_was_timed() -> None:
     assert "batch" not in table(plain)
     rounds = [batched(DENSE, 32, *[12.0] * 6), batched(SNAPKV, 32, *[8.0] * 6)]
     found = built(*rounds, quality(DENSE, [1.0, 1.0]), quality(SNAPKV, [1.0, 0.0]))
-    title, head, _, row = table(found).splitlines()[1:5]
+    title, head, _, _, row = table(found).splitlines()[1:6]
     assert title.endswith("batch 32)")
     assert head.split()[-5:] == ["decode", "x", "batch", "x", "asked/kept"]
     assert row.split()[-2:] == ["1.50", "0.1/0.100"]

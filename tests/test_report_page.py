@@ -127,11 +127,33 @@ def test_half_a_surrogate_pair_does_not_stop_the_report(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run_says_so_loudly_and_a_finished_one_does_not() -> None:
+    good = [one for one in small_run() if one.status != "failed"]
     for end, expected in ((END, False), (None, True), ({"kind": "end", "status": "interrupted"}, True)):
-        reader = rendered(small_run(), end=end)
+        reader = rendered(good, end=end)
         assert ("Run interrupted" in "".join(reader.text)) is expected
         assert any(attributes.get("role") == "alert" for _, attributes in reader.elements) is expected
-        assert table(document.build(HEADER, small_run(), end)).startswith("RUN INTERRUPTED") is expected
+        assert table(document.build(HEADER, good, end)).startswith("RUN INTERRUPTED") is expected
+
+
+def test_a_finished_run_with_a_failed_cell_or_a_broken_sample_is_not_green() -> None:
+    good = [one for one in small_run() if one.status != "failed"]
+    broken = quality(cell("h2o", "0.10"), [1.0, None])
+    for outcomes, words, green in (
+        (good, "✓ Run finished", True),
+        ([*good, broken], "⚠ Run finished; 1 sample broke and is left out", False),
+        (small_run(), "✗ Run finished, but 1 case failed", False),
+    ):
+        reader = rendered(outcomes)
+        assert words in "".join(reader.text)
+        assert any(str(attributes.get("class")) == "status good" for _, attributes in reader.elements) is green
+    assert table(document.build(HEADER, small_run(), END)).startswith("FINISHED WITH 1 FAILED CASE\n")
+
+
+def test_what_a_failed_cell_had_kept_stands_in_the_budget_audit() -> None:
+    spent = replace(missing(cell("fastv", "0.10", "gqa_micro"), reason="kept 0.4"), achieved=achieved(0.4))
+    found = payload.payload(document.build(HEADER, [*small_run(), spent], END))
+    (one,) = found["missed"]
+    assert (found["tasks"][one["task"]], one["asked_keep"], one["keep"], one["kept"]) == ("gqa_micro", 0.4, 0.4, 400)
 
 
 def test_the_viewer_holds_changed_answers_only_the_largest_changes_first_and_takes_turns() -> None:

@@ -12,7 +12,7 @@ from effivlm.report.costs import SPEEDUPS
 from effivlm.report.document import build
 from tests.outcomes import END, HEADER, cell, quality, timed
 
-RIGHT = [1.0, 1.0, 1.0, 0.0]
+RIGHT = [1.0, 1.0, 1.0, 0.0] * 2
 
 
 def summary(outcomes: list[Outcome]) -> dict[str, Any]:
@@ -27,7 +27,8 @@ def grid(methods: dict[str, list[str]], models: tuple[str, ...] = ("m",)) -> lis
     for model in models:
         for place, (method, chosen) in enumerate(methods.items()):
             scores = [1.0] * (place % 3 + 1) + [0.0] * (3 - place % 3)
-            found += [quality(cell(method, "0.10", task, model), scores, [True, True, False, False]) for task in chosen]
+            flags = [True, True, False, False] * 2
+            found += [quality(cell(method, "0.10", task, model), scores * 2, flags) for task in chosen]
     return found
 
 
@@ -106,11 +107,11 @@ def of_kinds(*origins: tuple[str, str, dict[str, str]]) -> list[Outcome]:
     for model, task, fields in origins:
         for which, own, seconds in (
             (cell(task=task, model=model), RIGHT, 0.2),
-            (cell("fastv", "0.10", task, model), [1.0] * 4, 0.1),
+            (cell("fastv", "0.10", task, model), [1.0] * 8, 0.1),
         ):
             engine = fields.get("engine", "eager")
             rest = {name: value for name, value in fields.items() if name != "engine"}
-            found.append(replace(quality(which, own, [True] * 4), engine=engine, **rest))
+            found.append(replace(quality(which, own, [True] * len(own)), engine=engine, **rest))
             found.append(replace(timed(which, "ttft", seconds, engine=engine), **rest))
     return found
 

@@ -61,6 +61,7 @@ def install() -> None:
         kind: {name: registry.Entry(name, __name__, cls) for name, cls in of.items()} for kind, of in NAMES.items()
     }
     registry.entries = lambda kind: entries[kind]  # type: ignore[assignment]
+    registry.load = lambda kind, name: globals()[NAMES[kind][name]]  # type: ignore[assignment]
     registry.declared.cache_clear()
     sys.modules["torch"] = _module("torch", **_torch())
     sys.modules["effivlm.run.group"] = _module(

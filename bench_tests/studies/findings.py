@@ -136,8 +136,9 @@ def page(documents: Sequence[Mapping[str, Any]], sources: Sequence[str], again: 
     lines = ["# What compression saves on a GPU", ""]
     lines += [
         "Made by `python bench_tests/studies/findings.py` from the reports below. Shapes are those of the published models, "
-        "weights are random: times and bytes are real, answers mean nothing. A speed-up is dense's time over the method's, both "
-        'compiled and captured in the same run. "Floor allows": what the bytes of a step would allow. Published: read off the paper\'s plot '
+        "weights are random: times and bytes are real, answers mean nothing. A speed-up is dense's time over the method's, "
+        'both compiled and captured in the same run. "Floor allows": what the bytes of a step would allow. Published: read off '
+        "the paper's plot "
         f"for LLaVA-OneVision-7B on DocVQA ({load()['source']}).",
         "",
         *(line for source in zip(documents, sources, strict=True) for line in described(*source)),

@@ -151,8 +151,9 @@ def table(document: dict[str, Any]) -> str:
         "# Whole answers",
         "",
         f"Made by `python bench_tests/studies/grid.py`: {run['device']}, {run['dtype']}, torch {run['torch']}, {run['date']}, "
-        f"medians of {run['rounds']} rounds. Answers of forced length: seconds from the pictures on the device to the last token "
-        "of every answer of the batch (each prompt is prefilled alone), and in brackets how many times faster that is than dense. "
+        f"medians of {run['rounds']} rounds. Answers of forced length: seconds from the pictures on the device to the last "
+        "token of every answer of the batch (each prompt is prefilled alone), and in brackets how many times faster that is "
+        "than dense. "
         f"{IN_TURN if all(row.get('in_turn') for row in rows) else ONE_BY_ONE}",
     ]
     for model in dict.fromkeys(row["model"] for row in rows):

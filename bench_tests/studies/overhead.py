@@ -149,11 +149,11 @@ def table(document: dict[str, Any]) -> str:
     run, lines = document["run"], ["# What each method adds to the time to first token", ""]
     lines += [
         f"Made by `python bench_tests/studies/overhead.py`: {run['device']}, {run['dtype']}, torch {run['torch']}, "
-        f"{run['date']}, {run['rounds']} rounds, medians; dense is measured anew right before every method, and ratios are medians of "
-        "such pairs. TTFT runs from the processor's output on the device to the first token: vision tower, projector, method, "
-        "prefill, compression. Floor: operations of tower and decoder at the rate that a matrix product reaches. Over bound: "
-        "against dense's tower time plus its decoder time scaled by the floating-point operations that are left. Method: what "
-        "it does itself, in passes that wait for the device between parts. Memory is the peak of the whole call.",
+        f"{run['date']}, {run['rounds']} rounds, medians; dense is measured anew right before every method, and ratios are "
+        "medians of such pairs. TTFT runs from the processor's output on the device to the first token: vision tower, projector, "
+        "method, prefill, compression. Floor: operations of tower and decoder at the rate that a matrix product reaches. Over "
+        "bound: against dense's tower time plus its decoder time scaled by the floating-point operations that are left. Method: "
+        "what it does itself, in passes that wait for the device between parts. Memory is the peak of the whole call.",
     ]
     groups = dict.fromkeys((row["model"], row["asked_tokens"]) for row in document["rows"])
     for model, tokens in groups:

@@ -23,6 +23,7 @@ from effivlm.compression.budget import apportion
 from effivlm.compression.gather import Source
 from effivlm.decoding.caches import KeptLayer
 from effivlm.records import Budget
+from effivlm.seams.angles import Angles, Moments
 from effivlm.seams.columns import LayeredKeys
 from effivlm.seams.hooks import Tower
 
@@ -104,7 +105,8 @@ class Selection:
 class ImageView:
     """One encoded image: projected features [n, d], and places (block, row, column) [n, 3] of every token.
 
-    A block is a tile or frame; -1 marks newlines, which show no part of the image. `tower` is there for parts that ask.
+    A block is a tile or frame; -1 marks newlines, which show no part of the image. Row and column count in the grid that tokens
+    run over row by row, which tiles packed side by side share. `tower` is there for parts that ask.
     """
 
     features: Tensor
@@ -143,9 +145,11 @@ class LayerView:
     """What one attention layer showed during prefill of one prompt.
 
     queries [H_q, W, D]: the last W rows, after rotary embedding; keys, values [H_kv, N, D]; visual [N] marks visual entries;
-    received [H_q, N]: attention that every key got, summed over all N rows, for parts that ask for it. `question` is how many
-    rows follow the last visual entry, where that is known without asking the device (-1: it is not). `found` keeps what was
-    computed from these tensors, for every part that wants the same.
+    received [H_q, N]: attention that every key got, summed over all N rows, for parts that ask for it. `moments` are those of the
+    queries before rotary embedding, by the row from which on they are counted, for parts that ask for them; following(n): the
+    angles of the n positions after the prompt. `question` is how many rows follow the last visual entry, where that is known
+    without asking the device (-1: it is not). `found` keeps what was computed from these tensors, for every part that wants the
+    same.
     """
 
     queries: Tensor
@@ -155,6 +159,8 @@ class LayerView:
     layer: int
     received: Tensor | None = None
     question: int = -1
+    moments: Mapping[int, Moments] = field(default_factory=dict)
+    following: Callable[[int], Angles] | None = None
     found: dict[Hashable, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @property
@@ -250,6 +256,10 @@ class CachePart(Part):
     def rows(self, visual: Tensor) -> int:
         """How many of the last query rows are needed; `visual` [N] marks the prompt's visual entries."""
         return 0
+
+    def moments_from(self, length: int) -> int | None:
+        """The row from which on moments of a layer's queries are needed, of a layer of `length` entries; None: they are not."""
+        return None
 
     def look(self, view: LayerView) -> None:
         """Compute what can be known of a layer before the others are, for `compress` to find.

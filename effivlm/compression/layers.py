@@ -62,7 +62,8 @@ class LayeredCache(CachePart):
     The last `window` entries, or `window_share` of the budget where that is more, always stay. The share is one of the layer's
     own budget, or with `same_window` one of the uniform budget in every layer. `layer_budgets` splits layers * K: "uniform",
     "pyramid" (a line whose last layer holds 1 / `beta` of the mean) or "density" (in proportion to the attention entries of the
-    question's rows that reach `density_threshold` of their row's largest, no layer under `density_floor` of the prompt);
+    question's rows that reach `density_threshold` of their row's largest, no layer under `density_floor` of the prompt, or under
+    `floor_share` of the uniform budget where that is less: a floor as high as the budget would leave nothing to split);
     `uniform_share` of the total is split evenly whatever the rule. A window that is the same in all layers is set aside first.
     """
 
@@ -74,6 +75,7 @@ class LayeredCache(CachePart):
     beta: float = 20.0
     density_threshold: float = 0.01
     density_floor: float = 0.01
+    floor_share: float = 0.1
 
     def __post_init__(self) -> None:
         check("window", self.window, 0)
@@ -83,6 +85,7 @@ class LayeredCache(CachePart):
         check("beta", self.beta, 1)
         check("density_threshold", self.density_threshold, 0, 1)
         check("density_floor", self.density_floor, 0, 1)
+        check("floor_share", self.floor_share, 0, 1)
 
     def rows(self, visual: Tensor) -> int:
         return question_rows(visual) if self.layer_budgets == "density" else 0
@@ -140,6 +143,6 @@ class LayeredCache(CachePart):
         )
 
     def _floor(self, budget: int, length: int) -> int:
-        """The fewest entries of a layer: `density_floor` of the prompt, but 2 where the budget is below that."""
-        least = max(2, math.floor(exact(self.density_floor) * length + Fraction(1, 2)))
-        return least if least <= budget else min(2, budget)
+        """The fewest entries of a layer whose uniform share is `budget`; 2 where that is less."""
+        least = min(exact(self.density_floor) * length, exact(self.floor_share) * budget)
+        return min(budget, max(2, math.floor(least + Fraction(1, 2))))

@@ -1,4 +1,4 @@
-"""Visual methods that choose tokens of every image by itself."""
+"""Visual methods that choose tokens of every image by itself, or of every tile and frame."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ import torch
 from torch import Tensor
 
 from effivlm.compression.base import ImageView, Selection, VisualPart
+from effivlm.compression.budget import apportion
+from effivlm.compression.places import blocks_of
 from effivlm.seams.hooks import Tower
+
+SCOPES = ("tile", "image")
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The n tokens of one image that show a part of it: features [n, d], and what the tower showed of them."""
+    """The n tokens that compete with each other, all of an image or of one tile or frame: features [n, d], and what the tower
+    showed of them."""
 
     features: Tensor
     tower: Tower | None
@@ -42,18 +47,49 @@ class PerImage(VisualPart):
 
     @abstractmethod
     def choose(self, seen: Seen, budget: int) -> Selection:
-        """`budget` of the n tokens of one image, numbered 0 .. n-1; 0 < budget <= n."""
+        """`budget` of the n tokens of one pool, numbered 0 .. n-1; 0 < budget <= n."""
+
+    def pools(self, view: ImageView) -> list[Tensor]:
+        """Numbers of the tokens that compete with each other, ascending in each pool: all that show a part of the image."""
+        return [view.real]
 
     def select(self, views: Sequence[ImageView], sample_id: str) -> list[Selection]:
         return [self._of(view, share) for view, share in zip(views, self.shares(views), strict=True)]
 
     def _of(self, view: ImageView, share: int) -> Selection:
-        real = view.real
         if not share:
-            return Selection(real[:0])
-        tower = view.tower and Tower(view.tower.received[real], view.tower.single[real], view.tower.keys[real])
-        chosen = self.choose(Seen(view.features[real], tower), share)
-        return Selection(real[chosen.kept], chosen.features)
+            return Selection(view.real[:0])
+        pools = self.pools(view)
+        budgets = apportion([1] * len(pools), share, int(share >= len(pools)), [len(pool) for pool in pools])
+        found = [self._of_pool(view, pool, budget) for pool, budget in zip(pools, budgets, strict=True) if budget]
+        kept, order = torch.cat([one.kept for one in found]).sort()
+        if all(one.features is None for one in found):
+            return Selection(kept)
+        made = [view.features[one.kept] if one.features is None else one.features for one in found]
+        return Selection(kept, torch.cat(made)[order])
+
+    def _of_pool(self, view: ImageView, pool: Tensor, budget: int) -> Selection:
+        tower = view.tower and Tower(view.tower.received[pool], view.tower.single[pool], view.tower.keys[pool])
+        chosen = self.choose(Seen(view.features[pool], tower), budget)
+        return Selection(pool[chosen.kept], chosen.features)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerTile(PerImage):
+    """With `scope` "tile", tokens are chosen and merged inside every tile or frame by itself, as in the authors' code.
+
+    All tiles and frames of an image keep equally many, the earlier ones one more where that does not come out even; one that has
+    fewer (padding was cut off it) keeps what it has, and the others more. With "image", all of an image compete in one pool.
+    """
+
+    scope: str = "tile"
+
+    def __post_init__(self) -> None:
+        if self.scope not in SCOPES:
+            raise ValueError(f"scope {self.scope!r} is neither {SCOPES[0]!r} nor {SCOPES[1]!r}")
+
+    def pools(self, view: ImageView) -> list[Tensor]:
+        return blocks_of(view.places) if self.scope == "tile" else super().pools(view)
 
 
 def others(numbers: Tensor, count: int) -> Tensor:

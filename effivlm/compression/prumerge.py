@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from effivlm.compression.base import Selection
-from effivlm.compression.per_image import PerImage, Seen, others
+from effivlm.compression.per_image import PerTile, Seen, others
 from effivlm.compression.similar import neighbours, unit
 
 
 @dataclass(frozen=True, kw_only=True)
-class Merging(PerImage):
+class Merging(PerTile):
     """Chosen tokens become themselves plus the attention-weighted sum of their `neighbours`; one more token sums the dropped.
 
     neighbours: how many most similar other tokens, kept or dropped, a token takes in; extra: whether the K-th token is that
@@ -30,6 +30,7 @@ class Merging(PerImage):
     normalise: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.neighbours < 0:
             raise ValueError(f"neighbours {self.neighbours} is negative; 0 merges nothing")
 

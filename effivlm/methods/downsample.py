@@ -13,6 +13,7 @@ from torch import Tensor
 
 from effivlm.compression.base import ImagePart, ImageView, Method, Part, Selection, VisualPart
 from effivlm.compression.budget import apportion
+from effivlm.compression.places import grids_of
 from effivlm.records import Unsupported
 
 STEPS = 12
@@ -72,7 +73,7 @@ class _Pooled(VisualPart):
 
 def _pool(features: Tensor, places: Tensor, budget: int) -> Selection:
     """Average one image's features [n, d] over `budget` cells; newline markers go."""
-    blocks = [(places[:, 0] == block).nonzero()[:, 0] for block in places[:, 0].unique().tolist() if block >= 0]
+    blocks = grids_of(places)
     shares = apportion(
         [len(block) for block in blocks], budget, int(budget >= len(blocks)), [len(block) for block in blocks]
     )

@@ -19,13 +19,15 @@ from effivlm.compression.scored import ScoredCache
 class ExpectedAttention(ScoredCache):
     """Rank entries by the attention that a normal distribution of queries gives them on average (arXiv 2510.00636).
 
-    With mean m and covariance S of a query head's rows, an entry's weight is the softmax of m.k / sqrt(D) + k.S.k / 2D over all
-    entries but the first `sinks`, which always stay; weights are averaged over the query heads of a KV head and, after adding
-    `epsilon`, multiplied by the length of the entry's value.
+    Mean and covariance of a query head are those of the prompt's rows before rotary embedding, turned by the mean rotation of the
+    next `horizon` positions. With these, m and S, an entry's weight is the softmax of m.k / sqrt(D) + k.S.k / 2D over all entries
+    but the first `sinks`, which always stay; weights are averaged over the query heads of a KV head and, after adding `epsilon`,
+    multiplied by the length of the entry's value.
 
     Differs from the paper:
-    - mean and covariance are those of the prompt's last `horizon` rows after rotary embedding, where the paper turns the
-      statistics of all rows before it to the mean rotation of the next 512 positions: no rotary table is computed again here;
+    - the rows are those that a layer sees: turned back by the angles that they were turned by, where the authors' code projects
+      hidden states again; on Qwen2-VL these are angles in time, height and width, and the next positions are equal in all three;
+    - the next positions are those that the answer will have, which on Qwen2-VL come sooner than the number of entries says;
     - the first `sinks` rows are left out of the statistics, as in the authors' code, only where others remain.
     """
 
@@ -43,8 +45,8 @@ class ExpectedAttention(ScoredCache):
         check("horizon", self.horizon, 1)
         check("epsilon", self.epsilon, 0)
 
-    def rows(self, visual: Tensor) -> int:
-        return max(super().rows(visual), self._counted(len(visual)))
+    def moments_from(self, length: int) -> int:
+        return min(self.sinks, length - 1)
 
     def shown(self, views: Sequence[LayerView]) -> Tensor:
         everything = (self.horizon, self.sinks, self.covariance, self.value_norm, self.epsilon)
@@ -58,18 +60,18 @@ class ExpectedAttention(ScoredCache):
             scores = (scores + self.epsilon) * view.values[:, sinks:].float().norm(dim=-1)
         return torch.cat([scores.new_zeros(len(scores), sinks), scores], dim=-1)
 
-    def _counted(self, length: int) -> int:
-        """Rows whose queries stand for those to come."""
-        return min(self.horizon, max(1, length - self.sinks))
-
     def _logits(self, view: LayerView, keys: Tensor) -> Tensor:
         """Expected logits [H_q, n] of keys [H_kv, n, D], up to what all of them share."""
-        queries = view.queries[:, -self._counted(view.length) :].float()
-        _, count, dim = queries.shape
-        mean = queries.mean(1)
+        if view.following is None:
+            raise ValueError(
+                "the layer was looked at without its rotary embedding, so no query to come can be expected"
+            )
+        dim, turn = keys.shape[-1], view.following(self.horizon).mean()
+        before = view.moments[self.moments_from(view.length)]
+        mean = turn.turned(before.mean)
         logits: Tensor = mean.unflatten(0, (len(keys), -1)) @ keys.transpose(1, 2) / dim**0.5
         if self.covariance:
-            centred = queries - mean[:, None]
-            spread = (centred.transpose(1, 2) @ centred / count).unflatten(0, (len(keys), -1))
+            half = turn.turned(before.covariance)
+            spread = turn.turned(half.transpose(1, 2)).unflatten(0, (len(keys), -1))
             logits = logits + ((keys[:, None] @ spread) * keys[:, None]).sum(-1) / (2 * dim)
         return logits.flatten(0, 1)

@@ -25,7 +25,7 @@ class FastV(StagedPart):
     Differs from the paper:
     - K is rounded half up over all images of the sample;
     - the choice is made once, in the prefill (the paper's code without a cache ranks again at every generated token);
-    - preset effivlm does not reproduce that text between images is pruned with them.
+    - preset effivlm reproduces neither that text between images is pruned with them nor that K is rounded down.
     """
 
     of: ClassVar[str] = "visual tokens"

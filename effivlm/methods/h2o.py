@@ -23,13 +23,14 @@ class H2o(ScoredCache):
     """Keep the most recent entries and those that got most attention from all rows of the prompt (arXiv 2306.14048).
 
     Half of the budget is recent, half heavy; heavy gets the odd one. The sums favour early entries, which more rows see. With
-    `evict_decode` the cache keeps its size: after every generated token the entry that got least goes, never a recent one.
+    `evict_decode` the cache keeps its size: after every generated token the entry that got least goes, never a recent one. As in
+    the authors' code, the prompt is seen whole and cut once at its end.
 
     Differs from the paper:
     - sums are reduced over the query heads of a KV head, so that the cache stays as small as the model's own;
-    - the prompt is seen whole and cut once at its end; K is a share of it;
+    - K is rounded half up and met exactly, where the authors' code gives both parts as numbers or rounds a share for each down;
     - preset effivlm (arXiv 2506.00479) turns halves into a tenth recent, at least one, and nine tenths heavy, and evicts nothing
-      while decoding.
+      while decoding; that it rounds K down is not reproduced.
     """
 
     of: ClassVar[str] = "prompt entries"

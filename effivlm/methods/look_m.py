@@ -24,10 +24,13 @@ class LookM(H2o):
 
     Differs from the paper:
     - the budget is exact: text beyond it goes too, where the released code keeps all text;
-    - K is half recent and half important, as the released ratios 0.1 and 0.1 are; a KV head has the mean of its query heads;
-    - averaged and weighted merge every evicted entry with its own partner; the released code mixes up the rows;
+    - K is rounded half up, half recent and half important, where the released code rounds a share for each down (0.1 and 0.1);
+    - a KV head has the mean of its query heads;
+    - averaged and weighted merge every evicted entry; the released code leaves out those whose key is less alike than the mean,
+      and in averaged takes the entries of others for those that are left;
     - nothing is merged while decoding, and nothing evicted unless `evict_decode`, which the paper does not mention;
-    - preset effivlm (arXiv 2506.00479) takes 10000 off images instead, with a tenth of K recent, at least one.
+    - preset effivlm (arXiv 2506.00479) takes 10000 off images instead, with a tenth of K recent, at least one; that it rounds K
+      down is not reproduced.
     """
 
     of: ClassVar[str] = "prompt entries"

@@ -18,22 +18,25 @@ from effivlm.compression.prumerge import Merging
 class PruMergePlus(Merging):
     """PruMerge+ (arXiv 2403.15388): keep outliers of attention and evenly spaced other tokens; merge neighbours into them.
 
-    Outliers lie above the third quartile by 1.5 interquartile ranges; where there are more than K, the highest stay.
-    Merging and the extra token are those of `prumerge_plain`.
+    Outliers lie above the third quartile of a tile or frame by 1.5 interquartile ranges; where there are more than its K, the
+    highest stay. Merging, the extra token and preset joint are those of `prumerge_plain`.
 
     Differs from the paper:
     - K is given, where the paper takes about four times as many tokens as there are outliers;
     - samples are the middles of equal parts of what is no outlier, where the paper steps from the first token in steps
       that follow from the number of outliers;
-    - quartiles are those of all tokens of an image, after tiles and newlines were sorted out;
-    - all that `prumerge_plain` lists of scores, keys, merging and order;
+    - tiles and frames are each treated as the one picture that the paper's code can take;
+    - all that `prumerge_plain` lists of K, scores, keys, merging and order;
     - preset effivlm (arXiv 2506.00479) steps from the first token in steps of V / K and stops at K, so that the end of
-      the picture may go unsampled, and has no extra token; the mean of its counts over tiles is not reproduced.
+      the picture may go unsampled, and has no extra token; that code counts outliers as their mean over tiles, at least one,
+      and what `prumerge_plain` lists of it is not reproduced either: on Qwen2-VL it scores head by head where one head over
+      the whole width does so here, and it rounds K down.
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {},
         "effivlm": {"extra": False, "spatial": "front_stride"},
+        "joint": {"scope": "image"},
     }
 
     spatial: str = "midquantile"

@@ -20,7 +20,7 @@ class PyramidKv(SnapKv):
     - layers get whole numbers by largest remainder, so that they sum to layers * K; the released code rounds each step down
       and spends more than was asked, and its flat budget for short prompts is not needed;
     - as in `snapkv`: one index set per KV head, and K is a share of the prompt;
-    - preset effivlm (arXiv 2506.00479) has its window, kernel and pooling, not its overspending.
+    - preset effivlm (arXiv 2506.00479) has its window, kernel and pooling, not its overspending nor its rounding down of K.
     """
 
     of: ClassVar[str] = "prompt entries"

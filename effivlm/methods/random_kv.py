@@ -22,7 +22,8 @@ class RandomKv(LayeredCache):
     arXiv 2506.00479, keeps a tenth). `head_shared` draws once for all heads of a layer. With `layer_budgets` it is the control
     for how a method splits its total over layers.
 
-    Differs from the paper: draws are seeded by sample, layer and head.
+    Differs from the paper: draws are seeded by sample, layer and head; K is rounded half up (preset effivlm, too, where
+    EffiVLM-Bench rounds both parts down).
     """
 
     of: ClassVar[str] = "prompt entries"

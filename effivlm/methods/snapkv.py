@@ -21,8 +21,8 @@ class SnapKv(ScoredCache):
 
     Differs from the paper:
     - one index set per KV head instead of per query head, so that the cache stays as small as the model's own;
-    - K is a share of the prompt instead of a fixed capacity; with `window_share` the window is one of K (preset effivlm, as in
-      EffiVLM-Bench, arXiv 2506.00479, with kernel 5 and average pooling);
+    - K is a share of the prompt, rounded half up, instead of a fixed capacity; with `window_share` the window is one of K (preset
+      effivlm, as in EffiVLM-Bench, arXiv 2506.00479, with kernel 5 and average pooling; that it rounds K down is not reproduced);
     - what the window does not look at can be merged instead of dropped, and layers can differ: both are off by default.
     """
 

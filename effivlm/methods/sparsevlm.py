@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from effivlm.compression.base import LayerView, Selection, Stage
+from effivlm.compression.base import Selection, Stage
 from effivlm.compression.choose import best
 from effivlm.compression.clusters import clustered
 from effivlm.compression.stages import StagedPart, at_depth, attention_of, text_after
@@ -25,13 +25,18 @@ class SparseVlm(StagedPart):
 
     Raters are the text entries after the first image whose embeddings are more like the visual ones than the mean. The best
     of the dropped tokens are recycled: clustered by density peaks, each cluster's mean staying at the place of its centre.
-    Preset paper is the published version 1.5. v2 recycles nothing, divides attention by what rotary angles alone would give
-    (`weigh_position`) and listens only to the heads that look at the picture most. final is 1.5 with keep as what the last
-    layers see, for budgets under the first layers' part of the mean.
+    Preset paper is the published version 1.5. v2 is the code's branch 2.0: it recycles nothing, divides attention by the product
+    of ones turned by the rotary angles (`weigh_position`) and listens only to the heads that look at the picture most. final is
+    1.5 with keep as what the last layers see, for budgets under the first layers' part of the mean.
 
     Differs from the paper:
-    - counts follow from keep, in the proportions of `counts`, instead of the rank of the attention; clusters are counted;
-    - layers are scaled to the depth of the decoder; kept tokens keep the rotary angles of their place in the prompt;
+    - counts follow from keep, in the proportions of `counts`, where the paper goes by the rank of the attention and its code has
+      fixed lists for four budgets of 576 tokens; clusters are counted, which the code's budgets leave out;
+    - layers 2, 6 and 15 of 32 are scaled to the depth of the decoder, and the 14 heads that v2's code listens to are a share of
+      its heads (`head_share`, 14 of 32);
+    - in version 1.5, too, kept tokens keep the rotary angles of their place in the prompt, where its code moves them up, and a
+      cluster stands at the place of its centre, not behind the kept tokens;
+    - text between images rates and stays, where the code knows one image; where all words rate alike all do, not none;
     - clustering adds no noise: ties go to the earlier token.
     """
 
@@ -79,8 +84,8 @@ class SparseVlm(StagedPart):
         visual = stage.visual.nonzero()[:, 0]
         attention = attention_of(stage.before, raters)[..., visual]
         if self.weigh_position:
-            alone = attention_of(_position_alone(stage), raters)[..., visual]
-            attention = torch.where(alone > 0, attention / alone, 0.0)  # 0 behind the rater: it sees neither
+            alone = _position_alone(stage.angles, raters, visual)
+            attention = torch.where(attention > 0, attention / alone, 0.0)  # what stands behind a rater stays at 0
         if self.head_share < 1:
             heads = max(1, math.floor(self.head_share * len(attention) + 0.5))
             attention = attention[best(attention.sum((1, 2)), heads)]
@@ -118,14 +123,18 @@ class SparseVlm(StagedPart):
         return budget - 1
 
 
-def _position_alone(stage: Stage) -> LayerView:
-    """The layer before with queries and keys that say nothing but where they stand: ones, turned by their rotary angles."""
-    cosines, sines = (table.float() for table in stage.angles)
+def _position_alone(angles: tuple[Tensor, Tensor], rows: Tensor, columns: Tensor) -> Tensor:
+    """Products [R, C] of ones turned by their rotary angles, over the root of their width: what position alone says of a pair.
+
+    No softmax: as in the released code, a pair that position sets against each other counts negatively.
+    """
+    cosines, sines = (table.float() for table in angles)
     half = cosines.shape[-1] // 2
     signs = torch.ones_like(cosines)
     signs[:, :half] = -1  # the halves of a vector are turned against each other
-    turned = (cosines + signs * sines)[None]
-    return replace(stage.before, queries=turned, keys=turned)
+    turned = cosines + signs * sines
+    products: Tensor = turned[rows] @ turned[columns].T / turned.shape[-1] ** 0.5
+    return products
 
 
 def chosen_raters(embeds: Tensor, marks: Tensor) -> Tensor:

@@ -25,8 +25,9 @@ class StreamingLlm(CachePart):
 
     Differs from the paper:
     - keys keep the rotary angles of their position in the prompt instead of their slot in the cache;
-    - the prompt is seen whole and cut once at its end; K is a share of it;
-    - preset effivlm evicts nothing while decoding.
+    - the prompt is seen whole and cut once at its end; K is a share of it, rounded half up;
+    - preset effivlm (arXiv 2506.00479) keeps a tenth of K recent and the rest first, and evicts nothing while decoding; that it
+      rounds K down is not reproduced.
     """
 
     of: ClassVar[str] = "prompt entries"

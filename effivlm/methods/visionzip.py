@@ -14,29 +14,38 @@ from torch.nn.functional import embedding_bag
 
 from effivlm.compression.base import Selection
 from effivlm.compression.choose import best
-from effivlm.compression.per_image import PerImage, Seen, others
+from effivlm.compression.per_image import PerTile, Seen, others
 from effivlm.compression.similar import closest, unit
 
 
 @dataclass(frozen=True, kw_only=True)
-class VisionZip(PerImage):
+class VisionZip(PerTile):
     """Keep dominant tokens by attention in the vision tower, and merge the rest into contextual ones (arXiv 2412.04467).
 
-    Of K tokens a share `context` is contextual: evenly spaced ones of the rest are centres, every other token joins the
-    centre whose key (mean over heads) is most similar, and a centre becomes itself plus the mean of those that joined.
+    Of the K tokens of a tile or frame a share `context` is contextual: evenly spaced ones of the rest are centres, every other
+    token joins the centre whose key (mean over heads) is most similar, and a centre becomes itself plus the mean of those that
+    joined. Preset joint lets all tiles of an image compete for one K.
 
     Differs from the paper:
+    - K follows from keep, rounded half up over the sample and shared out evenly to the tiles and frames of an image, where the
+      authors give the two counts of each;
     - where the tower has no class token, the score is the attention a token gets from all tokens of its tile or frame;
     - the class token itself is not emitted, so K counts tokens of the picture alone;
-    - tokens are chosen and merged after the projector, scores and keys brought there as features are (newlines never stay);
-    - scores are those of the layer that feeds the projector; on Qwen2-VL keys are seen after their rotary embedding;
+    - tokens are chosen and merged after the projector, scores and keys brought there as features are: what was padding is
+      gone before, not after;
+    - on Qwen2-VL keys are seen after their rotary embedding;
     - kept tokens stand in the order of the picture, a contextual one at its centre's place, not behind the dominant ones;
-    - preset effivlm rounds the contextual share down, at least 1 (EffiVLM-Bench, arXiv 2506.00479); its second last
-      layer, its scores before the softmax on InternVL and its kept newlines are not reproduced, K stays exact.
+    - preset effivlm rounds the contextual share down, at least 1 (EffiVLM-Bench, arXiv 2506.00479); that it rounds K down,
+      its second last layer, its scores before the softmax on InternVL, its one pool for all frames of a video on Qwen2-VL and
+      its kept newlines are not reproduced, K stays exact.
     """
 
     looks: ClassVar[bool] = True
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}, "effivlm": {"rounding": "down"}}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {},
+        "effivlm": {"rounding": "down"},
+        "joint": {"scope": "image"},
+    }
 
     context: float = 0.15625
     rounding: str = "half_up"
@@ -44,6 +53,7 @@ class VisionZip(PerImage):
     merge: str = "add_mean"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.context <= 1:
             raise ValueError(f"context {self.context} is not a share of the kept tokens: it must lie in [0, 1]")
         for name, allowed in (

@@ -13,34 +13,37 @@ from torch import Tensor
 
 from effivlm.compression.base import Selection
 from effivlm.compression.choose import best
-from effivlm.compression.per_image import PerImage, Seen
+from effivlm.compression.per_image import PerTile, Seen
 from effivlm.compression.similar import closest, unit
 
 
 @dataclass(frozen=True, kw_only=True)
-class VisPruner(PerImage):
+class VisPruner(PerTile):
     """Keep the tokens most attended in the vision tower, and of the others a set without likenesses (arXiv 2412.01818).
 
-    A share `important` of K is kept by attention. The others, by falling attention, are dealt in turn to two halves, and the
-    `step` tokens of the first half most similar to one of the second are dropped; until K are left.
+    A share `important` of the K tokens of a tile or frame is kept by attention. The others, by falling attention, are dealt in
+    turn to two halves, and the `step` tokens of the first half most similar to one of the second are dropped; until K are left.
+    Preset joint lets all tiles of an image compete for one K.
 
     Differs from the paper:
+    - K follows from keep, rounded half up over the sample and shared out evenly to the tiles and frames of an image, where the
+      authors give the count of each;
     - where the tower has no class token, the score is the attention a token gets from all tokens of its tile or frame;
-    - scores are those of the layer that feeds the projector, not of the second last, and similarity is that of projected
-      features, which the decoder gets, not of the tower's own (newlines never stay);
+    - similarity is that of projected features, which the decoder gets, not of the tower's own; what was padding is gone before;
     - an odd number of tokens is dealt with one more in the first half (the paper's code fails);
-    - where dropping `step` a round would take more than `rounds` rounds, each drops more, at most its first half (no
-      picture of the paper is that large).
+    - where dropping `step` a round would take more than `rounds` rounds, each drops more, at most its first half (no tile of
+      the paper is that large).
     """
 
     looks: ClassVar[bool] = True
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}, "joint": {"scope": "image"}}
 
     important: float = 0.5
     step: int = 8
-    rounds: int = 64
+    rounds: int = 128
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.important <= 1:
             raise ValueError(f"important {self.important} is not a share of the kept tokens: it must lie in [0, 1]")
         for name in ("step", "rounds"):

@@ -22,10 +22,13 @@ class VlCache(ScoredCache):
 
     Differs from the paper:
     - budgets are filled up to layers * K where the paper clips each and lets the total drift;
+    - no layer falls under 0.01 of the prompt, as in the paper, or under a tenth of K where that is less: at K of 0.01, which
+      the paper reports, its own floor leaves nothing to split;
     - no text after the image: the last 32 rows are looked at;
     - a tenth of every layer's budget is recent; a KV head has the mean of its query heads and keeps its own entries, which the
       paper leaves open;
-    - preset effivlm (arXiv 2506.00479) has one choice for all heads and the same window in every layer; its budgets are exact.
+    - preset effivlm (arXiv 2506.00479) has one choice for all heads and the same window in every layer; its budgets are
+      exact, where that code clips nine tenths of each at 0.009 of the prompt and rounds down.
     """
 
     of: ClassVar[str] = "prompt entries"
@@ -39,6 +42,7 @@ class VlCache(ScoredCache):
     layer_budgets: str = "density"
     density_threshold: float = 0.01
     density_floor: float = 0.01
+    floor_share: float = 0.1
 
     def rows(self, visual: Tensor) -> int:
         return question_rows(visual)

@@ -16,6 +16,9 @@ Floats: TypeAlias = NDArray[np.float64]
 Interval: TypeAlias = tuple[float, float]
 ROUNDS = 1000
 LEVEL = 0.95
+LEAST = 5
+"""The fewest samples that get an interval: of four there are 35 distinct resamples, so that a tail of 2.5 % is less than one."""
+NO_WIDTH = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +148,29 @@ def intervals(draws: Floats, level: float = LEVEL) -> list[Interval | None]:
         else (float(np.partition(draws[:, place], cut - gaps)[cut - gaps]), high)
         for place, ((low, high), gaps) in enumerate(zip(found, undefined, strict=True))
     ]
+
+
+def stated(found: Sequence[Interval | None], n: Sequence[int], low: float, high: float) -> list[Interval | None]:
+    """Bootstrap intervals of means over `n` values in [low, high] as they may be stated.
+
+    None under `LEAST` values. Where all values were equal the bootstrap knows nothing: values unlike them may make up to
+    1 - 0.05 ** (1 / n) of all (about 3 / n, the rule of three), and the mean moves by no more than that share of the way to
+    either end.
+    """
+    return [
+        None if one is None or count < LEAST else _widened(one, count, low, high) if has_no_width(one) else one
+        for one, count in zip(found, n, strict=True)
+    ]
+
+
+def has_no_width(interval: Interval) -> bool:
+    """Whether all resamples told the same; an interval without a width is no statement."""
+    return interval[1] - interval[0] < NO_WIDTH
+
+
+def _widened(interval: Interval, n: int, low: float, high: float) -> Interval:
+    value, unlike = sum(interval) / 2, 1 - (1 - LEVEL) ** (1 / n)
+    return value - unlike * (value - low), value + unlike * (high - value)
 
 
 def ends(interval: Interval | None) -> list[float] | None:

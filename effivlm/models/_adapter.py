@@ -6,9 +6,10 @@ A family file says only what differs: its transformers class, where features com
 from __future__ import annotations
 
 import gc
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -16,14 +17,19 @@ import torch
 from torch import Tensor, nn
 
 from effivlm.decoding.caches import DecodingCache, PromptCache
+from effivlm.models._guards import disagreeing, few, foreign, told, unfit
+from effivlm.models._memory import needs
+from effivlm.models._pictures import plain
+from effivlm.models._presenting import BACKENDS, Presented
 from effivlm.models._shapes import build
-from effivlm.models._sources import RANDOM, ModelSource, verify
+from effivlm.models._sources import RANDOM, ModelSource, bring, verify
+from effivlm.models._text import Turns
 from effivlm.models._torchvision import ensure_torchvision
 from effivlm.records import Sample
+from effivlm.seams.angles import Angles
 from effivlm.seams.hooks import Tower, seams
 from effivlm.seams.meters import Within, untimed
-
-IMAGE_BACKEND = "pil"
+from effivlm.seams.rotary import growing, prefilling, steady
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +37,8 @@ class Visual:
     """Encoded images of one sample, in prompt order.
 
     features [n_i, d] per image; places [n_i, 3] per image: (block, row, column) of each token, where a block is a tile or a
-    frame and -1 marks tokens that show no part of the image (newline markers); towers per image, for who looks at the tower.
+    frame, row and column count in the grid that tokens run over row by row (tiles packed side by side share one), and -1 marks
+    tokens that show no part of the image (newline markers); towers per image, for who looks at the tower.
     """
 
     features: tuple[Tensor, ...]
@@ -64,7 +71,7 @@ class Prompt:
         return self.image >= 0
 
 
-class Adapter(ABC):
+class Adapter(Presented):
     """One loaded model with its processor.
 
     Class attributes: `model_type` as in config.json; `checkpoints` name -> folder, hub id or `package:` path;
@@ -79,10 +86,12 @@ class Adapter(ABC):
     def __init__(self, model: Any, processor: Any, source: ModelSource, weights: str = "trained") -> None:
         self.model = model.eval().requires_grad_(False)
         self.processor = processor
+        self.turns = Turns(processor)
         self.source = source
         self.weights = weights
         self.text = model.model.language_model
         self.layers: Sequence[nn.Module] = self.text.layers
+        self.growing = growing(self.text)
         self.head: nn.Module = model.get_output_embeddings()
         self.device: torch.device = model.get_input_embeddings().weight.device
         self.dtype: torch.dtype = model.get_input_embeddings().weight.dtype
@@ -91,28 +100,28 @@ class Adapter(ABC):
 
     @classmethod
     def load(cls, source: ModelSource, device: str, dtype: str) -> Adapter:
-        """Load weights (safetensors only, no remote code) and processor.
+        """Load weights (safetensors only, no remote code) and processor; those of a hub repository are fetched first.
 
         A model that does not fit the one device is spread over all GPUs by accelerate.
 
         Raises:
-            ValueError: the checkpoint is damaged or incomplete; names the folder and what is wrong.
+            ValueError: the checkpoint is damaged or incomplete, does not fit itself, or needs what is not done here; names the
+                folder and what is wrong.
         """
         ensure_torchvision()
+        _check_room(source, device, dtype)
         if source.source.startswith(RANDOM):
             return cls(*build(source.source.removeprefix(RANDOM), device, dtype), source, weights="random")
+        bring(source)
+        _check_room(source, device, dtype)  # now that the size is known for certain
         verify(source)
+        processor, config = cls._described(source)
         import transformers
-        from safetensors import SafetensorError
 
         try:
-            processor = transformers.AutoProcessor.from_pretrained(source.source, trust_remote_code=False)
-            # the two backends differ by up to 0.015 in pixel values, and which one is found depends on the machine
-            processor.image_processor = transformers.AutoImageProcessor.from_pretrained(
-                source.source, backend=IMAGE_BACKEND
-            )
             model, info = getattr(transformers, cls.class_name).from_pretrained(
                 source.source,
+                config=config,
                 dtype=getattr(torch, dtype),
                 device_map=_placement(source, device, dtype),
                 attn_implementation="sdpa",
@@ -120,23 +129,39 @@ class Adapter(ABC):
                 trust_remote_code=False,
                 output_loading_info=True,
             )
-        except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ValueError(
-                f"model {source.name!r}: {source.source} cannot be loaded ({type(error).__name__}: {first})"
-            ) from error
+        except Exception as error:  # libraries have many kinds of their own; each means that this checkpoint is no good
+            raise ValueError(f"model {source.name!r}: {source.source} cannot be loaded ({told(error)})") from error
         wrong = {
-            name: sorted(info[name])
-            for name in ("missing_keys", "mismatched_keys", "unexpected_keys")
-            if info.get(name)
+            "missing": sorted(info.get("missing_keys") or ()),
+            "of another shape": sorted(str(name) for name in info.get("mismatched_keys") or ()),
+            "of no part of it": foreign(info.get("unexpected_keys") or (), config),
         }
-        if wrong:
-            raise ValueError(f"model {source.name!r}: {source.source} does not fit its architecture: {wrong}")
+        if said := [f"tensors {word}: {few(names)}" for word, names in wrong.items() if names]:
+            raise ValueError(f"model {source.name!r}: {source.source} does not fit its architecture: {'; '.join(said)}")
         return cls(model, processor, source)
+
+    @classmethod
+    def _described(cls, source: ModelSource) -> tuple[Any, Any]:
+        """Processor and configuration of a folder, once they fit each other and themselves."""
+        import transformers
+
+        try:
+            config = transformers.AutoConfig.from_pretrained(source.source, trust_remote_code=False)
+            processor = transformers.AutoProcessor.from_pretrained(source.source, trust_remote_code=False)
+            # the two backends differ by up to 0.015 in pixel values, and which one is found depends on the machine
+            processor.image_processor = transformers.AutoImageProcessor.from_pretrained(
+                source.source, backend=BACKENDS[0]
+            )
+            wrong = unfit(config) or disagreeing(config, processor)
+        except Exception as error:  # as above
+            raise ValueError(f"model {source.name!r}: {source.source} cannot be read ({told(error)})") from error
+        if wrong:
+            raise ValueError(f"model {source.name!r}: the configuration of {source.source} cannot be run: {wrong}")
+        return processor, config
 
     def close(self) -> None:
         """Free the model's memory."""
-        del self.model, self.text, self.layers, self.head
+        del self.model, self.text, self.layers, self.head, self.growing
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -144,22 +169,19 @@ class Adapter(ABC):
     @contextmanager
     def seams(self) -> Iterator[None]:
         """Inside, attention runs through the wrapper; afterwards the model is as it was."""
-        with seams(self.model), torch.inference_mode():
+        with seams(self.model), steady(self.growing), torch.inference_mode():
             yield
 
     def prepare(self, sample: Sample) -> dict[str, Any]:
         """Processor output for one sample on the model's device: token ids [1, N], pixel values and grids."""
-        content: list[dict[str, str]] = [{"type": "image"} for _ in sample.images]
-        content += [{"type": "video"}] if sample.video else []
-        content.append({"type": "text", "text": sample.prompt})
-        text = self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
         visual: dict[str, Any] = {}
         if sample.images:
             # nested: all belong to one sample, which decides whether LLaVA-OneVision tiles them
-            visual["images"] = [[image.convert("RGB") for image in sample.images]]
+            pictures = [plain(image) for image in sample.images]
+            visual = {"images": [pictures], **self.limiting(self.fitting(sample, pictures))}
         if sample.video:
             visual |= self.video_arguments(sample)
-        inputs = self.processor(text=[text], return_tensors="pt", **visual)
+        inputs = self.turns.inputs(sample, visual, self.presenting.messages())
         return {
             name: (value.to(self.device, self.dtype) if value.is_floating_point() else value.to(self.device))
             if isinstance(value, Tensor)
@@ -169,7 +191,12 @@ class Adapter(ABC):
 
     def video_arguments(self, sample: Sample) -> dict[str, Any]:
         """Arguments of the processor for the frames of one video, sampled already."""
-        return {"videos": [[frame.convert("RGB") for frame in sample.video]], "do_sample_frames": False}
+        given: dict[str, Any] = {"videos": [[plain(frame) for frame in sample.video]], "do_sample_frames": False}
+        if sample.fps:
+            count = len(sample.video)
+            about = {"fps": sample.fps, "total_num_frames": count, "frames_indices": list(range(count))}
+            given["video_metadata"] = [[about]]
+        return given
 
     def visual_positions(self, inputs: Mapping[str, Any]) -> Tensor:
         """Positions [V] of all visual placeholders in the prompt, ascending."""
@@ -231,9 +258,10 @@ class Adapter(ABC):
     def prefill(self, prompt: Prompt, cache: PromptCache, within: Within = untimed) -> Tensor:
         """Run the decoder over a prompt; fills `cache`, returns the logits [vocab] of its last position, made `within` the part
         "first"."""
-        hidden = self.text(
-            inputs_embeds=prompt.embeds, position_ids=prompt.positions, past_key_values=cache, use_cache=True
-        ).last_hidden_state
+        with prefilling(self.growing, prompt.next_position):
+            hidden = self.text(
+                inputs_embeds=prompt.embeds, position_ids=prompt.positions, past_key_values=cache, use_cache=True
+            ).last_hidden_state
         logits: Tensor = within("first", lambda: self.head(hidden[:, -1:])[0, 0])
         return logits
 
@@ -244,6 +272,22 @@ class Adapter(ABC):
             inputs_embeds=embeds, position_ids=self.step_positions(positions), past_key_values=cache, use_cache=True
         ).last_hidden_state
         return self.head(hidden)  # type: ignore[no-any-return]
+
+    def angles(self, positions: Tensor, dtype: torch.dtype) -> Angles:
+        """What the decoder turns queries and keys at positions [.., 1, N] by, as it does in a pass over hidden states of `dtype`.
+
+        A copy of its rotary embedding is asked: some kinds go on from the longest prompt that they have seen.
+        """
+        rotary = deepcopy(self.text.rotary_emb)
+        device = rotary.inv_freq.device
+        like = torch.empty(0, dtype=dtype, device=device)
+        cosines, sines = type(rotary).forward(rotary, like, positions.to(device))
+        return Angles(cosines[0], sines[0])
+
+    def following(self, prompt: Prompt, count: int) -> Angles:
+        """The angles of the `count` positions after a prompt, in float32."""
+        positions = torch.arange(prompt.next_position, prompt.next_position + count, device=self.device)
+        return self.angles(self.step_positions(positions[None]), torch.float32)
 
     def step_positions(self, positions: Tensor) -> Tensor:
         """Position ids of generated tokens as the text model takes them, from positions [B, Q]."""
@@ -274,11 +318,20 @@ def grid(blocks: int, rows: int, columns: int, device: torch.device) -> Tensor:
 
 def _placement(source: ModelSource, device: str, dtype: str) -> str:
     """The one device, or "auto" (accelerate spreads the layers) where the weights alone would fill it."""
-    from pathlib import Path
-
-    folder = Path(source.source)
-    if not device.startswith("cuda") or torch.cuda.device_count() < 2 or not folder.is_dir():
+    if not device.startswith("cuda") or torch.cuda.device_count() < 2 or source.source.startswith(RANDOM):
         return device
-    stored = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     _, total = torch.cuda.mem_get_info(device)
-    return "auto" if stored * (2 if dtype == "float32" else 1) > 0.85 * total else device
+    return "auto" if needs(source, dtype).weights > 0.85 * total else device
+
+
+def _check_room(source: ModelSource, device: str, dtype: str) -> None:
+    """Raises ValueError where the weights alone are larger than all GPUs: accelerate would move them to the host in silence."""
+    if not device.startswith("cuda"):
+        return
+    cards = range(torch.cuda.device_count()) if not source.source.startswith(RANDOM) else [device]
+    found, wanted = sum(torch.cuda.mem_get_info(card)[1] for card in cards), needs(source, dtype).weights
+    if wanted > found:
+        raise ValueError(
+            f"model {source.name!r}: its weights are {wanted / 1e9:.1f} GB in {dtype}, and {len(cards)} GPU(s) with"
+            f" {found / 1e9:.1f} GB are here"
+        )

@@ -1,9 +1,14 @@
-"""InternVL2.5 (arXiv 2412.05271) in transformers' native form: InternViT with a class token, tiles, pixel shuffle."""
+"""InternVL2.5, 3 and 3.5 (arXiv 2412.05271, 2504.10479, 2508.18265) in transformers' native form.
+
+InternViT with a class token, tiles, pixel shuffle. Only InternVL2.5-8B-MPO, the plain 8B after preference optimisation, was
+published in this form, so that it stands for InternVL2.5-8B; the plain ones have to be converted. The decoder is a Llama, Qwen2
+or Qwen3, as the configuration says.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, ClassVar
 
@@ -16,7 +21,7 @@ from effivlm.seams.hooks import Tower
 
 
 class InternVL(Adapter):
-    """InternVL2.5 in transformers' native form; images and video frames share one placeholder."""
+    """InternVL2.5, 3 and 3.5 in transformers' native form; images and video frames share one placeholder."""
 
     model_type: ClassVar[str] = "internvl"
     class_name: ClassVar[str] = "InternVLForConditionalGeneration"
@@ -24,7 +29,12 @@ class InternVL(Adapter):
     checkpoints: ClassVar[Mapping[str, str]] = {
         "micro_internvl2_5": "package:effivlm_micro/micro_internvl2_5",
         "internvl2_5_8b": "OpenGVLab/InternVL2_5-8B-MPO-hf",
+        "internvl2_5_38b": "convert:OpenGVLab/InternVL2_5-38B",
+        "internvl3_8b": "OpenGVLab/InternVL3-8B-hf",
+        "internvl3_38b": "OpenGVLab/InternVL3-38B-hf",
+        "internvl3_5_8b": "OpenGVLab/InternVL3_5-8B-HF",
     }
+    originals: ClassVar[Mapping[str, str]] = {"internvl_chat": "effivlm.models._internvl_chat"}
 
     def encode(self, inputs: Mapping[str, Any], looking: bool = False) -> Visual:
         if "pixel_values" not in inputs:
@@ -38,6 +48,24 @@ class InternVL(Adapter):
         side = math.isqrt(tiles.shape[1])
         places = tuple(grid(len(part) // tiles.shape[1], side, side, part.device) for part in features)
         return Visual(features, places, self._towers(shown, side, features) if looking else None)
+
+    def limiting(self, limit: int) -> dict[str, Any]:
+        if not limit:
+            return {}
+        return {"images_kwargs": {"max_patches": limit, "min_patches": min(limit, self._tiles.min_patches)}}
+
+    def tighter(self) -> Iterator[int]:
+        yield self.limit
+        yield from range((self.limit or self._tiles.max_patches) - 1, 0, -1)
+
+    def tokens_of(self, sizes: Sequence[tuple[int, int]], limit: int) -> int:
+        arguments = {"crop_to_patches": True, **self.limiting(limit).get("images_kwargs", {})}
+        tiles = sum(self._tiles.get_number_of_image_patches(*size, arguments) for size in sizes)
+        return int(tiles * self.model.config.image_seq_length)
+
+    @property
+    def _tiles(self) -> Any:
+        return self.processor.image_processor
 
     def _towers(self, shown: Sequence[Tensor], side: int, features: Sequence[Tensor]) -> tuple[Tower, ...]:
         """Means over the square of patches that the pixel shuffle puts into one token."""

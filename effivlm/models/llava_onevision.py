@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -28,6 +28,8 @@ class LlavaOnevision(Adapter):
         "llava_onevision_7b": "llava-hf/llava-onevision-qwen2-7b-ov-hf",
     }
 
+    _pinpoints: Sequence[list[int]] = ()
+
     def encode(self, inputs: Mapping[str, Any], looking: bool = False) -> Visual:
         ids, config = inputs["input_ids"][0], self.model.config
         parts: list[tuple[int, _Seen]] = []
@@ -41,21 +43,17 @@ class LlavaOnevision(Adapter):
 
     def _images(self, inputs: Mapping[str, Any], looking: bool) -> list[_Seen]:
         """Packed features [n_i, d] and places [n_i, 3] of every image: the whole picture first, then its tiles."""
-        sizes, side = inputs["image_sizes"], self._side
+        sizes = inputs["image_sizes"]
         with capturing(self._source, looking) as shown:
             features = self.model.get_image_features(
                 inputs["pixel_values"], sizes, batch_num_images=inputs.get("batch_num_images"), return_dict=True
             ).pooler_output
         found, crops = [], iter(shown)
         for feature, size in zip(features, sizes, strict=True):
-            base = grid(1, side, side, self.device)
-            rest = len(feature) - len(base)
-            count = 1 if rest == 1 else self._crops(size)
-            rows = 0 if rest == 1 else self._tile_rows(size, count, rest)
-            places = torch.cat([base, self._tile_places(rows, rest)])
+            count = 1 if len(feature) == self._side**2 + 1 else self._crops(size)
             patches = list(islice(crops, count))
             tower = self._tower(self._pack(torch.stack(patches), size, 0), feature) if patches else None
-            found.append((feature, places, tower))
+            found.append((feature, self._places(size, count, len(feature)), tower))
         return found
 
     def _videos(self, pixels: Tensor, looking: bool) -> list[_Seen]:
@@ -64,13 +62,23 @@ class LlavaOnevision(Adapter):
             pooled = self.model.get_video_features(pixels, return_dict=True).pooler_output
         newline = self.model.model.image_newline.to(pooled)[None]
         side = math.ceil(self._side / 2)
-        places = torch.cat([grid(pixels.shape[1], side, side, self.device), self._tile_places(0, 1)])
+        places = torch.cat([grid(pixels.shape[1], side, side, self.device), self._markers(1)])
         features = [torch.cat([video, newline]) for video in pooled]
         if not looking:
             return [(feature, places, None) for feature in features]
         maps = self.model.model.apply_pooling(torch.stack(shown)).unflatten(0, (len(pooled), -1)).flatten(1, 2)
         maps = torch.cat([maps, maps.new_zeros(len(maps), 1, maps.shape[2])], 1)
         return [(feature, places, self._tower(one, feature)) for feature, one in zip(features, maps, strict=True)]
+
+    def limit_pictures(self) -> None:
+        """Grids of no more than `limit` tiles, for the processor that cuts them and the model that packs them."""
+        side = self.model.config.vision_config.image_size
+        self._pinpoints = self._pinpoints or [list(pair) for pair in self.model.config.image_grid_pinpoints]
+        wanted = [pair for pair in self._pinpoints if not self.limit or pair[0] * pair[1] <= self.limit * side**2]
+        smallest = min(self._pinpoints, key=lambda pair: pair[0] * pair[1])
+        self.model.config.image_grid_pinpoints = self.processor.image_processor.image_grid_pinpoints = wanted or [
+            smallest
+        ]
 
     @property
     def _source(self) -> nn.Module:
@@ -99,21 +107,33 @@ class LlavaOnevision(Adapter):
         )
         return packed[0]  # type: ignore[no-any-return]
 
-    def _tile_rows(self, size: Tensor, crops: int, count: int) -> int:
-        """Rows of the packed tiles of an image, found by packing zeros with a newline of one."""
-        packed = self._pack(torch.zeros(crops, self._side**2, 1, device=self.device), size, 1)
-        if len(packed) != count + self._side**2:
-            raise ValueError(f"{count} tile tokens where packing gives {len(packed) - self._side**2}")
-        return int(packed.sum())
+    def _places(self, size: Tensor, crops: int, length: int) -> Tensor:
+        """Places [length, 3] of an image's tokens: block 0 is the whole picture, 1 .. are its tiles, packed in one grid.
 
-    def _tile_places(self, rows: int, count: int) -> Tensor:
-        """Places [count, 3] of tiles packed in `rows` rows, each ended by a marker; without rows all are markers."""
-        if not rows:
-            return torch.full((count, 3), -1, device=self.device)
-        places = grid(1, rows, count // rows, self.device)
-        places[:, 0] += 1
-        places[places[:, 2] == count // rows - 1] = -1
-        return places
+        Found by packing crops that say which they are. Where the packed tiles were shrunk, a token is a mean of up to four
+        patches and belongs to the tile that gives it most, the earlier one of equals.
+
+        Raises:
+            ValueError: packing gives another number of tokens.
+        """
+        whole = grid(1, self._side, self._side, self.device)
+        if crops == 1:
+            return torch.cat([whole, self._markers(length - len(whole))])
+        named = torch.eye(crops, device=self.device)[:, None].expand(-1, len(whole), -1)
+        packed = self._pack(named, size, 0)
+        if len(packed) != length:
+            raise ValueError(f"{length} visual tokens where packing gives {len(packed)}")
+        parts = (packed[len(whole) :] * 1024).round().long()
+        shown = parts.sum(1) > 0
+        rows = int((~shown).sum())
+        places = grid(1, rows, len(parts) // rows, self.device)
+        places[:, 0] = (parts * crops - torch.arange(crops, device=self.device)).argmax(1)
+        places[~shown] = -1
+        return torch.cat([whole, places])
+
+    def _markers(self, count: int) -> Tensor:
+        """Places [count, 3] of newline markers."""
+        return torch.full((count, 3), -1, device=self.device)
 
 
 def _placed(here: Tensor, found: list[_Seen]) -> list[tuple[int, _Seen]]:

@@ -13,6 +13,8 @@ from effivlm.models._tower import brought, capturing, feeding
 from effivlm.records import Sample
 from effivlm.seams.hooks import Tower
 
+FRAME_TOKENS = 768
+"""What a frame of a video may have at most."""
 _Seen = tuple[Tensor, Tensor, Tower | None]
 
 
@@ -22,6 +24,7 @@ class Qwen2Vl(Adapter):
     model_type: ClassVar[str] = "qwen2_vl"
     class_name: ClassVar[str] = "Qwen2VLForConditionalGeneration"
     positions_after_pruning: ClassVar[str] = "original"
+    limited_by: ClassVar[str] = "pixels"
     checkpoints: ClassVar[Mapping[str, str]] = {
         "micro_qwen2_vl": "package:effivlm_micro/micro_qwen2_vl",
         "qwen2_vl_7b": "Qwen/Qwen2-VL-7B-Instruct",
@@ -62,8 +65,36 @@ class Qwen2Vl(Adapter):
         return [*self.model.model.visual.blocks] if dynamic else super().beside(dynamic)
 
     def video_arguments(self, sample: Sample) -> dict[str, Any]:
-        # the reference implementation (qwen-vl-utils) caps the pixels of a frame, and so do the published numbers
-        return {**super().video_arguments(sample), "cap_pixels_per_frame": True}
+        """The reference implementation (qwen-vl-utils) caps the pixels of a frame, alone and by its share of the whole video, and
+        so do the published numbers; the hub's configuration holds the much higher cap of single images."""
+        size, most = self.processor.video_processor.size, FRAME_TOKENS * self._pixels_per_token
+        capped = _sized(size, min(size["longest_edge"], most, self.limit or most))
+        about = {"cap_pixels_per_frame": True, "size": capped}
+        return {**super().video_arguments(sample), "videos_kwargs": about}
+
+    def limiting(self, limit: int) -> dict[str, Any]:
+        return {"images_kwargs": {"size": _sized(self._sizing.size, limit)}} if limit else {}
+
+    def tighter(self) -> Iterator[int]:
+        limit = self.limit
+        yield limit
+        limit = limit or int(self._sizing.size["longest_edge"])
+        while (limit := limit * 3 // 4) >= self._pixels_per_token:
+            yield limit
+
+    def tokens_of(self, sizes: Sequence[tuple[int, int]], limit: int) -> int:
+        size = _sized(self._sizing.size, limit) if limit else self._sizing.size
+        bounds = {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}
+        patches = sum(self._sizing.get_number_of_image_patches(*one, bounds) for one in sizes)
+        return int(patches // self._sizing.merge_size**2)
+
+    @property
+    def _sizing(self) -> Any:
+        return self.processor.image_processor
+
+    @property
+    def _pixels_per_token(self) -> int:
+        return int((self._sizing.patch_size * self._sizing.merge_size) ** 2)
 
     def positions(self, inputs: Mapping[str, Any]) -> tuple[Tensor, int]:
         kinds = inputs.get("mm_token_type_ids")
@@ -80,6 +111,11 @@ class Qwen2Vl(Adapter):
 
     def step_positions(self, positions: Tensor) -> Tensor:
         return positions[None].expand(3, -1, -1)
+
+
+def _sized(size: Mapping[str, int], most: int) -> dict[str, int]:
+    """Bounds of a picture's pixels with another upper one."""
+    return {"shortest_edge": min(int(size["shortest_edge"]), most), "longest_edge": most}
 
 
 def _order(ids: Tensor, image: int, video: int) -> list[int]:

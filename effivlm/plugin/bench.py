@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -25,6 +25,7 @@ from effivlm.records import PARTS, Cell, Outcome, dump
 from effivlm.session import matrix
 from effivlm.session.groups import Groups, on_device
 from effivlm.session.matrix import Asked, Plan, part_of
+from effivlm.session.places import claim
 from effivlm.session.recorder import FILE
 
 BENCH = "effivlm-bench"
@@ -33,8 +34,12 @@ LISTS = {
     "models": f"checkpoint, NAME=FOLDER_OR_HUB_ID, folder or hub id (default: {matrix.DEFAULT_MODEL})",
     "methods": "method, METHOD@PRESET, or several in a row such as fastv:0.40+snapkv (default: all)",
     "budgets": f"fraction that stays, in (0, 1] (default: {' '.join(matrix.DEFAULT_BUDGETS)})",
-    "tasks": f"task (default: {matrix.DEFAULT_TASK})",
+    "tasks": f"task, suite such as paper, or NAME=DIR (default: {matrix.DEFAULT_TASK})",
 }
+WORDS = (
+    *("limit", "seed", "device", "dtype", "engine", "batch", "prompt", "data"),
+    *("system", "pixels", "tiles", "processor"),
+)
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -58,6 +63,30 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     )
     group.addoption(
         "--vlm-prompt", default=asked.prompt, metavar="N", help="time on a drawn page of about N prompt tokens"
+    )
+    group.addoption(
+        "--vlm-data",
+        default=asked.data,
+        metavar="DIR",
+        help="folder of published sets, or stream (default: fetched, or hub)",
+    )
+    group.addoption(
+        "--vlm-system", default=asked.system, metavar="TEXT", help="text of a system turn (default: the template's)"
+    )
+    group.addoption(
+        "--vlm-pixels",
+        default=asked.pixels,
+        metavar="N",
+        help="pixels a picture is scaled down to (Qwen2-VL; 0: the model's own)",
+    )
+    group.addoption(
+        "--vlm-tiles",
+        default=asked.tiles,
+        metavar="N",
+        help="tiles a picture is cut into at most (the others; 0: the model's own)",
+    )
+    group.addoption(
+        "--vlm-processor", default=asked.processor, help=f"{', '.join(matrix.PROCESSORS)} (default: %(default)s)"
     )
     group.addoption("--vlm-run", default="", metavar="FOLDER", help="new folder of this run (default: reports/<time>)")
     group.addoption("--vlm-resume", default="", metavar="FOLDER", help="go on with a run: only what is missing")
@@ -149,17 +178,28 @@ class Bench:
     def resuming(self) -> bool:
         return bool(self.config.option.vlm_resume)
 
+    @property
+    def runs(self) -> Path:
+        """The folder in which run folders stand."""
+        return self._named.parent if self._named else self.config.rootpath / "reports"
+
+    @property
+    def _named(self) -> Path | None:
+        given = self.config.option.vlm_resume or self.config.option.vlm_run
+        return self.config.invocation_params.dir / Path(given).expanduser() if given else None
+
     @cached_property
     def folder(self) -> Path:
-        """The run folder; only named here, made when the run begins."""
-        option = self.config.option
+        """The run folder. One that nobody named is made here, for this session alone; OSError where it cannot be.
+
+        Beside xdist it is only named, by the process too: workers hear of it before it is known whether there is a run.
+        """
         if FOLDER in self.worker:
             return Path(self.worker[FOLDER])
-        if option.vlm_resume or option.vlm_run:
-            return self.config.invocation_params.dir / Path(option.vlm_resume or option.vlm_run).expanduser()
-        reports, stamp = self.config.rootpath / "reports", time.strftime("%Y%m%d-%H%M%S")
-        names = [stamp, *(f"{stamp}-{number}" for number in range(2, 1000))]
-        return next(folder for name in names if not (folder := reports / name).exists())
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        if self.distributed and not self._named:
+            return self.runs / f"{stamp}-{os.getpid()}"
+        return self._named or claim(self.runs, stamp)
 
     def plan(self) -> Plan:
         """The matrix, made on first use. Raises ValueError naming the option, the value and the choices."""
@@ -167,17 +207,14 @@ class Bench:
             plan = matrix.build(self._asked())
             cells = list(plan.cells)
             self.config.hook.pytest_vlm_cells(config=self.config, cells=cells)
-            self._plan = Plan(plan.settings, plan.sources, tuple(cells))
+            self._plan = replace(plan, cells=tuple(cells))
             self._check_folder()
         return self._plan
 
     def _asked(self) -> Asked:
         option = self.config.option
         lists: dict[str, Any] = {name: _split(f"--vlm-{name}", getattr(option, f"vlm_{name}")) for name in LISTS}
-        words: dict[str, Any] = {
-            name: getattr(option, f"vlm_{name}")
-            for name in ("limit", "seed", "device", "dtype", "engine", "batch", "prompt")
-        }
+        words: dict[str, Any] = {name: getattr(option, f"vlm_{name}") for name in WORDS}
         return Asked(**lists, **words, share=not option.vlm_no_share)
 
     def _check_folder(self) -> None:
@@ -186,6 +223,8 @@ class Bench:
             return
         if option.vlm_resume and option.vlm_run:
             raise ValueError("--vlm-run names a new folder and --vlm-resume an old one: give one of them")
+        if not self._named:
+            return
         recorded = (self.folder / FILE).exists()
         if option.vlm_resume and not recorded:
             raise ValueError(f"--vlm-resume: {self.folder} holds no {FILE}, so there is no run to go on with")

@@ -8,21 +8,27 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pytest
 
+from effivlm.models._sources import unread
 from effivlm.plugin.session import Session
 from effivlm.plugin.summary import WITHOUT_TABLE, announce, rates, show
-from effivlm.records import Outcome
-from effivlm.session.groups import on_device, reusable
+from effivlm.records import Outcome, Settings
+from effivlm.session.groups import on_device
 from effivlm.session.matrix import part_of
 from effivlm.session.recorder import Key, Recorder, facts
+from effivlm.session.resume import standing
 
 CARGO = "effivlm_outcomes"
 """Attribute of a test report: outcomes that came to be since the report before, as lines, which any text survives."""
+
+
+WORTH_SAYING = 1 << 32  # bytes that take a while
 
 
 @dataclass(eq=False)
@@ -51,33 +57,71 @@ class Controller:
         self.planned = [(cell, part) for cell, part in cells if cell is not None]
         if not self.planned:
             return
-        recorder = Recorder(self.bench.folder)
         try:
-            self._open(recorder)
+            self.recorder = self._opened()
         except OSError as error:
-            raise pytest.UsageError(f"run folder {recorder.folder} cannot be written: {error}") from None
+            raise pytest.UsageError(f"run folder {error.filename or ''} cannot be written: {error}") from None
         except ValueError as error:
             raise pytest.UsageError(str(error)) from None
-        self.recorder = recorder
         if self.bench.distributed:  # pytest says nothing of a collection that took place on workers
             for line in announce(self.bench, [f"{part}[{cell.id}]" for cell, part in self.planned]):
                 self._say(line)
 
-    def _open(self, recorder: Recorder) -> None:
+    def _opened(self) -> Recorder:
+        """The run folder, held by this session, with its header written.
+
+        Raises OSError where it cannot be written, ValueError where another session has it or its record is no run's.
+        """
+        settings = on_device(self.bench.plan().settings)
+        recorder = Recorder(self.bench.folder)
+        recorder.hold()
+        try:
+            self._begin(recorder, settings)
+        except BaseException:
+            recorder.release()
+            raise
+        return recorder
+
+    def _begin(self, recorder: Recorder, settings: Settings) -> None:
         bench, config = self.bench, self.bench.config
-        plan = bench.plan()
-        settings = on_device(plan.settings)
-        if bench.resuming:
-            recorder.recorded = reusable(recorder.folder, plan, settings)
-            self.reused = sum(key in recorder.recorded for key in self.planned)
-            done = f"{self.reused} of {len(self.planned)} outcomes of {recorder.folder} stand and are not run again"
-            self._say(f"effivlm: resuming: {done}")
+        if recorder.lock.note:
+            self.notes.append(recorder.lock.note)
         header = facts(config.rootpath, ["pytest", *config.invocation_params.args], asdict(settings))
         header["resumed"] = bench.resuming
         header["workers"] = bench.processes
+        header["models"] = {name: source.to_json() for name, source in bench.plan().sources.items()}
+        header["checkpoints"] = self._checkpoints()
+        if bench.resuming:
+            self._go_on(recorder, settings, header)
+        elif recorder.path.exists():  # a session that was faster, and is done with it
+            raise ValueError(f"{recorder.folder} holds a run already; go on with --vlm-resume, or name another folder")
         config.hook.pytest_vlm_header(config=config, header=header)
         recorder.open(header)
         self._started = time.monotonic()
+
+    def _checkpoints(self) -> dict[str, str]:
+        """Identities of the models of this session; read here once, before workers ask for them."""
+        sources, found = self.bench.plan().sources, dict[str, str]()
+        for name in dict.fromkeys(cell.model for cell, _ in self.planned):
+            source = sources.get(name)  # a cell that somebody added may name a model of nobody
+            try:
+                if source and (size := unread(source)) >= WORTH_SAYING:
+                    self._say(f"effivlm: reading {size / 1e9:.1f} GB of {name} once, to know these weights again")
+                found |= {name: source.identity} if source else {}
+            except OSError as error:
+                raise ValueError(f"model {name!r} cannot be read: {error}") from None
+        return found
+
+    def _go_on(self, recorder: Recorder, settings: Settings, header: dict[str, Any]) -> None:
+        """Take over what stands of an earlier session, and note in the header what does not."""
+        found = standing(recorder.folder, self.bench.plan(), settings, header)
+        recorder.recorded = dict(found.reusable)
+        header["outdated"] = list(found.outdated)
+        self.reused = sum(key in recorder.recorded for key in self.planned)
+        done = f"{self.reused} of {len(self.planned)} outcomes of {recorder.folder} stand and are not run again"
+        self._say(f"effivlm: resuming: {done}")
+        for reason, count in Counter(one["reason"] for one in found.outdated).items():
+            self._say(f"effivlm: resuming: {count} outcomes do not count any more: {reason}")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
@@ -142,12 +186,20 @@ class Controller:
         try:
             self._close(session, exitstatus)
         except OSError as error:
-            self.notes.append(f"the end of the run could not be written: {error.strerror}")
+            self._fail(session, f"the end of the run could not be written: {error.strerror}")
         measured = any(outcome.status == "ok" for outcome in self.recorder.recorded.values())
         if not measured and exitstatus == pytest.ExitCode.OK:
-            self.notes.append("nothing was measured: every case was skipped, so the run counts as failed")
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        self._report()
+            self._fail(session, "nothing was measured: every case was skipped, so the run counts as failed")
+        self._report(session)
+
+    def pytest_unconfigure(self) -> None:
+        """The folder is held until the gate has written its verdict too."""
+        if self.recorder is not None:
+            self.recorder.release()
+
+    def _fail(self, session: pytest.Session, note: str) -> None:
+        self.notes.append(note)
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
     def _close(self, session: pytest.Session, exitstatus: int) -> None:
         assert self.recorder is not None
@@ -174,13 +226,16 @@ class Controller:
             }
         )
 
-    def _report(self) -> None:
-        """A report that cannot be made never changes what the run found."""
+    def _report(self, session: pytest.Session) -> None:
+        """A report that cannot be made never changes what the run found; one that cannot be written fails the session."""
         assert self.recorder is not None
-        try:
-            from effivlm.report.write import write
+        from effivlm.report.write import Unwritten, write
 
+        try:
             self.document = write(self.recorder.folder)
+        except Unwritten as error:
+            self.document = error.document  # the table needs no disk
+            self._fail(session, f"the report could not be written: {error.strerror}")
         except Exception as error:
             self.notes.append(f"the report could not be written ({type(error).__name__}: {error})")
 

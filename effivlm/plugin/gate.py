@@ -12,12 +12,14 @@ from effivlm import registry
 from effivlm.plugin.session import Run
 from effivlm.records import PARTS, dump
 from effivlm.report.limits import POLICIES, Limits, tolerances
+from effivlm.session.places import trial
 
 if TYPE_CHECKING:
     from effivlm.report.baseline import Key, Side
 
 NAME = "effivlm-gate"
 VERDICT, PAGE = "verdict.json", "verdict.html"
+BEGIN = b'{"kind":"baseline"'
 TESTS_FAILED = 1  # pytest's own exit code for it
 OPTIONS = {
     "baseline": ("FILE", "compare the run with this baseline and fail if a cell got worse"),
@@ -47,8 +49,8 @@ class Gate:
             raise ValueError("--vlm-tolerance and the gate's policies need --vlm-baseline FILE to compare with")
         if self.wanted:
             self.limits.check_names(self.before.names | set(_names()))
-        if target and (target.is_dir() or not _nearest(target).is_dir()):
-            raise ValueError(f"--vlm-update-baseline: {target} cannot be a file: a folder is needed around it")
+        if target:
+            _check_target(target)
 
     @property
     def wanted(self) -> bool:
@@ -82,7 +84,7 @@ class Gate:
     def pytest_vlm_header(self, header: MutableMapping[str, Any]) -> None:
         """Versions of the tasks: scores of two versions are never compared."""
         tasks = sorted({cell.task for cell in self.controller.bench.plan().cells})
-        header["task_versions"] = {task: registry.declared("tasks", task).get("version", 1) for task in tasks}
+        header["task_versions"] = {task: _version(task) for task in tasks}
 
     def pytest_sessionfinish(self, session: Any, exitstatus: int) -> None:
         """After the controller's, which wrote the report."""
@@ -159,8 +161,24 @@ def _names() -> list[str]:
     return [name for kind in ("models", "methods", "tasks") for name in registry.names(kind)]
 
 
-def _nearest(path: Path) -> Path:
-    return next(one for one in path.absolute().parents if one.exists())
+def _check_target(path: Path) -> None:
+    """ValueError where no baseline can be written to `path`, or where something else than a baseline would be lost."""
+    option = "--vlm-update-baseline"
+    around = next(one for one in path.absolute().parents if one.exists())
+    if path.is_dir() or not around.is_dir():
+        raise ValueError(f"{option}: {path} cannot be a file: a folder is needed around it")
+    try:
+        if not path.exists():
+            trial(path)
+            return
+        with path.open("rb+") as file:
+            begin = file.read(len(BEGIN)) if path.is_file() else b"?"
+    except OSError as error:
+        raise ValueError(f"{option}: {path} cannot be written: {error.strerror}") from None
+    if begin and begin != BEGIN:
+        raise ValueError(
+            f"{option}: {path} holds something else than a baseline, which would be lost; name another file"
+        )
 
 
 def add_options(group: Any) -> None:
@@ -168,3 +186,10 @@ def add_options(group: Any) -> None:
     for name, (value, text) in OPTIONS.items():
         repeated: Mapping[str, Any] = {"action": "append"} if name == "tolerance" else {}
         group.addoption(f"--vlm-{name}", default=[] if repeated else "", metavar=value, help=text, **repeated)
+
+
+def _version(task: str) -> int:
+    """The version that a task declares; 1 for a user's folder, whose content stands in its outcomes' fingerprints."""
+    if task not in registry.names("tasks"):
+        return 1
+    return int(registry.declared("tasks", task).get("version", 1))

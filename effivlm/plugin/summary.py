@@ -34,7 +34,8 @@ def announce(bench: Session, nodeids: Sequence[str]) -> list[str]:
         f"effivlm: {len(cells)} cells in {len(planned)} cases ({len(planned) - timings} quality, {timings} timing):"
         f" {kinds}, {settings.limit} samples a cell"
     )
-    return [size, f"effivlm: {estimate(planned, settings.limit, bench.folder.parent, bench.processes)}"]
+    left_out = [f"effivlm: left out: {reason}" for reason in bench.plan().left_out]
+    return [size, *left_out, f"effivlm: {estimate(planned, settings.limit, bench.runs, bench.processes)}"]
 
 
 def _count(things: set[Any], word: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from effivlm.records import SCHEMA, Outcome, dump
 from effivlm.report.conditions import Conditions, conditions, machines
 from effivlm.report.document import build, read
+from effivlm.report.trust import TIMED, own_doubts
 
 OUTCOMES, DOCUMENT = "outcomes.jsonl", "report.json"
 DIGITS = 6  # of a stored score; both sides are rounded alike, so that a run never differs from its own baseline
@@ -26,12 +27,13 @@ KEPT = (
 @dataclass(frozen=True, slots=True)
 class Measured:
     """One cell of a side. `ids`, `scores` and `prompts` (a digest of the questions) are empty where only a document is
-    known; a score is None where the sample broke. `where` and `engines` are by part.
+    known; a score is None where the sample broke. `where` and `engines` are by part, `untrusted` holds reasons by timing.
     """
 
     data: Mapping[str, Any]
     where: Mapping[str, Conditions]
     engines: Mapping[str, str] = field(default_factory=dict)
+    untrusted: Mapping[str, Sequence[str]] = field(default_factory=dict)
     group: int = 1
     ids: tuple[str, ...] = ()
     prompts: str = ""
@@ -90,6 +92,7 @@ def of_run(document: Mapping[str, Any], outcomes: Iterable[Outcome], name: str) 
             data={key: _short(key, data.get(key)) for key in KEPT},
             where=conditions(document["run"], known, data),
             engines={part: latest[data["id"], part].engine for part in data["fingerprints"]},
+            untrusted=_untrusted(data),
             group=outcome.group if outcome else 1,
             ids=tuple(answer.id for answer in answers),
             prompts=_digest(answer.prompt_sha256 for answer in sorted(answers, key=lambda one: one.id)),
@@ -136,6 +139,7 @@ def _cell(one: Measured, sets: Sequence[tuple[str, tuple[str, ...], str]]) -> di
     return {
         **one.data,
         "engines": dict(one.engines),
+        **({"untrusted": dict(one.untrusted)} if one.untrusted else {}),
         "group": one.group,
         "set": sets.index(_set(one)) if one.ids else None,
         "scores": [int(score) if score in (0, 1) else score for score in one.scores],
@@ -148,6 +152,11 @@ def _short(key: str, value: Any) -> Any:
     if key == "costs":
         return {name: {"rounds": cost["rounds"], "median": cost["median"]} for name, cost in value.items()}
     return value
+
+
+def _untrusted(cell: Mapping[str, Any]) -> dict[str, list[str]]:
+    found = {word: own_doubts(cell, word) for word in TIMED}
+    return {word: reasons for word, reasons in found.items() if reasons}
 
 
 def _digest(prompts: Iterable[str]) -> str:
@@ -181,7 +190,11 @@ def of_document(document: Mapping[str, Any], name: str) -> Side:
     """The side of a report.json alone; it has no scores of single samples."""
     run, known = document["run"], machines(document["run"])
     cells = {
-        data["id"]: Measured({key: _short(key, data.get(key)) for key in KEPT}, conditions(run, known, data))
+        data["id"]: Measured(
+            {key: _short(key, data.get(key)) for key in KEPT},
+            conditions(run, known, data),
+            untrusted=_untrusted(data),
+        )
         for data in document["cells"]
     }
     return Side(name, run, cells, _reasons(document))
@@ -197,6 +210,7 @@ def _of_baseline(stored: Mapping[str, Any], name: str) -> Side:
         data = {key: cell[key] for key in KEPT}
         scores = tuple(None if score is None else float(score) for score in cell["scores"])
         where, engines = conditions(stored["run"], known, cell), dict(cell["engines"])
-        cells[str(cell["id"])] = Measured(data, where, engines, int(cell["group"]), ids, prompts, scores)
+        doubted, group = dict(cell.get("untrusted", {})), int(cell["group"])
+        cells[str(cell["id"])] = Measured(data, where, engines, doubted, group, ids, prompts, scores)
     unmeasured = {(str(cell), str(part)): str(why) for cell, part, why in stored["unmeasured"]}
     return Side(name, stored["run"], cells, unmeasured)

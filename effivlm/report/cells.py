@@ -8,9 +8,10 @@ from typing import Any
 
 from effivlm.metrics.statistics import Floats, ends
 from effivlm.records import Achieved, Cell, Outcome
-from effivlm.report.costs import Dense, dense_costs, describe_costs, engines, speedups
+from effivlm.report.costs import Dense, dense_costs, describe_costs, engines, speedups, trusts
 from effivlm.report.mixes import Origin, origin
 from effivlm.report.quality import Quality, compare
+from effivlm.report.trust import impossible
 
 DENSE = "dense"
 _KEPT = tuple(field.name for field in fields(Achieved))
@@ -56,6 +57,10 @@ def _describe(parts: Sequence[Outcome], quality: Quality | None, dense: Dense) -
     faster, unmatched = speedups(parts, dense)
     achieved = next((outcome.achieved for outcome in (lead, *parts) if outcome.achieved), None)
     remarks = [remark for outcome in parts for remark in outcome.remarks]
+    kept, trust = as_stored(achieved) if achieved else None, trusts(parts, dense)
+    if strange := impossible(kept, faster["ttft"]):
+        trust["ttft"]["untrusted"].append(strange)
+        remarks.append(strange)
     data = {
         **name(lead.cell),
         "fingerprints": {outcome.part: outcome.fingerprint for outcome in parts},
@@ -64,17 +69,20 @@ def _describe(parts: Sequence[Outcome], quality: Quality | None, dense: Dense) -
         "scoring": lead.scoring,
         "scale": lead.scale,
         "n": lead.n if lead.part == "quality" else 0,
+        "units": quality.units,
         "broken": sum(outcome.broken for outcome in parts),
         "score": lead.score if lead.part == "quality" else None,
         "interval": ends(quality.interval),
         "ratio": quality.ratio,
         "ratio_interval": ends(quality.ratio_interval),
         "paired": quality.paired,
+        "control": quality.control,
         "loyalty": quality.loyalty,
         "noise": quality.noise,
-        "achieved": achieved and _kept(achieved),
+        "achieved": kept,
         "costs": describe_costs(parts),
         "speedups": faster,
+        "trust": trust,
         "engine": " ".join(dict.fromkeys(outcome.engine for outcome in parts if outcome.engine)),
         "kernel": " ".join(dict.fromkeys(outcome.kernel for outcome in parts if outcome.kernel)),
         "weights": lead.weights,
@@ -86,7 +94,8 @@ def _describe(parts: Sequence[Outcome], quality: Quality | None, dense: Dense) -
     return Row(data, quality.ratio_draws, quality.same_draws, origins)
 
 
-def _kept(achieved: Achieved) -> dict[str, Any]:
+def as_stored(achieved: Achieved) -> dict[str, Any]:
+    """What was kept, as the document stores it."""
     found = {name: getattr(achieved, name) for name in _KEPT}
     return {
         **found,

@@ -1,7 +1,7 @@
 "use strict";
 // The charts, drawn by the embedded library: trade-off, heat map, times. Told apart by mark, dash and words, not by colour alone.
 const charts = (() => {
-  const { data, cells, rows, methodOf, keepOf, isDense, methods, keeps, by, lacks, make, num, keepText, visible, options, button, choice, inChoice, ordered, refusals } = report;
+  const { data, cells, rows, methodOf, keepOf, isDense, kindOf, kindOfMethod, kinds, methods, keeps, by, lacks, make, num, keepText, visible, options, button, choice, inChoice, ordered, refusals } = report;
   const SYMBOLS = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "x", "star"];
   const GLYPHS = ["●", "■", "▲", "◆", "✚", "▼", "✖", "★"];
   const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
@@ -34,9 +34,17 @@ const charts = (() => {
     return Plotly.react(host, traces, layout(more), { displayModeBar: false, responsive: true, doubleClick: false });
   }
   function clear(id) {
-    Plotly.purge(by(id));
-    by(id).hidden = true;
+    for (const host of [by(id), ...document.querySelectorAll(`[data-of="${id}"]`)]) { Plotly.purge(host); host.hidden = true; }
   }
+  // One chart for each thing that budgets are shares of: 0.1 of the tokens is no 0.1 of the cache. `draw` gets a host's id and what to show.
+  function panels(id, found, drawn) {
+    const parts = [...kinds, ""].map(kind => [kind, found.filter(one => one.kind === kind)]).filter(([, mine]) => mine.length);
+    for (const host of document.querySelectorAll(`[data-of="${id}"]`)) { Plotly.purge(host); host.hidden = true; }
+    parts.forEach((_, i) => { if (i && !by(`${id}-${i}`)) by(id).parentElement.append(make("div", null, { id: `${id}-${i}`, class: "chart", role: "img", "data-of": id })); });
+    for (const i of parts.keys()) by(i ? `${id}-${i}` : id).hidden = false; // before one is measured, all stand
+    parts.forEach(([kind, mine], i) => drawn(i ? `${id}-${i}` : id, kind, mine));
+  }
+  const doubtOf = (entry, letter) => (entry[`${letter}doubt`] || []).map(i => data.remarks[i]);
 
   function points() {
     const at = choice(), x = by("chart-x").value, y = by("chart-y").value;
@@ -47,12 +55,13 @@ const charts = (() => {
       const across = { keep: keepOf(one.setting), kv, ttft: one.ttft, decode: one.decode, batch: one.batch }[x];
       const [up, low, high] = y === "quality" ? (at.task < 0 ? [one.op, one.low, one.high] : [one.ratio, one.rlow, one.rhigh]) : [at.task < 0 ? one.ol : one.same, one.ollow, one.olhigh];
       const name = methodOf(one.setting), keep = keepOf(one.setting);
-      return { series: methods.indexOf(name), x: across, y: up, low, high, keep, text: lines(`${name}, keep ${keepText(keep)}`, `${UP[y]} ${num(up)}${report.range(low, high)}`, `${ACROSS[x]} ${num(across)}`, x !== "kv" && !lacks(kv) && `cache ${num(kv)} of dense`) };
+      const letter = { ttft: "t", decode: "d", batch: "b" }[x], doubt = letter && at.task >= 0 ? doubtOf(one, letter) : [];
+      return { series: methods.indexOf(name), kind: x === "keep" ? kindOf(one.setting) : "", doubt: doubt.length > 0, x: across, y: up, low, high, keep, text: lines(`${name}, keep ${keepText(keep)}`, `${UP[y]} ${num(up)}${report.range(low, high)}`, `${ACROSS[x]} ${num(across)}`, x !== "kv" && !lacks(kv) && `cache ${num(kv)} of dense`, ...doubt.map(reason => `⚠ untrusted: ${reason}`)) };
     }).filter(point => !lacks(point.x) && !lacks(point.y));
   }
   function markFront(list, smaller) {
     let best = -Infinity;
-    for (const point of [...list].sort((a, b) => (smaller ? a.x - b.x : b.x - a.x) || b.y - a.y)) { point.front = point.y > best; best = Math.max(best, point.y); }
+    for (const point of list.filter(point => !point.doubt).sort((a, b) => (smaller ? a.x - b.x : b.x - a.x) || b.y - a.y)) { point.front = point.y > best; best = Math.max(best, point.y); }
   }
   // names at the right end of their lines, pushed apart where they would touch
   function endLabels(series, height, low, high) {
@@ -78,38 +87,44 @@ const charts = (() => {
   function publishedPoints() {
     const at = choice();
     if (by("chart-x").value !== "keep" || by("chart-y").value !== "quality" || at.model < 0) return [];
+    const kinded = list => list.map(one => ({ ...one, kind: methods.includes(one.method) ? kindOfMethod(one.method) : "" }));
     const mine = data.published.filter(one => one.model === data.models[at.model] && one.method !== "dense" && !hidden.has(methods.indexOf(one.method)));
-    if (at.task < 0) return mine.filter(one => one.of === "op");
+    if (at.task < 0) return kinded(mine.filter(one => one.of === "op"));
     const score = data.published.filter(one => one.of === "score" && one.model === data.models[at.model] && one.task === data.tasks[at.task]), dense = score.find(one => one.method === "dense");
-    return dense && dense.value ? mine.filter(one => score.includes(one)).map(one => ({ ...one, of: "score / dense score", value: one.value / dense.value })) : [];
+    return dense && dense.value ? kinded(mine.filter(one => score.includes(one))).map(one => ({ ...one, of: "score / dense score", value: one.value / dense.value })) : [];
   }
   function tradeoff() {
     const x = by("chart-x").value, y = by("chart-y").value, all = points(), list = all.filter(point => !hidden.has(point.series)), published = publishedPoints();
     toggles(all, published);
     const refused = refusals(y === "quality" ? "op" : "ol");
-    by("chart-lead").textContent = list.length ? "Filled marks are on the Pareto front: no other setting shown is better both ways. The dashed line is dense. Point at a mark for its numbers; the results table below holds them all." : all.length ? "All methods are switched off." : refused.length ? `Refused: ${refused[0].reason}; select ${refused[0].select}` : choice().model < 0 ? "Choose one model to see this chart." : `No setting has both ${UP[y]} and ${ACROSS[x]} for this choice.`;
+    by("chart-lead").textContent = list.length ? `Filled marks are on the Pareto front: no other setting shown${x === "keep" && kinds.length > 1 ? " for the same kind of budget" : ""} is better both ways. The dashed line is dense. Point at a mark for its numbers; the results table below holds them all.${list.some(point => point.doubt) ? " Pale marks are untrusted timings." : ""}` : all.length ? "All methods are switched off." : refused.length ? `Refused: ${refused[0].reason}; select ${refused[0].select}` : choice().model < 0 ? "Choose one model to see this chart." : `No setting has both ${UP[y]} and ${ACROSS[x]} for this choice.`;
     if (!list.length) { clear("chart"); return; }
-    const smaller = x === "keep" || x === "kv", wide = by("tradeoff").clientWidth >= 640, height = wide ? 440 : 360;
+    const ys = [...list.flatMap(p => (shown.intervals ? [p.y, p.low, p.high] : [p.y])), ...(shown.published ? published.map(p => p.value) : []), 1].filter(v => !lacks(v));
+    panels("chart", list, (id, kind, mine) => panel(id, kind, mine, shown.published ? published.filter(one => one.kind === kind) : [], [Math.min(...ys), Math.max(...ys)]));
+  }
+  function panel(id, kind, list, published, [low, high]) {
+    const x = by("chart-x").value, y = by("chart-y").value;
+    const smaller = x === "keep" || x === "kv", wide = by(id).clientWidth >= 480, height = wide ? 440 : 360;
     markFront(list, smaller);
     const series = [...new Set(list.map(point => point.series))].sort((a, b) => a - b).map(i => [i, list.filter(point => point.series === i).sort((a, b) => a.keep - b.keep)]);
     const traces = series.map(([i, mine]) => ({
       type: "scatter", mode: "lines+markers", name: safe(methods[i]), x: mine.map(p => p.x), y: mine.map(p => p.y), text: mine.map(p => p.text), hovertemplate: "%{text}<extra></extra>",
-      line: { color: colour(i), width: 2, dash: DASHES[Math.floor(i / 8) % 6] }, marker: { size: 11, symbol: mine.map(p => SYMBOLS[i % 8] + (p.front ? "" : "-open")), color: colour(i), line: { width: 2, color: colour(i) } },
+      line: { color: colour(i), width: 2, dash: DASHES[Math.floor(i / 8) % 6] }, marker: { size: 11, opacity: mine.map(p => (p.doubt ? 0.35 : 1)), symbol: mine.map(p => SYMBOLS[i % 8] + (p.front ? "" : "-open")), color: colour(i), line: { width: 2, color: colour(i) } },
       error_y: { type: "data", visible: shown.intervals, symmetric: false, array: mine.map(p => (lacks(p.high) ? 0 : Math.max(0, p.high - p.y))), arrayminus: mine.map(p => (lacks(p.low) ? 0 : Math.max(0, p.y - p.low))), color: colour(i), thickness: 1.2, width: 4 },
     }));
-    if (published.length && shown.published) traces.push({ type: "scatter", mode: "markers", name: "published", x: published.map(p => p.keep), y: published.map(p => p.value), marker: { size: 12, symbol: "asterisk-open", color: token("--text"), line: { width: 2, color: token("--text") } }, text: published.map(p => lines(`published: ${p.method}, keep ${keepText(p.keep)}`, `${p.of} ${num(p.value)}`, p.source)), hovertemplate: "%{text}<extra></extra>" });
-    const ys = [...traces.flatMap(t => t.y), 1, ...(shown.intervals ? list.flatMap(p => [p.low, p.high]).filter(v => !lacks(v)) : [])], low = Math.min(...ys), high = Math.max(...ys), pad = (high - low) * 0.07 || 0.1;
+    if (published.length) traces.push({ type: "scatter", mode: "markers", name: "published", x: published.map(p => p.keep), y: published.map(p => p.value), marker: { size: 12, symbol: "asterisk-open", color: token("--text"), line: { width: 2, color: token("--text") } }, text: published.map(p => lines(`published: ${p.method}, keep ${keepText(p.keep)}`, `${p.of} ${num(p.value)}`, p.source)), hovertemplate: "%{text}<extra></extra>" });
+    const pad = (high - low) * 0.07 || 0.1;
     const xs = list.map(p => p.x), log = x === "keep" || (x === "kv" && Math.min(...xs) > 0 && Math.max(...xs) / Math.min(...xs) > 20);
     const ticks = log ? thinned([...new Set(xs)].sort((a, b) => a - b), wide ? 12 : 6) : null;
     const dense = { type: "line", xref: "paper", x0: 0, x1: 1, y0: 1, y1: 1, line: { color: token("--soft"), dash: "dash", width: 1.5 }, layer: "below" };
     const labelled = wide && series.length <= 14;
-    draw("chart", traces, {
+    draw(id, traces, {
       height, shapes: [dense, ...(smaller ? [] : [{ ...dense, xref: "x", yref: "paper", x0: 1, x1: 1, y0: 0, y1: 1 }])],
       annotations: [{ x: 0, xref: "paper", xanchor: "left", xshift: 4, y: 1, yref: "y", yanchor: "bottom", text: "dense", showarrow: false, font: { color: token("--soft"), size: 13 } }, ...(labelled ? endLabels(series, height, low - pad, high + pad) : [])],
-      xaxis: { title: { text: ACROSS[x] + (log ? " (log scale)" : ""), font: { color: token("--soft"), size: 13 } }, type: log ? "log" : "linear", ...(ticks ? { tickvals: ticks, ticktext: ticks.map(keepText) } : {}) },
+      xaxis: { title: { text: ACROSS[x] + (kind ? `, of ${safe(kind)}` : "") + (log ? " (log scale)" : ""), font: { color: token("--soft"), size: 13 } }, type: log ? "log" : "linear", ...(ticks ? { tickvals: ticks, ticktext: ticks.map(keepText) } : {}) },
       yaxis: { title: { text: UP[y], font: { color: token("--soft"), size: 13 } }, range: [low - pad, high + pad] },
       margin: { r: labelled ? Math.min(220, 34 + 7.4 * Math.max(...series.map(([i]) => Math.min(24, methods[i].length)))) : 12 },
-    }, `${UP[y]} against ${ACROSS[x]}; the numbers stand in the results table`);
+    }, `${UP[y]} against ${ACROSS[x]}${kind ? ` of ${kind}` : ""}; the numbers stand in the results table`);
   }
   const thinned = (values, most) => { const step = Math.ceil(values.length / most); return values.filter((_, i) => (values.length - 1 - i) % step === 0); };
 
@@ -126,36 +141,40 @@ const charts = (() => {
     const refused = at.task < 0 && !byTask ? refusals("op") : [];
     by("heat-lead").textContent = known.size ? `${byTask ? `Score / dense score at keep ${keepText(keep)}, by task` : at.task < 0 ? "OP over tasks" : `Score / dense score on ${data.tasks[at.task]}`}; dense is 1. The stronger the colour, the nearer to dense; an empty place was not measured.` : refused.length ? `Refused: ${refused[0].reason}; select ${refused[0].select}` : at.model < 0 ? "Choose one model to see its budgets side by side." : "No score could be set against dense for this choice.";
     if (!known.size) { clear("heat-chart"); return; }
-    const names = methods.filter(name => heads.some(([head]) => known.has(`${name}\n${head}`)));
+    const found = methods.filter(name => heads.some(([head]) => known.has(`${name}\n${head}`))).map(name => ({ name, kind: kindOfMethod(name) }));
+    panels("heat-chart", found, (id, kind, mine) => heatPanel(id, kind, mine.map(one => one.name), heads, known, byTask));
+  }
+  function heatPanel(id, kind, names, heads, known, byTask) {
     const columns = heads.filter(([head]) => names.some(name => known.has(`${name}\n${head}`)));
     const z = names.map(name => columns.map(([head]) => known.get(`${name}\n${head}`) ?? null));
-    const narrow = by("heat").clientWidth < 52 * columns.length + 150, digits = narrow ? 2 : 3;
-    draw("heat-chart", [{
+    const narrow = by(id).clientWidth < 52 * columns.length + 150, digits = narrow ? 2 : 3;
+    draw(id, [{
       type: "heatmap", z, x: columns.map((_, i) => i), y: names.map((_, i) => i), zmin: 0, zmax: 1, xgap: 2, ygap: 2, showscale: false, hoverongaps: false,
       colorscale: [0, 0.25, 0.5, 0.75, 1].map(v => [v, token(`--h${v * 4}`)]),
       text: z.map(row => row.map(v => (lacks(v) ? "" : v.toFixed(digits)))), texttemplate: columns.length > 30 ? "" : "%{text}", textfont: { color: token("--text"), size: columns.length > 14 || narrow ? 11 : 13 },
       customdata: z.map((row, r) => row.map((v, c) => lines(names[r], columns[c][1], `score / dense ${num(v)}`))), hovertemplate: "%{customdata}<extra></extra>",
     }], {
-      height: 64 + 32 * names.length + (byTask ? 50 : 0), margin: { t: 8 },
-      xaxis: { side: "top", tickvals: columns.map((_, i) => i), ticktext: columns.map(([, text]) => brief(narrow ? text.replace("keep ", "") : text, 18)), showgrid: false, tickangle: byTask && columns.length > 6 ? -35 : narrow ? 0 : undefined },
+      height: 64 + 32 * names.length + (byTask ? 50 : 0) + (kind ? 26 : 0), margin: { t: 8 },
+      xaxis: { side: "top", title: kind ? { text: `of ${safe(kind)}`, font: { color: token("--soft"), size: 13 } } : undefined, tickvals: columns.map((_, i) => i), ticktext: columns.map(([, text]) => brief(narrow ? text.replace("keep ", "") : text, 18)), showgrid: false, tickangle: byTask && columns.length > 6 ? -35 : narrow ? 0 : undefined },
       yaxis: { autorange: "reversed", tickvals: names.map((_, i) => i), ticktext: names.map(name => brief(name, narrow ? 14 : 24)), showgrid: false },
-    }, "Heat map of quality kept; the numbers stand in the results table");
+    }, `Heat map of quality kept${kind ? `, budgets of ${kind}` : ""}; the numbers stand in the results table`);
   }
 
   function bars(word, id, unit) {
     const at = choice(), picked = by("time-keep").value, one = at.model >= 0 && at.task >= 0, name = unit.name, letter = word[0];
     const wanted = entry => picked === "" || isDense(entry.setting) || keepOf(entry.setting) === Number(picked);
-    const list = one ? cells.filter(cell => inChoice(cell, at)).filter(wanted).map(cell => ({ setting: cell.setting, value: cell[name], low: cell[`${letter}early`], high: cell[`${letter}late`], floor: cell[`${letter}floor`], fold: unit.fold })) : rows.filter(row => row.model === at.model).filter(wanted).map(row => ({ setting: row.setting, value: row[word], low: row[`${letter}low`], high: row[`${letter}high`], floor: null, fold: 1 }));
+    const list = one ? cells.filter(cell => inChoice(cell, at)).filter(wanted).map(cell => ({ setting: cell.setting, value: cell[name], low: cell[`${letter}early`], high: cell[`${letter}late`], floor: cell[`${letter}floor`], doubt: doubtOf(cell, letter), loose: cell[`${letter}loose`], fold: unit.fold })) : rows.filter(row => row.model === at.model).filter(wanted).map(row => ({ setting: row.setting, value: row[word], low: row[`${letter}low`], high: row[`${letter}high`], floor: null, fold: 1 }));
     const all = ordered(list.filter(entry => !lacks(entry.value)));
     if (!all.length) { clear(id); return null; }
     const drawn = all.slice(0, BARS), dense = one ? drawn.find(entry => isDense(entry.setting)) : null;
-    const scaled = drawn.map(entry => ({ name: isDense(entry.setting) ? "dense" : `${methodOf(entry.setting)} ${keepText(keepOf(entry.setting))}`, setting: entry.setting, ...Object.fromEntries(["value", "low", "high", "floor"].map(key => [key, lacks(entry[key]) ? null : entry[key] * entry.fold])) }));
+    const flags = entry => `${entry.doubt && entry.doubt.length ? " ⚠" : ""}${entry.loose ? " ~" : ""}`;
+    const scaled = drawn.map(entry => ({ name: (isDense(entry.setting) ? "dense" : `${methodOf(entry.setting)} ${keepText(keepOf(entry.setting))}`) + flags(entry), setting: entry.setting, doubt: entry.doubt || [], loose: entry.loose, ...Object.fromEntries(["value", "low", "high", "floor"].map(key => [key, lacks(entry[key]) ? null : entry[key] * entry.fold])) }));
     const places = scaled.map((_, i) => i), line = one ? dense && dense.value * dense.fold : 1, floors = scaled.map((entry, i) => [i, entry.floor]).filter(([, floor]) => !lacks(floor));
     const digits = 2, suffix = one ? ` ${unit.unit}` : " ×", wide = by("times").clientWidth >= 640;
     const traces = [{
-      type: "bar", orientation: "h", y: places, x: scaled.map(e => e.value), marker: { color: scaled.map(e => (isDense(e.setting) ? token("--soft") : colour(methods.indexOf(methodOf(e.setting))))) },
+      type: "bar", orientation: "h", y: places, x: scaled.map(e => e.value), marker: { color: scaled.map(e => (isDense(e.setting) ? token("--soft") : colour(methods.indexOf(methodOf(e.setting))))), pattern: { shape: scaled.map(e => (e.doubt.length ? "/" : "")), fgcolor: token("--card"), fgopacity: 0.8 } },
       error_x: { type: "data", symmetric: false, array: scaled.map(e => (lacks(e.high) ? 0 : e.high - e.value)), arrayminus: scaled.map(e => (lacks(e.low) ? 0 : e.value - e.low)), color: token("--text"), thickness: 1.2, width: 3 },
-      text: scaled.map(e => lines(e.name, `${num(e.value, digits)}${suffix}${report.range(e.low, e.high, digits)}`, !lacks(e.floor) && `physical floor ${num(e.floor, digits)}${suffix}`)), textposition: "none", hovertemplate: "%{text}<extra></extra>",
+      text: scaled.map(e => lines(e.name, `${num(e.value, digits)}${suffix}${report.range(e.low, e.high, digits)}`, !lacks(e.floor) && `physical floor ${num(e.floor, digits)}${suffix}`, ...e.doubt.map(reason => `⚠ untrusted: ${reason}`), e.loose && "~ not settled")), textposition: "none", hovertemplate: "%{text}<extra></extra>",
     }];
     if (floors.length) traces.push({ type: "scatter", mode: "markers", name: "physical floor", y: floors.map(([i]) => i), x: floors.map(([, floor]) => floor), marker: { symbol: "line-ns-open", size: 18, color: token("--text"), line: { width: 3, color: token("--text") } }, text: floors.map(([, floor]) => `physical floor ${num(floor, digits)}${suffix}`), hovertemplate: "%{text}<extra></extra>" });
     draw(id, traces, {
@@ -165,13 +184,13 @@ const charts = (() => {
       yaxis: { autorange: "reversed", tickvals: places, ticktext: scaled.map(e => brief(e.name, wide ? 30 : 18)), showgrid: false, range: [drawn.length - 0.5, -0.5] },
       margin: { t: 26 },
     }, `${unit.title} by setting; the numbers stand in the results table`);
-    return { all: all.length, drawn: drawn.length, floors: floors.length };
+    return { all: all.length, drawn: drawn.length, floors: floors.length, doubt: drawn.some(e => e.doubt && e.doubt.length), loose: drawn.some(e => e.loose) };
   }
   function times() {
     const units = { ttft: { name: "ttft_s", fold: 1000, unit: "ms", title: "Time to first token" }, decode: { name: "decode_ms_per_token", fold: 1, unit: "ms/token", title: "Decode" }, batch: { name: "batch_decode_ms_per_step", fold: 1, unit: "ms/step", title: "Decode of a batch" } };
     const found = Object.entries(units).map(([word, unit]) => bars(word, `${word}-chart`, unit)).filter(Boolean);
     const { model, task } = choice(), cut = found.find(one => one.drawn < one.all);
-    by("times-lead").textContent = !found.length ? "No times were measured for this choice: bench_tests/test_efficiency.py measures them." : `${model >= 0 && task >= 0 ? "Medians over rounds; whiskers are 95 % intervals." : "Speed-ups against dense, geometric means over tasks. Choose one model and one task for milliseconds."} The dashed line is dense.${found.some(one => one.floors) ? " The short upright strokes are the physical floor: bytes to move and operations to do at the device’s own limits." : ""}${cut ? ` The first ${cut.drawn} of ${cut.all} bars are drawn; choose a budget to see the others.` : ""}`;
+    by("times-lead").textContent = !found.length ? "No times were measured for this choice: bench_tests/test_efficiency.py measures them." : `${model >= 0 && task >= 0 ? "Medians over rounds; whiskers are 95 % intervals." : "Speed-ups against dense, geometric means over tasks. Choose one model and one task for milliseconds."} The dashed line is dense.${found.some(one => one.floors) ? " The short upright strokes are the physical floor: bytes to move and operations to do at the device’s own limits." : ""}${found.some(one => one.doubt) ? " Hatched bars marked ⚠ are untrusted: they stand in no mean." : ""}${found.some(one => one.loose) ? " Times marked ~ did not settle." : ""}${cut ? ` The first ${cut.drawn} of ${cut.all} bars are drawn; choose a budget to see the others.` : ""}`;
   }
 
   // The library is large: the tables answer first, then it is run, then each chart is drawn in a task of its own.

@@ -51,6 +51,34 @@ def conditions(run: Mapping[str, Any], known: Machines, cell: Mapping[str, Any])
     return found
 
 
+WORDS = ("limit", "seed", "dtype", "engine", "device", "batch", "prompt")
+TIMED = ("batch", "prompt")
+"""What a header tells of the conditions of its session's measurements, and which of it matters to timings alone."""
+
+
+def differing(before: Mapping[str, Any], now: Mapping[str, Any], part: str) -> list[str]:
+    """In words, what the headers of two sessions of one run have different that decides a measurement of `part`.
+
+    What one of them does not tell counts as the same. Timings need one device, answers one kind of it.
+    """
+    found = []
+    for word in WORDS:
+        one, other = _told(before, word, part), _told(now, word, part)
+        if None not in (one, other) and one != other:
+            found.append(f"{word} {one}, now {other}")
+    return found
+
+
+def _told(header: Mapping[str, Any], word: str, part: str) -> Any:
+    settings = header.get("settings")
+    value = settings.get(word) if isinstance(settings, Mapping) else None
+    if value is None or (word in TIMED and part == "quality"):
+        return None
+    if word != "device":
+        return value
+    return " ".join(filter(None, device_of(header))) if part != "quality" else str(value).split(":")[0]
+
+
 def device_of(run: Mapping[str, Any]) -> tuple[str, str]:
     """Name and driver of the device that a run computed on; the processor where a machine with GPUs ran on its CPU.
 

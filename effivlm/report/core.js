@@ -17,6 +17,12 @@ const report = (() => {
   const methods = [...new Set(data.settings.map((_, s) => s).filter(s => !isDense(s)).map(methodOf))].sort();
   const keeps = [...new Set(data.settings.map((_, s) => s).filter(s => !isDense(s)).map(keepOf))].sort((a, b) => a - b);
 
+  // what a budget is a share of: shares of one thing and of another stand in no column and on no axis together
+  const kindOf = s => (isDense(s) || data.ofs[s] === null ? "" : data.kinds[data.ofs[s]]);
+  const kindOfMethod = name => kindOf(data.settings.findIndex((_, s) => !isDense(s) && methodOf(s) === name));
+  const kinds = [...new Set(data.settings.map((_, s) => kindOf(s)).filter(Boolean))].sort().reverse();
+  const rankOf = s => (isDense(s) ? -1 : kinds.indexOf(kindOf(s)));
+
   const by = id => document.getElementById(id);
   const lacks = value => value === null || value === undefined;
   function make(name, text, attributes = {}) {
@@ -27,6 +33,9 @@ const report = (() => {
   }
   const num = (value, digits = 3) => (lacks(value) ? "–" : value.toFixed(digits));
   const range = (low, high, digits = 3) => (lacks(low) || lacks(high) ? "" : ` [${low.toFixed(digits)}, ${high.toFixed(digits)}]`);
+  const signed = (value, digits) => (lacks(value) ? "–" : `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`);
+  const tooFew = entry => (lacks(entry.low) && !lacks(entry.score) && entry.units < data.least ? " [n too small]" : "");
+  const mark = (entry, letter) => `${entry[`${letter}doubt`] ? " ⚠" : ""}${entry[`${letter}loose`] ? " ~" : ""}`;
   const keepText = keep => String(Number(keep.toPrecision(4)));
   const bytes = value => {
     if (lacks(value)) return "–";
@@ -48,12 +57,14 @@ const report = (() => {
 
   // A table that scrolls inside, sorts by its heads and shows some of its rows at first.
   // columns: {head, text: row => string or element, value: row => sortable, kind: "head" | "text" | "remarks" | undefined, tone}
-  function table(host, columns, entries, { rowClass = () => "", name = "", start = PAGE } = {}) {
+  // Rows of one section stay together, also when they are sorted, under a row that names it.
+  function table(host, columns, entries, { rowClass = () => "", name = "", start = PAGE, section = () => "" } = {}) {
     host.replaceChildren();
     if (!entries.length) { host.append(make("p", "Nothing was measured for this choice.", { class: "lead" })); return; }
     const box = make("div", null, { class: "scroll", tabindex: "0", role: "region", "aria-label": name });
     const made = make("table"), head = make("tr"), body = make("tbody"), more = make("div", null, { class: "more" });
-    let order = [...entries], sorted = null, shown = 0;
+    const sections = [...new Set(entries.map(section))];
+    let order = [...entries], sorted = null, shown = 0, under = "";
     function sort(column, place, th) {
       const down = sorted && sorted.place === place ? !sorted.down : !column.kind;
       sorted = { place, down };
@@ -61,13 +72,15 @@ const report = (() => {
       th.setAttribute("aria-sort", down ? "descending" : "ascending");
       const key = column.value || column.text;
       order = [...entries].sort((a, b) => {
-        const left = key(a), right = key(b);
+        const apart = sections.indexOf(section(a)) - sections.indexOf(section(b)), left = key(a), right = key(b);
+        if (apart) return apart;
         if (lacks(left) || lacks(right)) return lacks(left) - lacks(right);
         return (left < right ? -1 : left > right ? 1 : 0) * (down ? -1 : 1);
       });
       const count = Math.max(start, shown);
       body.replaceChildren();
       shown = 0;
+      under = "";
       extend(count);
     }
     columns.forEach((column, place) => {
@@ -77,6 +90,14 @@ const report = (() => {
     });
     function extend(count) {
       for (const entry of order.slice(shown, shown + count)) {
+        if (section(entry) !== under) {
+          under = section(entry);
+          const over = make("tr", null, { class: "section" });
+          const across = make("th", null, { scope: "rowgroup", colspan: columns.length });
+          across.append(make("span", visible(under)));
+          over.append(across);
+          body.append(over);
+        }
         const tr = make("tr", null, { class: sorted ? "" : rowClass(entry) });
         for (const column of columns) {
           const found = column.text(entry), cell = make(column.kind === "head" ? "th" : "td", null, column.kind === "head" ? { scope: "row" } : { class: `${column.kind || ""} ${column.tone ? column.tone(entry) : ""}`.trim() });
@@ -99,8 +120,8 @@ const report = (() => {
 
   const choice = () => ({ model: Number(by("model").value || -1), task: Number(by("task").value || -1) });
   const inChoice = (entry, { model, task }) => (model < 0 || entry.model === model) && (task < 0 || entry.task === task);
-  const ordered = list => [...list].sort((a, b) => isDense(b.setting) - isDense(a.setting) || methodOf(a.setting).localeCompare(methodOf(b.setting)) || keepOf(b.setting) - keepOf(a.setting) || (a.model - b.model));
+  const ordered = list => [...list].sort((a, b) => rankOf(a.setting) - rankOf(b.setting) || methodOf(a.setting).localeCompare(methodOf(b.setting)) || keepOf(b.setting) - keepOf(a.setting) || (a.model - b.model));
   const refusals = word => data.refused.filter(one => one.table === word);
 
-  return { data, cells, rows, label, plain, methodOf, keepOf, isDense, methods, keeps, by, lacks, make, num, range, keepText, bytes, visible, long, options, button, table, choice, inChoice, ordered, refusals };
+  return { data, cells, rows, label, plain, methodOf, keepOf, isDense, kindOf, kindOfMethod, kinds, methods, keeps, by, lacks, make, num, signed, tooFew, mark, range, keepText, bytes, visible, long, options, button, table, choice, inChoice, ordered, refusals };
 })();

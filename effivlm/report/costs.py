@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from effivlm.metrics.statistics import ends, median_interval
 from effivlm.records import Cost, Outcome
+from effivlm.report.trust import Trust, trust
 
 SPEEDUPS = {"ttft": "ttft_s", "decode": "decode_ms_per_token", "batch": "batch_decode_ms_per_step"}
 """What a speed-up is the ratio of; "batch" is decoding of many prompts at once."""
@@ -19,17 +21,33 @@ BESIDE = (
 """What else a timing may know of itself."""
 Under = tuple[str, str, int]
 """A cost's name, the engine (with its batch) and how long the prompt was: only what agrees in all three is compared."""
-Dense = Mapping[Under, Cost]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A dense measurement, and whether it can be trusted."""
+
+    cost: Cost
+    trust: Trust
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        return bool(self.trust.untrusted), self.cost.median
+
+
+Dense = Mapping[Under, Reference]
 
 
 def dense_costs(outcomes: Iterable[Outcome]) -> Dense:
-    """The fastest dense measurement of each sort: never a slowed one where a faster stands beside it."""
-    fastest: dict[Under, Cost] = {}
+    """The fastest dense measurement of each sort: never a slowed one where a faster stands beside it, and an untrusted one
+    only where there is no other."""
+    fastest: dict[Under, Reference] = {}
     for outcome in outcomes:
         for name, cost in _measured(outcome).items():
             under = _under(outcome, name)
-            if under not in fastest or cost.median < fastest[under].median:
-                fastest[under] = cost
+            found = Reference(cost, trust(outcome.remarks, _word(name)))
+            if under not in fastest or found.rank < fastest[under].rank:
+                fastest[under] = found
     return fastest
 
 
@@ -61,11 +79,23 @@ def speedups(outcomes: Iterable[Outcome], dense: Dense) -> tuple[dict[str, Any],
                 continue
             _, engine, tokens = under = _under(outcome, name)
             if under in dense:
-                found[word] = _speedup(measured[name], dense[under])
+                found[word] = _speedup(measured[name], dense[under].cost)
             elif any(known == name for known, *_ in dense):
                 length = f" at {tokens:,} prompt tokens" if tokens else ""
                 remarks.append(f"no dense {name} on engine {engine or 'unnamed'}{length}, so no {word} speed-up")
     return found, remarks
+
+
+def trusts(outcomes: Iterable[Outcome], dense: Dense) -> dict[str, dict[str, list[str]]]:
+    """What is to be said against the timings that a cell has, by their word: `untrusted` and `unsettled` hold reasons of its own,
+    `against` those of the dense timing that its speed-up is taken from."""
+    found = {}
+    for outcome in outcomes:
+        for word in (word for word, name in SPEEDUPS.items() if name in _measured(outcome)):
+            own, reference = trust(outcome.remarks, word), dense.get(_under(outcome, SPEEDUPS[word]))
+            against = [f"dense: {reason}" for reason in reference.trust.untrusted] if reference else []
+            found[word] = {"untrusted": list(own.untrusted), "unsettled": list(own.unsettled), "against": against}
+    return found
 
 
 def engines(outcomes: Iterable[Outcome]) -> dict[str, str]:
@@ -76,6 +106,10 @@ def engines(outcomes: Iterable[Outcome]) -> dict[str, str]:
         for word, name in SPEEDUPS.items()
         if name in _measured(outcome)
     }
+
+
+def _word(name: str) -> str:
+    return next((word for word, cost in SPEEDUPS.items() if cost == name), "")
 
 
 def _engine(outcome: Outcome, name: str) -> str:

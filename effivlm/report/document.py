@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from effivlm.metrics.statistics import LEVEL, ROUNDS
+from effivlm.metrics.statistics import LEAST, LEVEL, ROUNDS
 from effivlm.records import SCHEMA, Cell, Outcome
-from effivlm.report.cells import describe, name
+from effivlm.report.cells import as_stored, describe, name
+from effivlm.report.conditions import differing
 from effivlm.report.published import overlay
 from effivlm.report.rows import summarise
+from effivlm.report.strict import strict
 
 Header = dict[str, Any]
 INTERRUPTED = "interrupted"
@@ -20,11 +22,13 @@ INTERRUPTED = "interrupted"
 def read(path: Path) -> tuple[Header, list[Outcome], dict[str, Any] | None]:
     """Read a run's outcomes.jsonl: its header, its outcomes in order, and its end line (None if it never ended).
 
-    Lines that cannot be read (a crash cuts the last one) are left out and named in header["notes"]. Raises ValueError
-    for a file without a header or of another schema, OSError if there is no file.
+    Of a run that was gone on with, the last session's header counts, with the first one's start; outcomes that it would
+    measure differently (another seed, precision, checkpoint, code ...) are left out, and so are lines that cannot be read (a
+    crash cuts the last one); header["notes"] says which.
+    Raises ValueError for a file without a header or of another schema, OSError if there is no file.
     """
-    header: Header | None = None
-    outcomes: list[Outcome] = []
+    headers: list[Header] = []
+    outcomes: list[tuple[Outcome, int]] = []  # with the number of sessions begun until then
     end: dict[str, Any] | None = None
     notes: list[str] = []
     for place, record in records(path):
@@ -33,16 +37,45 @@ def read(path: Path) -> tuple[Header, list[Outcome], dict[str, Any] | None]:
             notes.append(f"line {place} is cut or damaged and was left out")
         elif kind == "run":
             _check_schema(record, path, place)
-            header, end = header or record, None
-        elif header is None:
+            headers.append(record)
+            end = None
+        elif not headers:
             raise ValueError(f"{path} does not begin with a run header: line {place} is of kind {kind!r}")
         elif kind == "outcome":
-            outcomes.append(_outcome(record, path, place))
+            outcomes.append((_outcome(record, path, place), len(headers)))
         elif kind == "end":
             end = record
-    if header is None:
+    if not headers:
         raise ValueError(f"{path} holds no run header, so it is not a record of a run")
-    return {**header, "notes": [*header.get("notes", []), *notes]}, outcomes, end
+    standing, left_out = _standing(outcomes, headers)
+    header = {**headers[0], **headers[-1], "started": headers[0].get("started")}
+    header.pop("outdated", None)
+    return {**header, "notes": [*header.get("notes", []), *notes, *left_out]}, standing, end
+
+
+def _standing(outcomes: Sequence[tuple[Outcome, int]], headers: Sequence[Header]) -> tuple[list[Outcome], list[str]]:
+    """Outcomes that the last session would measure alike, and a note on each reason for which others were left out.
+
+    A session that goes on with a run says in its header what it found `outdated`: other weights, code or versions.
+    """
+    known = {
+        (number, *(one.get(word) for word in ("cell", "part", "fingerprint"))): str(one.get("reason"))
+        for number, header in enumerate(headers)
+        for one in header.get("outdated", ())
+    }
+    standing, left_out = [], {}
+    for outcome, session in outcomes:
+        told = "; ".join(differing(headers[session - 1], headers[-1], outcome.part))
+        names = (outcome.cell.id, outcome.part, outcome.fingerprint)
+        later = (known[number, *names] for number in range(session, len(headers)) if (number, *names) in known)
+        if reason := told or next(later, ""):
+            left_out[outcome.cell, outcome.part] = reason
+        else:
+            standing.append(outcome)
+    again = {(outcome.cell, outcome.part) for outcome in standing}
+    reasons = Counter(reason for key, reason in left_out.items() if key not in again)
+    notes = [f"{count} outcomes of an earlier session were left out: {why}" for why, count in reasons.items()]
+    return standing, notes
 
 
 def records(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
@@ -67,7 +100,7 @@ def build(header: Header, outcomes: Iterable[Outcome], end: Mapping[str, Any] | 
     run["status"] = (end or {}).get("status") or INTERRUPTED
     run["end"] = None if end is None else {key: value for key, value in end.items() if key != "kind"}
     run["counts"] = _counts(list(latest.values()), len(rows), skipped, failed)
-    run["bootstrap"] = {"rounds": ROUNDS, "level": LEVEL}
+    run["bootstrap"] = {"rounds": ROUNDS, "level": LEVEL, "least": LEAST}
     cells = [row.data for row in rows]
     return {
         "schema": SCHEMA,
@@ -82,14 +115,10 @@ def build(header: Header, outcomes: Iterable[Outcome], end: Mapping[str, Any] | 
 
 def _object(line: bytes) -> dict[str, Any] | None:
     try:
-        record = json.loads(line, parse_constant=_refuse)
-    except (ValueError, RecursionError):
+        record = strict(line)
+    except ValueError:
         return None
     return record if isinstance(record, dict) else None
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
 
 
 def _check_schema(record: Mapping[str, Any], path: Path, place: int) -> None:
@@ -102,12 +131,15 @@ def _check_schema(record: Mapping[str, Any], path: Path, place: int) -> None:
 def _outcome(record: Mapping[str, Any], path: Path, place: int) -> Outcome:
     try:
         return Outcome.from_json(record)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} line {place} is no outcome of schema {SCHEMA}: {error}") from error
 
 
 def _unmeasured(outcome: Outcome) -> dict[str, Any]:
-    return {**name(outcome.cell), "part": outcome.part, "status": outcome.status, "reason": outcome.reason}
+    """A cell without a result; what it kept, where that was told, stands beside the reason."""
+    kept = outcome.achieved and as_stored(outcome.achieved)
+    facts = {"part": outcome.part, "status": outcome.status, "reason": outcome.reason}
+    return {**name(outcome.cell), **facts, "achieved": kept}
 
 
 def _counts(latest: Sequence[Outcome], ok: int, skipped: Sequence[Any], failed: Sequence[Any]) -> dict[str, int]:

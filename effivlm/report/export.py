@@ -46,19 +46,38 @@ def _timed(word: str, cost: str) -> Columns:
         f"median_{cost}": ("costs", cost, "median"),
         f"low_{cost}": ("costs", cost, "interval", "0"),
         f"high_{cost}": ("costs", cost, "interval", "1"),
+        f"{word}_untrusted": ("trust", word, "untrusted"),
+        f"{word}_dense_untrusted": ("trust", word, "against"),
+        f"{word}_unsettled": ("trust", word, "unsettled"),
     }
 
 
-_MISSING: Columns = {**_NAME, "part": ("part",), "status": ("status",), "reason": ("reason",)}
+_MISSING: Columns = {
+    **_NAME,
+    "part": ("part",),
+    "status": ("status",),
+    "reason": ("reason",),
+    "kept_fraction": ("achieved", "keep"),
+}
 _FLIPS = ("right_to_wrong", "wrong_to_right", "both_right", "both_wrong_same", "both_wrong_different")
 TABLES: Mapping[str, Columns] = {
-    "op": {**_SETTING, **_value("op_ratio"), "mean_ratio": ("mean",)},
+    "op": {
+        **_SETTING,
+        **_value("op_ratio"),
+        "mean_ratio": ("mean",),
+        "control": ("control", "method"),
+        "control_difference_ratio": ("control", "difference"),
+        "control_difference_ratio_low": ("control", "interval", "0"),
+        "control_difference_ratio_high": ("control", "interval", "1"),
+        "control_verdict": ("control", "verdict"),
+    },
     "og": {**_SETTING, "over": ("over",), **_value("og_percent")},
     "ol": {**_SETTING, **_value("ol_share"), "noise_share": ("noise",)},
     "oe": {**_SETTING, "of": ("of",), **_value("speedup_ratio")},
     "pareto": {
         **_SETTING,
         **_value("op_ratio"),
+        "budget_of": ("budget_of",),
         "cache_share_of_dense": ("costs", "kv"),
         **{f"{word}_speedup_ratio": ("costs", word) for word in SPEEDUPS},
         "front": ("front",),
@@ -77,6 +96,11 @@ TABLES: Mapping[str, Columns] = {
         "op_ratio_high": ("ratio_interval", "1"),
         "difference_fraction": ("paired", "difference"),
         "sign_test_p": ("paired", "p"),
+        "control": ("control", "method"),
+        "control_difference_fraction": ("control", "difference"),
+        "control_difference_fraction_low": ("control", "interval", "0"),
+        "control_difference_fraction_high": ("control", "interval", "1"),
+        "control_verdict": ("control", "verdict"),
         "same_as_dense_share": ("loyalty", "same"),
         "exact_as_dense_share": ("loyalty", "exact"),
         "score_agreement_share": ("loyalty", "score_agreement"),

@@ -1,9 +1,8 @@
 "use strict";
 // The tables of the page, and its start.
 (() => {
-  const { data, cells, rows, methodOf, keepOf, isDense, by, lacks, make, num, range, keepText, bytes, visible, options, table, choice, inChoice, ordered, refusals } = report;
+  const { data, cells, rows, methodOf, keepOf, isDense, kindOf, by, lacks, make, num, signed, tooFew, mark, range, keepText, bytes, visible, options, table, choice, inChoice, ordered, refusals } = report;
   const BLOCKS = "▁▂▃▄▅▆▇█";
-  const remarksOf = cell => [...cell.remarks.map(i => data.remarks[i]), ...(cell.broken ? [`${cell.broken} broken samples left out`] : [])].join("; ");
   const scaled = (value, cell) => (lacks(value) ? null : value * cell.scale);
   const setNote = row => (row.set === "own" ? " (own)" : "");
 
@@ -21,8 +20,38 @@
   const taskColumn = at => (at.task < 0 ? [{ head: "task", kind: "text", text: r => data.tasks[r.task] }] : []);
   const copies = [...new Set(cells.map(cell => cell.copies).filter(n => !lacks(n)))].sort((a, b) => a - b).join(", ");
   const speedColumns = [["ttft", "TTFT ×"], ["decode", "decode ×"], ["batch", `decode × at batch ${copies}`]].filter(([word]) => word !== "batch" || copies).map(([word, head]) => (
-    { head, text: r => num(r[word], 2) + range(r[`${word[0]}low`], r[`${word[0]}high`], 2), value: r => r[word] }));
-  function show(host, columns, list, name, start) { table(by(host), columns, list, { rowClass: startsMethod(list), name, start }); }
+    { head, text: r => num(r[word], 2) + range(r[`${word[0]}low`], r[`${word[0]}high`], 2) + (lacks(r[word]) ? "" : mark(r, word[0])), value: r => r[word], tone: r => (r[`${word[0]}doubt`] ? "off" : "") }));
+  const section = r => (kindOf(r.setting) ? `keep, of ${kindOf(r.setting)}` : "");
+  function show(host, columns, list, name, start) { table(by(host), columns, list, { rowClass: startsMethod(list), name, start, section }); }
+  const againstRandom = (list, scale, digits) => (list.some(r => r.verdict) ? [{
+    head: "− random", value: r => r.vs, tone: r => ({ "beats random": "right", "below random": "wrong" })[r.verdict] || "",
+    text: r => (!r.verdict ? "–" : r.verdict === "no control ran" ? r.verdict : `${signed(lacks(r.vs) ? null : r.vs * scale(r), digits)}${range(lacks(r.vslow) ? null : r.vslow * scale(r), lacks(r.vshigh) ? null : r.vshigh * scale(r), digits)} ${r.verdict.replace(" random", "")}`),
+  }] : []);
+  const uncontrolled = list => {
+    const count = list.filter(r => r.verdict === "no control ran").length;
+    return count ? ` No random control ran for ${count} of these rows, so nothing here says that they beat chance: select random_visual or random_kv too.` : "";
+  };
+  // Remarks stand under the table by number, so that a long one makes no row tall.
+  function remarked(list) {
+    const places = [...new Set(list.flatMap(r => [...r.remarks, ...["t", "d", "b"].flatMap(letter => r[`${letter}doubt`] || [])]))], number = new Map(places.map((place, i) => [place, i + 1]));
+    const own = r => [...new Set([...r.remarks, ...["t", "d", "b"].flatMap(letter => r[`${letter}doubt`] || [])])];
+    const column = { head: "remarks", kind: "text", text: r => [...own(r).map(place => number.get(place)), ...(r.broken ? [`${r.broken} broken`] : [])].join(", ") };
+    const below = () => {
+      const box = make("div", null, { class: "notes" });
+      if (list.some(r => r.tdoubt || r.ddoubt || r.bdoubt)) box.append(make("p", "⚠ untrusted timing: shown, but in no mean and not in the gate; the remark says why."));
+      if (list.some(r => r.tloose || r.dloose || r.bloose)) box.append(make("p", "~ timing that is not settled: its rounds ended before the interval of their median was narrow."));
+      if (list.some(r => r.broken)) box.append(make("p", "Broken samples have no score and are left out of it."));
+      if (places.length) {
+        const items = make("ol");
+        for (const place of places) { const count = list.filter(r => own(r).includes(place)).length; items.append(make("li", visible(`${data.remarks[place]} (${count} ${count === 1 ? "row" : "rows"})`), { dir: "auto" })); }
+        const inner = places.length > 12 ? make("details") : box;
+        if (inner !== box) { inner.append(make("summary", `${places.length} remarks`)); box.append(inner); }
+        inner.append(items);
+      }
+      return box;
+    };
+    return { columns: places.length || list.some(r => r.broken) ? [column] : [], below };
+  }
   function refuse(host, lead, words) {
     const found = words.flatMap(refusals);
     by(lead).textContent = found.length ? "This table was refused." : by(lead).textContent;
@@ -36,31 +65,38 @@
     const at = choice();
     published(at);
     if (at.task < 0) { overall(at); return; }
-    const list = ordered(cells.filter(cell => inChoice(cell, at)));
-    by("results-lead").textContent = `Scores are ${data.metrics[at.task] || "the task’s metric"} on the benchmark’s scale; the brackets are 95 % intervals over samples.`;
+    const list = ordered(cells.filter(cell => inChoice(cell, at))), notes = remarked(list);
+    by("results-lead").textContent = `Scores are ${data.metrics[at.task] || "the task’s metric"} on the benchmark’s scale; the brackets are 95 % intervals over samples.${uncontrolled(list)}`;
     show("results-body", [
       ...methodColumns, ...modelColumn(at),
-      { head: "score", text: r => num(scaled(r.score, r), 1) + range(scaled(r.low, r), scaled(r.high, r), 1), value: r => r.score },
+      { head: "score", text: r => num(scaled(r.score, r), 1) + range(scaled(r.low, r), scaled(r.high, r), 1) + tooFew(r), value: r => r.score },
       { head: "n", text: r => String(r.n), value: r => r.n },
       { head: "OP ratio", text: r => num(r.ratio) + range(r.rlow, r.rhigh), value: r => r.ratio },
       { head: "better / worse, p", text: r => (lacks(r.p) ? "–" : `${r.better} / ${r.worse}, p ${r.p < 0.001 ? "< 0.001" : r.p.toFixed(3)}`), value: r => r.p },
-      ...speedColumns,
-      { head: "TTFT ms", text: r => num(lacks(r.ttft_s) ? null : r.ttft_s * 1000, 1), value: r => r.ttft_s },
-      { head: "decode ms/token", text: r => num(r.decode_ms_per_token, 2), value: r => r.decode_ms_per_token },
+      ...againstRandom(list, r => r.scale, 1),
+      ...timed(list),
       { head: "asked / kept", text: r => (lacks(r.asked_keep) ? "–" : budgets(r).map(b => `${keepText(b.asked_keep)} / ${num(b.keep)}`).join(", ")), value: r => r.keep },
-      { head: "remarks", kind: "remarks", text: remarksOf },
+      ...notes.columns,
     ], list, "Results by cell");
+    by("results-body").append(notes.below());
   }
+  // columns of times only where there are times
+  const timed = list => [
+    ...speedColumns.filter((_, i) => list.some(r => !lacks(r[["ttft", "decode", "batch"][i]]))),
+    ...[["TTFT ms", "ttft_s", 1000, 1, "t"], ["decode ms/token", "decode_ms_per_token", 1, 2, "d"]].filter(([, field]) => list.some(r => !lacks(r[field]))).map(([head, field, fold, digits, letter]) => (
+      { head, text: r => (lacks(r[field]) ? "–" : num(r[field] * fold, digits) + mark(r, letter)), value: r => r[field], tone: r => (r[`${letter}doubt`] ? "off" : "") })),
+  ];
   function overall(at) {
     const list = ordered(rows.filter(row => row.model === at.model)), sets = new Set(list.map(row => row.set));
     by("results-lead").textContent = (at.model < 0 ? "All models together: OP is defined for one model, so choose one to see it. " : "OP is the root mean square over tasks of score / dense score; dense is 1. ")
-      + (sets.has("common") || !list.length ? "All settings are compared on the tasks that all of them have." : "No task is shared by all settings: each row stands on its own tasks and is not comparable with the others.");
+      + (sets.has("common") || !list.length ? "All settings are compared on the tasks that all of them have." : "No task is shared by all settings: each row stands on its own tasks and is not comparable with the others.") + uncontrolled(list);
     if (!list.length && refuse("results-body", "results-lead", ["op", "oe"])) return;
     show("results-body", [
       ...methodColumns,
       ...(at.model < 0 ? [] : [{ head: "OP", text: r => num(r.op) + range(r.low, r.high), value: r => r.op }, { head: "plain mean", text: r => num(r.mean), value: r => r.mean }]),
       { head: "tasks", text: r => `${r.tasks ?? "–"}${setNote(r)}${r.undefined ? `, ${r.undefined} undefined` : ""}`, value: r => r.tasks },
-      ...speedColumns,
+      ...(at.model < 0 ? [] : againstRandom(list, () => 1, 3)),
+      ...timed(list),
       { head: "cache kept", text: r => num(r.kv), value: r => r.kv },
     ], list, "Results by setting");
   }
@@ -82,7 +118,8 @@
     ], list, { name: "Published values", start: 20 });
   }
 
-  const ms = (field, fold = 1) => ({ text: r => num(lacks(r[field]) ? null : r[field] * fold, 2), value: r => r[field] });
+  const LETTERS = { ttft_s: "t", decode_ms_per_token: "d", batch_decode_ms_per_step: "b" };
+  const ms = (field, fold = 1) => ({ text: r => (lacks(r[field]) ? "–" : num(r[field] * fold, 2) + (LETTERS[field] ? mark(r, LETTERS[field]) : "")), value: r => r[field] });
   const TIMES = [
     ["prompt tokens", "prompt_tokens", { text: r => r.prompt_tokens.toLocaleString("en"), value: r => r.prompt_tokens }],
     ["TTFT ms", "ttft_s", ms("ttft_s", 1000)], ["floor", "tfloor", ms("tfloor", 1000)], ["of it tower", "tower_s", ms("tower_s", 1000)], ["method", "method_s", ms("method_s", 1000)], ["prefill", "prefill_s", ms("prefill_s", 1000)], ["first token", "first_s", ms("first_s", 1000)], ["before it: pictures", "image_s", ms("image_s", 1000)],
@@ -142,7 +179,8 @@
     return box;
   }
   function audit() {
-    const at = choice(), list = ordered(cells.filter(cell => inChoice(cell, at) && !lacks(cell.asked_keep) && !isDense(cell.setting))).flatMap(budgets);
+    const at = choice(), missed = data.missed.filter(cell => inChoice(cell, at)).map(cell => ({ ...cell, failed: true }));
+    const list = [...ordered(cells.filter(cell => inChoice(cell, at) && !lacks(cell.asked_keep) && !isDense(cell.setting))).flatMap(budgets), ...missed];
     const apart = r => Math.abs(r.keep - r.asked_keep);
     const off = r => apart(r) > Math.min(0.01, 0.1 * r.asked_keep);
     table(by("audit-body"), [
@@ -150,12 +188,12 @@
       { head: "of", kind: "text", text: r => data.kinds[r.of] },
       { head: "asked", text: r => keepText(r.asked_keep), value: r => r.asked_keep },
       { head: "kept", text: r => num(r.keep, 4), value: r => r.keep },
-      { head: "", kind: "text", text: r => (off(r) ? "off" : ""), tone: r => (off(r) ? "off" : "") },
+      { head: "", kind: "text", text: r => (r.failed ? "failed" : off(r) ? "off" : ""), tone: r => (r.failed ? "wrong" : off(r) ? "off" : "") },
       { head: "kept / all", text: r => `${r.kept.toLocaleString("en")} / ${r.total.toLocaleString("en")}`, value: r => r.kept },
       { head: "kept by layer", kind: "text", text: layersOf, value: r => Math.max(...data.layers[r.layers].filter(v => !lacks(v)), 0) },
       { head: "cache", text: r => bytes(r.kv_bytes || null), value: r => r.kv_bytes },
       { head: "dense cache", text: r => bytes(r.kv_bytes_dense || null), value: r => r.kv_bytes_dense },
-    ], list.sort((a, b) => apart(b) - apart(a)), { name: "Budgets", start: 20 });
+    ], list.sort((a, b) => Boolean(b.failed) - Boolean(a.failed) || apart(b) - apart(a)), { name: "Budgets", start: 20 });
   }
 
   function unmeasured() {

@@ -53,6 +53,16 @@ def _bytes(text: str) -> int:
 def _status(run: Mapping[str, Any]) -> str:
     status = str(run["status"])
     notes = "".join(f"<p class=note>{escape(str(note))}</p>" for note in run.get("notes", []))
+    failed, broken = run["counts"]["failed"], run["counts"]["broken"]
+    if status == "finished" and failed:
+        cases = "1 case failed" if failed == 1 else f"{failed:,} cases failed"
+        return (
+            f'<div class="status bad" role=alert><strong>✗ Run finished, but {cases}</strong>'
+            f'<span>They stand in no table and no mean: <a href="#unmeasured">which and why</a>.</span></div>{notes}'
+        )
+    if status == "finished" and broken:
+        samples = "1 sample broke and is" if broken == 1 else f"{broken:,} samples broke and are"
+        return f'<p class="status note">⚠ Run finished; {samples} left out of the scores</p>{notes}'
     if status == "finished":
         return f'<p class="status good">✓ Run finished</p>{notes}'
     shown = "Run interrupted" if status == "interrupted" else f"Run ended: {status}"

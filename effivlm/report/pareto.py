@@ -8,6 +8,7 @@ from typing import Any
 from effivlm.metrics import summary
 from effivlm.report.cells import Row
 from effivlm.report.costs import SPEEDUPS
+from effivlm.report.trust import doubts
 
 DIGITS = 9  # of a quality: what differs beyond them was rounded differently on the way
 SMALLER_IS_BETTER = {"keep": True, "kv": True, **dict.fromkeys(SPEEDUPS, False)}
@@ -17,8 +18,10 @@ def pareto(op: Sequence[dict[str, Any]], rows: Sequence[Row]) -> list[dict[str, 
     """One point for each OP row that can be compared, with its costs over the same (model, task) pairs.
 
     `costs`: keep (asked fraction), kv (cache bytes / dense cache bytes) and the geometric means of all speed-ups,
-    None where any pair lacks it or the pairs were timed on several engines. `front` names the costs at which no setting
-    of the same model has both better quality and better cost.
+    None where any pair lacks it or is
+    untrusted, or the pairs were timed on several engines. `front` names the costs at which no setting
+    of the same model has both better quality and better cost; shares of one thing (`budget_of`) are no budgets of another, so
+    over keep only settings with the same are compared.
     """
     cells = {_key(row.data, row.data["model"], row.data["task"]): row for row in rows}
     with_common = {row["models"][0] for row in op if row["set"] == "common"}
@@ -26,10 +29,15 @@ def pareto(op: Sequence[dict[str, Any]], rows: Sequence[Row]) -> list[dict[str, 
     for row in op:
         if row["set"] == "common" or row["models"][0] not in with_common:
             members = [cells[_key(row, model, task)] for model in row["models"] for task in row["tasks"]]
-            points.append({**row, "costs": _costs(row["keep"], members), "front": []})
+            kept = {one["of"] for member in members if (one := member.data["achieved"])}
+            of = kept.pop() if len(kept) == 1 else ""
+            facts = {name: value for name, value in row.items() if name != "control"}
+            points.append({**facts, "budget_of": of, "costs": _costs(row["keep"], members), "front": []})
     for model in dict.fromkeys(point["models"][0] for point in points):
         for cost in SMALLER_IS_BETTER:
-            _mark([point for point in points if point["models"][0] == model and point["costs"][cost] is not None], cost)
+            known = [point for point in points if point["models"][0] == model and point["costs"][cost] is not None]
+            for of in dict.fromkeys(point["budget_of"] for point in known) if cost == "keep" else (None,):
+                _mark([point for point in known if of in (None, point["budget_of"])], cost)
     return points
 
 
@@ -47,7 +55,9 @@ def _costs(keep: float, members: Sequence[Row]) -> dict[str, float | None]:
         "kv": sum(one["kv_bytes"] for one in achieved) / dense if complete else None,
     }
     for word in SPEEDUPS:
-        average = summary.efficiency((row.data["speedups"][word] or {}).get("value") for row in members)
+        average = summary.efficiency(
+            None if doubts(row.data, word) else (row.data["speedups"][word] or {}).get("value") for row in members
+        )
         alike = len({row.origins.get(word) for row in members}) == 1
         found[word] = average.value if alike and not average.missing else None
     return found

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from effivlm.report.costs import BESIDE, FLOORS, SPEEDUPS
+from effivlm.report.trust import doubts, loose
 
 REASON = 2000
 CELLS_NAMED = 20
@@ -16,6 +17,7 @@ _NOISE = ("same", "exact", "soft", "prefix", "forced", "n")
 _KEPT = ("asked_keep", "kept", "total", "keep", "kv_bytes", "kv_bytes_dense", "visual_tokens")
 _ROW = (
     *("model", "setting", "op", "low", "high", "mean", "tasks", "set", "undefined"),
+    *("vs", "vslow", "vshigh", "verdict"),
     *("ol", "ollow", "olhigh", "olnoise", "free", "oltasks"),
     *("og", "oglow", "oghigh", "ogtasks", "ogm", "ogmodels"),
     *("ttft", "tlow", "thigh", "decode", "dlow", "dhigh", "batch", "blow", "bhigh"),
@@ -29,11 +31,15 @@ def payload(document: Mapping[str, Any]) -> dict[str, Any]:
     cells = [_cell(one, names) for one in document["cells"]]
     rows = _rows(document["summary"], names["models"], names["settings"])
     metric_of = {one["task"]: one["metric"] for one in document["cells"] if one["metric"]}
+    kept = _kept(document, names)
     return {
         "cells": _columns(cells),
         "rows": _columns(rows),
         **{word: places.names for word, places in names.items()},
         "metrics": [metric_of.get(task, "") for task in names["tasks"].names],
+        "ofs": _ofs(document["cells"], names),
+        "least": document["run"].get("bootstrap", {}).get("least", 0),
+        "missed": kept,
         "refused": document["summary"].get("refused", []),
         "published": document.get("published", []),
         "unmeasured": _reasons([*document["failed"], *document["skipped"]]),
@@ -102,6 +108,8 @@ def _cell(cell: Mapping[str, Any], names: Mapping[str, Places]) -> dict[str, Any
         **{word: loyal.get(word) for word in _LOYALTY},
         **{word: paired.get(word) for word in ("p", "better", "worse")},
         **_times(cell),
+        **_against_random(cell.get("control")),
+        "units": cell.get("units", cell["n"]),
         **{word: achieved.get(word) for word in _KEPT},
     }
     return {
@@ -114,6 +122,7 @@ def _cell(cell: Mapping[str, Any], names: Mapping[str, Places]) -> dict[str, Any
         "layers": names["layers"](_layers(achieved.get("per_layer") or [])),
         "flips": flips and [flips.get(word, 0) for word in FLIPS],
         "noise": _noise(cell.get("noise"), names["noises"]),
+        **_doubts(cell, names["remarks"]),
         "engine": cell["engine"],
         "remarks": [names["remarks"](remark) for remark in cell["remarks"]],
     }
@@ -132,6 +141,48 @@ def _times(cell: Mapping[str, Any]) -> dict[str, float | None]:
         found |= {name: cost.get("median"), f"{letter}early": early, f"{letter}late": late, f"{letter}floor": floor}
     beside = {name: (cell["costs"].get(name) or {}).get("median") for name in (*BESIDE, "peak_memory_bytes")}
     return found | {"copies": beside.pop("batch"), **beside}
+
+
+def _doubts(cell: Mapping[str, Any], remarks: Places) -> dict[str, Any]:
+    """By a timing's letter: why it is untrusted, as places among the remarks, and whether it is not settled; None if neither."""
+    found: dict[str, Any] = {}
+    for word in SPEEDUPS:
+        found[f"{word[0]}doubt"] = [remarks(reason) for reason in doubts(cell, word)] or None
+        found[f"{word[0]}loose"] = bool(loose(cell, word)) or None
+    return found
+
+
+def _against_random(control: Mapping[str, Any] | None) -> dict[str, Any]:
+    if control is None:
+        return dict.fromkeys(("vs", "vslow", "vshigh", "verdict"))
+    low, high = _ends(control["interval"])
+    return {"vs": control["difference"], "vslow": low, "vshigh": high, "verdict": control["verdict"]}
+
+
+def _ofs(cells: Iterable[Mapping[str, Any]], names: Mapping[str, Places]) -> list[int | None]:
+    """What the budget of each setting is a share of, as a place among the kinds; None for dense and where it is not known."""
+    found: list[int | None] = [None] * len(names["settings"].names)
+    for cell in cells:
+        place = names["settings"](_setting(cell))
+        if cell["achieved"] and cell["method"] != "dense":
+            found[place] = names["kinds"](cell["achieved"]["of"])
+    return found
+
+
+def _kept(document: Mapping[str, Any], names: Mapping[str, Places]) -> list[dict[str, Any]]:
+    """Cells that failed and told what they had kept: the budget audit shows them too."""
+    return [
+        {
+            "model": names["models"](one["model"]),
+            "setting": names["settings"](_setting(one)),
+            "task": names["tasks"](one["task"]),
+            "of": names["kinds"](achieved["of"]),
+            "layers": names["layers"]([]),
+            **{word: _few_digits(achieved[word]) for word in ("asked_keep", "kept", "total", "keep")},
+        }
+        for one in document["failed"]
+        if (achieved := one.get("achieved"))
+    ]
 
 
 def _layers(per_layer: Sequence[float]) -> list[Any]:
@@ -164,6 +215,7 @@ def _rows(summary: Mapping[str, Any], models: Places, settings: Places) -> list[
 
     for row in summary["op"]:
         shared = {"tasks": row["n"], "set": row["set"], "undefined": row["undefined"]}
+        shared |= _against_random(row.get("control"))
         put(row, {"op": row["value"], "mean": row["mean"], **shared}, "low", "high")
     for row in summary["ol"]:
         noise = {

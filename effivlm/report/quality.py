@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, TypeAlias
@@ -11,8 +11,21 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from effivlm.metrics.statistics import Floats, Interval, column_means, ends, intervals, means, sign_p, weights
-from effivlm.records import Answer, Outcome
+from effivlm.metrics.statistics import (
+    LEAST,
+    Floats,
+    Interval,
+    column_means,
+    ends,
+    has_no_width,
+    intervals,
+    means,
+    sign_p,
+    stated,
+    weights,
+)
+from effivlm.records import Answer, Cell, Outcome
+from effivlm.report.controls import control_of, judged, wanted
 from effivlm.report.loyalty import Table, loyalties, noise
 
 Places: TypeAlias = NDArray[np.intp]
@@ -28,6 +41,8 @@ class Quality:
     ratio: float | None = None
     ratio_interval: Interval | None = None
     paired: dict[str, Any] | None = None
+    control: dict[str, Any] | None = None
+    units: int = 0
     loyalty: dict[str, Any] | None = None
     noise: dict[str, Any] | None = None
     remarks: tuple[str, ...] = ()
@@ -40,12 +55,13 @@ def compare(outcomes: Sequence[Outcome], dense: Outcome | None) -> list[Quality]
     measured.
 
     All cells share one seeded set of resamples, so differences and ratios are paired; other groups draw their own. Answers that
-    were scored together are drawn together, and are one pair in the sign test.
+    were scored together are drawn together, and are one pair in the sign test. A cell is set against its control as against
+    dense.
     """
     if not outcomes:
         return []
     lead = [dense] if dense else list(outcomes[:1])
-    names = [[answer.id for answer in outcome.answers] for outcome in (*lead, *outcomes)]
+    names = _names([*lead, *outcomes])
     ids = names[0] if all(one == names[0] for one in names) else list(dict.fromkeys(chain.from_iterable(names)))
     if not ids:
         return [Quality(ratio=_ratio(outcome, dense), remarks=_unlike(outcome, dense)) for outcome in outcomes]
@@ -55,10 +71,13 @@ def compare(outcomes: Sequence[Outcome], dense: Outcome | None) -> list[Quality]
     resamples = weights(int(units.max()) + 1, [zlib.crc32("\0".join(lead[0].cell.group).encode())])[:, units]
     draws, same_draws = means(resamples, table.scores), means(resamples, table.same)
     place = outcomes.index(dense) if dense else None
-    pairs = None if place is None else _Pairs.of(resamples, table.scores, draws, place, units)
-    several = units.max() > 0  # the bootstrap of one sample knows nothing
-    nothing: list[Interval | None] = [None] * len(outcomes)
-    score_intervals, same_intervals = (intervals(draws), intervals(same_draws)) if several else (nothing, nothing)
+    pairs = None if place is None else _Pairs.of(resamples, table.scores, draws, units, place)
+    counts = _answered(units, table.scores)
+    score_intervals = stated(intervals(draws), counts, 0, 1)
+    same_intervals = stated(intervals(same_draws), _answered(units, table.same), 0, 1)
+    controls = _controls(
+        outcomes, lambda chosen: _Pairs.of(resamples, table.scores[:, chosen], draws[:, chosen], units, 0)
+    )
     loyal = loyalties(outcomes, table, place, same_intervals)
     averaged = _averaged(outcomes, table.scores)
     found = []
@@ -66,24 +85,72 @@ def compare(outcomes: Sequence[Outcome], dense: Outcome | None) -> list[Quality]
         quality = Quality(
             interval=score_intervals[place] if averaged[place] else None,
             ratio=_ratio(outcome, dense),
+            control=controls[place],
+            units=counts[place],
             loyalty=loyal[place],
             noise=noise(outcome) if outcome is dense else None,
             remarks=() if averaged[place] or outcome.score is None else (NOT_A_MEAN,),
         )
         if outcome.weights == "random":
-            found.append(replace(quality, ratio=None, remarks=(*quality.remarks, RANDOM_WEIGHTS)))
+            found.append(replace(quality, ratio=None, control=None, remarks=(*quality.remarks, RANDOM_WEIGHTS)))
             continue
-        if pairs and several and averaged[place] and averaged[pairs.dense] and not _unlike(outcome, dense):
+        if pairs and averaged[place] and averaged[pairs.other] and not _unlike(outcome, dense):
             quality = pairs.add(place, quality)
         remarks = (*quality.remarks, *_unlike(outcome, dense))
-        found.append(replace(quality, remarks=remarks, same_draws=same_draws[:, place] if several else None))
+        found.append(
+            replace(quality, remarks=remarks, same_draws=same_draws[:, place] if counts[place] >= LEAST else None)
+        )
     return found
 
 
+def _answered(units: Places, values: Floats) -> list[int]:
+    """In how many groups of samples that are drawn together each cell has a value."""
+    told = np.zeros((int(units.max()) + 1, values.shape[1]), dtype=bool)
+    np.logical_or.at(told, units, ~np.isnan(values))
+    found: list[int] = np.count_nonzero(told, axis=0).tolist()
+    return found
+
+
+def _controls(outcomes: Sequence[Outcome], paired: Callable[[list[int]], _Pairs]) -> list[dict[str, Any] | None]:
+    """Each cell against its control on the same samples, None where nothing controls it; `paired` sets cells against the first
+    of them."""
+    cells = {outcome.cell: place for place, outcome in enumerate(outcomes)}
+    found: list[dict[str, Any] | None] = [None] * len(outcomes)
+    members: dict[Cell, list[int]] = {}
+    for place, outcome in enumerate(outcomes):
+        if name := wanted(outcome):
+            control = control_of(outcome.cell, name, cells)
+            found[place] = judged(name, None, None)
+            if control is not None:
+                members.setdefault(control, []).append(place)
+    for control, places in members.items():
+        pairs = paired([cells[control], *places])
+        for number, place in enumerate(places, start=1):
+            found[place] = judged(control.method, control, pairs.paired(number))
+    return found
+
+
+def _names(outcomes: Sequence[Outcome]) -> list[list[str]]:
+    """What each answer is paired by: its sample's id, and the digest of its question where one id has several."""
+    asked: dict[str, set[str]] = {}
+    for outcome in outcomes:
+        for answer in outcome.answers:
+            asked.setdefault(answer.id, set()).add(answer.prompt_sha256)
+
+    def named(answer: Answer) -> str:
+        return answer.id if len(asked[answer.id]) == 1 else f"{answer.prompt_sha256[:12]} {answer.id}"
+
+    return [[named(answer) for answer in outcome.answers] for outcome in outcomes]
+
+
 def _unlike(outcome: Outcome, dense: Outcome | None) -> tuple[str, ...]:
-    if dense is None or outcome.scoring == dense.scoring:
+    if dense is None:
         return ()
-    return (f"scored by {outcome.scoring} and dense by {dense.scoring}, so there is no ratio",)
+    if outcome.scoring != dense.scoring:
+        return (f"scored by {outcome.scoring} and dense by {dense.scoring}, so there is no ratio",)
+    asked = {answer.id: answer.prompt_sha256 for answer in dense.answers}
+    others = sum(asked.get(answer.id, answer.prompt_sha256) != answer.prompt_sha256 for answer in outcome.answers)
+    return (f"{others} of its samples ask other questions than dense's, so there is no ratio",) if others else ()
 
 
 def _averaged(outcomes: Sequence[Outcome], scores: Floats) -> list[bool]:
@@ -109,9 +176,14 @@ def _ratio(outcome: Outcome, dense: Outcome | None) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class _Pairs:
-    """Each cell against dense, on the samples that both answered; `uneven`: they broke on different samples."""
+    """Each cell against one `other`, dense or a control, on the samples that both answered; `uneven`: they broke on different
+    samples.
 
-    dense: int
+    `units`: how many groups of samples that are drawn together hold such samples.
+    """
+
+    other: int
+    units: list[int]
     n: list[int]
     uneven: list[bool]
     shared_ratios: list[float | None]
@@ -123,10 +195,10 @@ class _Pairs:
     difference_intervals: list[Interval | None]
 
     @classmethod
-    def of(cls, resamples: Floats, scores: Floats, draws: Floats, dense: int, units: Places) -> _Pairs:
-        other = np.broadcast_to(scores[:, [dense]], scores.shape)
+    def of(cls, resamples: Floats, scores: Floats, draws: Floats, units: Places, place: int) -> _Pairs:
+        other = np.broadcast_to(scores[:, [place]], scores.shape)
         gaps = np.isnan(scores) | np.isnan(other)
-        own_draws, other_draws = draws, np.broadcast_to(draws[:, [dense]], draws.shape)
+        own_draws, other_draws = draws, np.broadcast_to(draws[:, [place]], draws.shape)
         answered = np.count_nonzero(~np.isnan(scores), axis=0)
         own = scores
         if gaps.any():
@@ -136,18 +208,24 @@ class _Pairs:
         n = np.count_nonzero(~gaps, axis=0)
         gains = np.zeros((int(units.max()) + 1, scores.shape[1]))
         np.add.at(gains, units, own - other)  # by group; one that broke is NaN as a whole
-        pairs = zip(column_means(own), column_means(other), strict=True)
+        averages = list(zip(column_means(own), column_means(other), strict=True))
+        counts = _answered(units, own - other)
+        gained = intervals(own_draws - other_draws)
+        differences = stated(gained, counts, -1, 1)
         return cls(
-            dense=dense,
+            other=place,
+            units=counts,
             n=n.tolist(),
-            uneven=(n < np.maximum(answered, answered[dense])).tolist(),
-            shared_ratios=[mine / theirs if mine is not None and theirs else None for mine, theirs in pairs],
+            uneven=(n < np.maximum(answered, answered[place])).tolist(),
+            shared_ratios=[mine / theirs if mine is not None and theirs else None for mine, theirs in averages],
             difference=column_means(own - other),
             better=np.count_nonzero(gains > 0, axis=0).tolist(),
             worse=np.count_nonzero(gains < 0, axis=0).tolist(),
             ratios=ratios,
-            ratio_intervals=intervals(ratios),
-            difference_intervals=intervals(own_draws - other_draws),
+            ratio_intervals=[
+                _ratio_interval(*one) for one in zip(intervals(ratios), gained, counts, averages, strict=True)
+            ],
+            difference_intervals=differences,
         )
 
     def add(self, place: int, quality: Quality) -> Quality:
@@ -160,9 +238,9 @@ class _Pairs:
             quality,
             ratio=ratio,
             remarks=remarks,
-            ratio_interval=None if ratio is None else self.ratio_intervals[place],
-            ratio_draws=None if ratio is None else self.ratios[:, place],
-            paired=self.paired(place) if place != self.dense else None,
+            ratio_interval=None if ratio is None or place == self.other else self.ratio_intervals[place],
+            ratio_draws=None if ratio is None or self.units[place] < LEAST else self.ratios[:, place],
+            paired=self.paired(place) if place != self.other else None,
         )
 
     def paired(self, place: int) -> dict[str, Any] | None:
@@ -178,8 +256,26 @@ class _Pairs:
         }
 
 
+def _ratio_interval(
+    found: Interval | None, gained: Interval | None, n: int, averages: tuple[float | None, float | None]
+) -> Interval | None:
+    """Of a ratio of means over `n` samples, as it may be stated; `gained` is that of the difference as resamples have it.
+
+    Where all resamples told the same, it is what the difference may be, or where that varies (an own score of 0) the own score,
+    as a share of the other's mean.
+    """
+    own, other = averages
+    if found is None or gained is None or own is None or not other or n < LEAST:
+        return None
+    if not has_no_width(found):
+        return found
+    (apart,) = stated([gained], [n], -1, 1) if has_no_width(gained) else [None]
+    low, high = (other + apart[0], other + apart[1]) if apart else stated([(own, own)], [n], 0, 1)[0] or (own, own)
+    return max(0.0, low) / other, min(1.0, high) / other
+
+
 def _aligned(outcome: Outcome, names: list[str], ids: list[str]) -> Sequence[Answer | None]:
     if names == ids:
         return outcome.answers
-    by_id = {answer.id: answer for answer in outcome.answers}
-    return [by_id.get(id_) for id_ in ids]
+    by_name = dict(zip(names, outcome.answers, strict=True))
+    return [by_name.get(name) for name in ids]

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from effivlm.metrics import summary
-from effivlm.metrics.statistics import Floats, ends, intervals
+from effivlm.metrics.statistics import Floats, Interval, ends, has_no_width, interval, intervals
 from effivlm.report.cells import DENSE, Row
+from effivlm.report.controls import NONE_RAN, OPEN, told
 from effivlm.report.costs import SPEEDUPS
 from effivlm.report.mixes import Pair, Refused
 from effivlm.report.pareto import pareto
-from effivlm.report.sets import Compare, Scope, Value, setting_of
+from effivlm.report.sets import Compare, Compared, Scope, Setting, Value, setting_of
+from effivlm.report.trust import doubts
 
 
 class _Table:
@@ -33,9 +35,14 @@ class _Table:
     def rows(self) -> list[dict[str, Any]]:
         if self._draws:
             found = intervals(np.stack([draws for _, draws in self._draws]).T)
-            for (place, _), interval in zip(self._draws, found, strict=True):
-                self._rows[place]["interval"] = ends(interval)
+            for (place, _), bounds in zip(self._draws, found, strict=True):
+                self._rows[place]["interval"] = ends(_with_width(bounds))
         return self._rows
+
+
+def _with_width(bounds: Interval | None) -> Interval | None:
+    """None where every sample of every pair told the same, of which resamples know nothing."""
+    return None if bounds is None or has_no_width(bounds) else bounds
 
 
 def summarise(rows: Sequence[Row]) -> dict[str, list[dict[str, Any]]]:
@@ -54,7 +61,7 @@ def summarise(rows: Sequence[Row]) -> dict[str, list[dict[str, Any]]]:
     single = [(model,) for model in by_model]
     every = [*single, tuple(by_model)] if len(by_model) > 1 else single
     refused = Refused()
-    op = _op(Compare(by_model, refused, "op"), single)
+    op = _op(Compare(by_model, refused, "op"), single, _budgets(rows))
     return {
         "op": op,
         "og": _og(Compare(by_model, refused, "og"), every),
@@ -65,13 +72,48 @@ def summarise(rows: Sequence[Row]) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def _op(compare: Compare, scopes: Sequence[Scope]) -> list[dict[str, Any]]:
+def _budgets(rows: Sequence[Row]) -> dict[Setting, str]:
+    """The control of each setting that has one."""
+    return {setting_of(row): row.data["control"]["method"] for row in rows if row.data["control"]}
+
+
+def _op(compare: Compare, scopes: Sequence[Scope], controls: Mapping[Setting, str]) -> list[dict[str, Any]]:
+    """`control` is OP minus that of the random row at the same budget and on the same pairs."""
     table = _Table()
-    for one in compare(scopes, _ratio):
-        found, plain, draws = summary.overall_performance(one.points()), summary.mean(one.points()), one.draws()
-        row = {**one.head(), "value": found.value, "mean": plain.value, "n": found.n}
-        table.add(row, None if draws is None else np.sqrt((draws**2).mean(axis=0)))
+    for scope in scopes:
+        compared = list(compare([scope], _ratio))
+        known = {(one.setting, one.set, frozenset(one.values)): one for one in compared}
+        for one in compared:
+            found, plain, draws = summary.overall_performance(one.points()), summary.mean(one.points()), one.draws()
+            row = {**one.head(), "value": found.value, "mean": plain.value, "n": found.n, "control": None}
+            if name := controls.get(one.setting):
+                row["control"] = _controlled(one, name, known)
+            table.add(row, None if draws is None else _root(draws))
     return table.rows()
+
+
+def _root(draws: Floats) -> Floats:
+    found: Floats = np.sqrt((draws**2).mean(axis=0))
+    return found
+
+
+def _controlled(one: Compared, name: str, known: Mapping[Any, Compared]) -> dict[str, Any]:
+    _, preset, keep = one.setting
+    places = [((name, own, keep), one.set, frozenset(one.values)) for own in (preset, "paper")]
+    other = next((known[place] for place in places if place in known), None)
+    if other is None:
+        return {"method": name, "preset": "", "difference": None, "interval": None, "n": 0, "verdict": NONE_RAN}
+    own, theirs = (summary.overall_performance(side.points()).value for side in (one, other))
+    draws = (one.draws(), other.draws())
+    bounds = None if draws[0] is None or draws[1] is None else interval(_root(draws[0]) - _root(draws[1]))
+    alike = bounds is not None and has_no_width(bounds)
+    facts = {
+        "difference": None if own is None or theirs is None else own - theirs,
+        "interval": ends(_with_width(bounds)),
+        "n": len(one.values),
+        "verdict": OPEN if alike else told(bounds),
+    }
+    return {"method": name, "preset": other.setting[1], **facts}
 
 
 def _og(compare: Compare, scopes: Sequence[Scope]) -> list[dict[str, Any]]:
@@ -125,15 +167,18 @@ def _ol(compare: Compare, scopes: Sequence[Scope], floors: Mapping[Pair, float |
 
 
 def _oe(compare: Compare, scopes: Sequence[Scope]) -> list[dict[str, Any]]:
-    """Geometric means; the interval is that of the ends of the pairs' intervals, None if any pair has none."""
+    """Geometric means; the interval is that of the ends of the pairs' intervals, None if any pair has none.
+
+    An untrusted speed-up is in no mean: its pair counts as undefined.
+    """
     found = []
     for word in SPEEDUPS:
         for one in compare(scopes, partial(_speedup, word=word), word):
             known = [value.interval for value in one.values.values() if value.interval is not None]
-            bounds = [summary.efficiency(interval[side] for interval in known).value for side in (0, 1)]
+            bounds = [summary.efficiency(ends_[side] for ends_ in known).value for side in (0, 1)]
             average = summary.efficiency(one.points())
-            interval = bounds if len(known) == average.n else None
-            found.append({**one.head(), "of": word, "value": average.value, "n": average.n, "interval": interval})
+            complete = bounds if len(known) == average.n else None
+            found.append({**one.head(), "of": word, "value": average.value, "n": average.n, "interval": complete})
     return found
 
 
@@ -147,6 +192,6 @@ def _same(row: Row) -> Value:
 
 def _speedup(row: Row, word: str) -> Value:
     measured = row.data["speedups"][word]
-    if measured is None:
+    if measured is None or doubts(row.data, word):
         return Value(None, row.origins["quality"])
     return Value(measured["value"], row.origins[word], interval=measured["interval"])

@@ -93,7 +93,7 @@ def _pairs(outcome: Outcome, dense: Mapping[str, Answer]) -> list[_Pair]:
     return [
         _Pair(outcome.cell, answer, dense[answer.id])
         for answer in outcome.answers
-        if answer.id in dense and not answer.error
+        if answer.id in dense and not answer.error and answer.prompt_sha256 == dense[answer.id].prompt_sha256
     ]
 
 

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-WIDTH = 100
+from effivlm.metrics.statistics import LEAST
+from effivlm.report.closing import UNSETTLED_MARK, UNTRUSTED_MARK, WIDTH, closing, ran
+from effivlm.report.controls import BEATS, BELOW, FEW, NONE_RAN, OPEN
+from effivlm.report.costs import SPEEDUPS
+from effivlm.report.trust import doubts, loose
+
 CELL_ROWS = 120
 BLOCK_ROWS = 60
-REASONS = 5
 _COLUMNS = ("method", "keep", "score [95%]", "OP ratio", "as dense")
+_CONTROL = "- random"
+"""The head of the difference to the random row at the same budget."""
+_VERDICTS = {BEATS: "beats", BELOW: "below", OPEN: "open", FEW: "few", NONE_RAN: ""}
 _SPEEDUPS = {"ttft": "TTFT x", "decode": "decode x", "batch": "batch x"}
 _NONE = "-"
 
@@ -18,7 +25,9 @@ def table(document: Mapping[str, Any]) -> str:
     """The document as plain text of at most 100 columns; "-" stands where there is no value.
 
     One block per (model, task), then OP over the tasks of each model that has several. Runs of more than 120 cells show
-    the OP blocks alone. A block is cut at 60 rows. "as dense" is the share of samples answered as dense does.
+    the OP blocks alone. A block is cut at 60 rows. "as dense" is the share of samples answered as dense does. Budgets of
+    tokens and of cache entries stand apart, as a share of one is no share of the other. "!" marks an untrusted timing and "~"
+    one that is not settled.
     """
     cells = document["cells"]
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
@@ -26,22 +35,27 @@ def table(document: Mapping[str, Any]) -> str:
         groups.setdefault((cell["model"], cell["task"]), []).append(cell)
     lines = _status(document["run"])
     if len(cells) <= CELL_ROWS:
-        for group in groups.values():
-            words = _words(cell["speedups"]["batch"] for cell in group)
-            head = (*_COLUMNS, *(_SPEEDUPS[word] for word in words), "asked/kept")
-            lines += _block(_group_title(group), head, [_cell_row(cell, words) for cell in _ordered(group)])
+        missed: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+        for one in document["failed"]:
+            missed.setdefault((one["model"], one["task"]), []).append(one)
+        for key, group in groups.items():
+            words = _words(word for cell in group for word, name in SPEEDUPS.items() if name in cell["costs"])
+            head = (*_COLUMNS, *_control_head(group), *(_SPEEDUPS[word] for word in words), "asked/kept")
+            body = {of: [_cell_row(cell, words, head) for cell in those] for of, those in _by_budget(group).items()}
+            lines += _block(_group_title(group), head, body, [_failure(one) for one in missed.get(key, ())])
     else:
         lines += [f"{len(cells)} cells in {len(groups)} (model, task) groups: their rows stand in report.html"]
     for model in dict.fromkeys(model for model, _ in groups):
         if sum(known == model for known, _ in groups) > 1 or len(cells) > CELL_ROWS:
             lines += _overall(document, model)
-    return "\n".join(_safe(line)[:WIDTH].rstrip() for line in [*lines, *_closing(document)]) + "\n"
+    return "\n".join(_safe(line)[:WIDTH].rstrip() for line in [*lines, *closing(document)]) + "\n"
 
 
 def _status(run: Mapping[str, Any]) -> list[str]:
     notes = [f"note: {note}" for note in run.get("notes", [])]
+    failed = run["counts"]["failed"]
     if run["status"] == "finished":
-        return notes
+        return [f"FINISHED WITH {failed} FAILED {'CASE' if failed == 1 else 'CASES'}", *notes] if failed else notes
     return [f"RUN {run['status'].upper()}: what follows is what was measured until then", *notes]
 
 
@@ -56,9 +70,35 @@ def _group_title(group: Sequence[Mapping[str, Any]]) -> str:
     return f"{lead['model']} on {lead['task']} ({score}, {n}{weights}{batch})"
 
 
-def _words(batched: Iterable[Any]) -> list[str]:
-    """The speed-ups that have a column: that of a batch only where one was timed."""
-    return [word for word in _SPEEDUPS if word != "batch" or any(batched)]
+def _words(found: Iterable[str]) -> list[str]:
+    """The speed-ups that have a column: those of what was timed."""
+    timed = set(found)
+    return [word for word in _SPEEDUPS if word in timed]
+
+
+def _control_head(rows: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The column of differences to the control, where one ran."""
+    return (_CONTROL,) if any(ran(row) for row in rows) else ()
+
+
+def _against_random(control: Mapping[str, Any] | None, scale: float, digits: int) -> str:
+    if control is None or control["difference"] is None:
+        return _NONE
+    return f"{control['difference'] * scale:+.{digits}f} {_VERDICTS[control['verdict']]}"
+
+
+def _by_budget(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Rows by what their budget is a share of, dense first; "" where that is not known."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for row in _ordered(rows):
+        of = "dense" if row["method"] == "dense" else (row["achieved"] or {}).get("of", "")
+        found.setdefault(of, []).append(row)
+    return found
+
+
+def _failure(one: Mapping[str, Any]) -> str:
+    reason = one["reason"].strip().split("\n")[0] or "no reason was recorded"
+    return f"{_method(one)} {one['keep']:.3g} {one['part']} {one['status'].upper()}: {reason}"
 
 
 def _overall(document: Mapping[str, Any], model: str) -> list[str]:
@@ -68,25 +108,29 @@ def _overall(document: Mapping[str, Any], model: str) -> list[str]:
     chosen = [row for row in mine if row["set"] == kind]
     if not chosen:
         return []
+    kinds = {(one["method"], one["preset"], one["keep"]): one.get("budget_of", "") for one in summary["pareto"]}
     loyal, faster = _by_setting(summary["ol"], model), _by_setting(summary["oe"], model)
-    words = _words(of == "batch" for *_, of in faster)
-    body = [
-        (
-            _method(row),
-            f"{row['keep']:.3g}",
-            f"{_number(row['value'], 3)} {_interval(row['interval'], 3)}".rstrip(),
-            str(row["n"]),
-            _number(_value(loyal, row, ""), 3),
-            *(_number(_value(faster, row, word), 2) for word in words),
+    words = _words(of for *_, of in faster)
+    controlled = _control_head(chosen)
+    body: dict[str, list[tuple[str, ...]]] = {}
+    for row in _ordered(chosen):
+        body.setdefault(kinds.get((row["method"], row["preset"], row["keep"]), ""), []).append(
+            (
+                _method(row),
+                f"{row['keep']:.3g}",
+                f"{_number(row['value'], 3)} {_interval(row['interval'], 3)}".rstrip(),
+                str(row["n"]),
+                _number(_value(loyal, row, ""), 3),
+                *(_against_random(row.get("control"), 1.0, 3) for _ in controlled),
+                *(_number(_value(faster, row, word), 2) for word in words),
+            )
         )
-        for row in _ordered(chosen)
-    ]
     tasks = (
         f"the {len(chosen[0]['tasks'])} tasks that all settings have"
         if kind == "common"
         else "each setting's own tasks"
     )
-    head = ("method", "keep", "OP [95%]", "tasks", "as dense", *(_SPEEDUPS[word] for word in words))
+    head = ("method", "keep", "OP [95%]", "tasks", "as dense", *controlled, *(_SPEEDUPS[word] for word in words))
     return _block(f"{model}, OP over {tasks}", head, body)
 
 
@@ -103,19 +147,29 @@ def _value(found: Mapping[tuple[Any, ...], Any], row: Mapping[str, Any], what: s
     return found.get((row["method"], row["preset"], row["keep"], what))
 
 
-def _cell_row(cell: Mapping[str, Any], words: Sequence[str]) -> tuple[str, ...]:
+def _cell_row(cell: Mapping[str, Any], words: Sequence[str], head: Sequence[str]) -> tuple[str, ...]:
     scale = cell["scale"]
     scaled = cell["interval"] and [end * scale for end in cell["interval"]]
     achieved = cell["achieved"]
     return (
         _method(cell),
         f"{cell['keep']:.3g}",
-        f"{_number(cell['score'], 1, scale)} {_interval(scaled, 1)}".rstrip(),
+        f"{_number(cell['score'], 1, scale)} {_interval(scaled, 1) or _too_few(cell)}".rstrip(),
         _number(cell["ratio"], 3),
         _number((cell["loyalty"] or {}).get("same"), 3),
-        *(_number((cell["speedups"][word] or {}).get("value"), 2) for word in words),
+        *([_against_random(cell["control"], scale, 1)] if _CONTROL in head else []),
+        *(_number((cell["speedups"][word] or {}).get("value"), 2) + _marks(cell, word) for word in words),
         _asked_and_kept(achieved) if achieved else _NONE,
     )
+
+
+def _too_few(cell: Mapping[str, Any]) -> str:
+    """Why a score has no interval, where that is because of its samples."""
+    return f"[n < {LEAST}]" if cell["score"] is not None and cell.get("units", cell["n"]) < LEAST else ""
+
+
+def _marks(cell: Mapping[str, Any], word: str) -> str:
+    return (UNTRUSTED_MARK if doubts(cell, word) else "") + (UNSETTLED_MARK if loose(cell, word) else "")
 
 
 def _asked_and_kept(achieved: Mapping[str, Any]) -> str:
@@ -124,51 +178,37 @@ def _asked_and_kept(achieved: Mapping[str, Any]) -> str:
     return kept if achieved.get("parts") else f"{achieved['asked_keep']:.3g}/{kept}"
 
 
-def _closing(document: Mapping[str, Any]) -> list[str]:
-    counts = document["run"]["counts"]
-    cut_short = [one for one in document["failed"] if one["status"] == "interrupted"]
-    failed = [one for one in document["failed"] if one["status"] != "interrupted"]
-    gone = f", {len(cut_short)} not run" if cut_short else ""
-    missed = f"{len(document['skipped'])} skipped, {len(failed)} failed{gone}, {counts['broken']} broken samples"
-    lines = ["", *_floor(document), f"{counts['cells']} measured, {missed}"]
-    for one in document["summary"].get("refused", []):
-        lines.append(f"  refused {one['table'].upper()}: {one['reason']}; select {one['select']}")
-    for word, those in (("skipped", document["skipped"]), ("failed", failed), ("not run", cut_short)):
-        reasons: dict[str, int] = {}
-        for one in those:
-            reason = one["reason"].strip().split("\n")[0] or one["status"]
-            reasons[reason] = reasons.get(reason, 0) + 1
-        ranked = sorted(reasons.items(), key=lambda item: -item[1])
-        lines += [f"  {word} {count} x: {reason}" for reason, count in ranked[:REASONS]]
-        if len(ranked) > REASONS:
-            lines.append(f"  {word} for {len(ranked) - REASONS} more reasons: see report.html")
-    return lines
-
-
-def _floor(document: Mapping[str, Any]) -> list[str]:
-    """What "as dense" reaches by itself: dense against dense, over the (model, task) pairs that measured it."""
-    floors = [cell["noise"]["same"] for cell in document["cells"] if (cell.get("noise") or {}).get("same") is not None]
-    if not floors:
-        return []
-    low, high = min(floors), max(floors)
-    spread = f"{low:.3f}" if low == high else f"{low:.3f} to {high:.3f}"
-    return [f'noise floor of "as dense": {spread} (dense against dense, {len(floors)} of its cells)']
-
-
-def _block(title: str, head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
-    wide = [max(len(row[place]) for row in (head, *body)) for place in range(len(head))]
+def _block(
+    title: str, head: Sequence[str], body: Mapping[str, Sequence[Sequence[str]]], more: Sequence[str] = ()
+) -> list[str]:
+    """Rows under their budgets' heads, as wide as the terminal allows, and lines after them."""
+    rows = [row for those in body.values() for row in those]
+    wide = [max(len(row[place]) for row in (head, *rows)) for place in range(len(head))]
     wide[0] = min(wide[0], WIDTH - sum(wide[1:]) - 2 * (len(wide) - 1))
-    lines = []
-    for row in (head, *body[:BLOCK_ROWS]):
-        first = _short(row[0], wide[0]).ljust(wide[0])
-        lines.append("  ".join([first, *(text.rjust(width) for text, width in zip(row[1:], wide[1:], strict=True))]))
-    cut = [f"and {len(body) - BLOCK_ROWS} more rows: see report.html"] if len(body) > BLOCK_ROWS else []
-    return ["", _short(title, WIDTH), *lines, *cut]
+    lines = [_line(head, wide)]
+    shown = 0
+    for of, those in body.items():
+        if of not in ("", "dense") and shown < BLOCK_ROWS:
+            lines.append(f"keep, of {of}:")
+        lines += [_line(row, wide) for row in those[: BLOCK_ROWS - shown]]
+        shown = min(BLOCK_ROWS, shown + len(those))
+    cut = [f"and {len(rows) - BLOCK_ROWS} more rows: see report.html"] if len(rows) > BLOCK_ROWS else []
+    return ["", _short(title, WIDTH), *lines, *cut, *more]
+
+
+def _line(row: Sequence[str], wide: Sequence[int]) -> str:
+    first = _short(row[0], wide[0]).ljust(wide[0])
+    return "  ".join([first, *(text.rjust(width) for text, width in zip(row[1:], wide[1:], strict=True))])
 
 
 def _ordered(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Dense first, then by method, the largest budget first."""
-    return sorted(rows, key=lambda row: (row["method"] != "dense", row["method"], row["preset"], -row["keep"]))
+    """Dense first, then by what budgets are shares of, by method, the largest budget first."""
+
+    def place(row: Mapping[str, Any]) -> tuple[Any, ...]:
+        of = (row.get("achieved") or {}).get("of", "")
+        return (row["method"] != "dense", of != "visual tokens", of, row["method"], row["preset"], -row["keep"])
+
+    return sorted(rows, key=place)
 
 
 def _method(row: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from effivlm.report.comparable import incomparable
 from effivlm.report.conditions import device_of
 from effivlm.report.drop import Change, cost_ratio, pooled_drop, score_drop
 from effivlm.report.limits import GROUPS, Limits
+from effivlm.report.trust import sign
 
 Row = dict[str, Any]
 STATUSES = ("fail", "refused", "warn", "ok")
@@ -114,7 +115,8 @@ class _Judge:
         timed = [part for part in alike if part != "quality" and self._same_machine(old, new, part)]
         for group, facts in GROUPS.items():
             measured = [part for part in timed if facts.part in ("", part)]
-            if facts.cost and measured and all(facts.cost in side.data["costs"] for side in (old, new)):
+            known = facts.cost and measured and all(facts.cost in side.data["costs"] for side in (old, new))
+            if known and not self._doubted(group, old, new):
                 self._cost(group, old, new, measured[0])
 
     def _refused(self, old: Measured, new: Measured, part: str) -> bool:
@@ -130,11 +132,21 @@ class _Judge:
             self._alike.setdefault(("device", f"the device changed from {before} to {after}"), []).append(old.id)
         return before == after
 
+    def _doubted(self, group: str, old: Measured, new: Measured) -> bool:
+        """Whether a timing of either side is untrusted; why is put on record."""
+        for word, side in (("before", old), ("after", new)):
+            if reasons := side.untrusted.get(group):
+                why = f"{group} {word} is untrusted: {sign(reasons[0])}"
+                self._alike.setdefault(("untrusted", why), []).append(old.id)
+                return True
+        return False
+
     def grouped(self) -> Iterator[Row]:
         """Refusals that many cells share, each as one row."""
         for (check, why), cells in self._alike.items():
-            status = self.limits.device if check == "device" else "refused"
-            what = "timings were not compared, scores were" if check == "device" else "measurements were not compared"
+            timing = check in ("device", "untrusted")  # neither tells anything of the code
+            status = self.limits.device if timing else "refused"
+            what = "timings were not compared, scores were" if timing else "measurements were not compared"
             first = f", the first is {cells[0]}" if len(cells) > 1 else f": {cells[0]}"
             yield _row("", "", check, status, f"{why}: {len(cells)} {what}{first}")
 

@@ -15,18 +15,30 @@ from effivlm.report.samples import changed, facts
 OUTCOMES = "outcomes.jsonl"
 
 
+class Unwritten(OSError):
+    """A file of a report could not be written; `document` is the report all the same, for whoever can show it."""
+
+    def __init__(self, error: OSError, document: dict[str, Any]) -> None:
+        super().__init__(error.errno, error.strerror or str(error), error.filename)
+        self.document = document
+
+
 def write(run_folder: Path | str) -> dict[str, Any]:
     """Write report.json and report.html beside outcomes.jsonl and return the document.
 
-    Each file appears whole or not at all. Raises OSError where the folder cannot be read or written, ValueError where
-    outcomes.jsonl is of another schema.
+    Each file appears whole or not at all. Raises OSError where the folder cannot be read, Unwritten where it cannot be
+    written, ValueError where outcomes.jsonl is of another schema.
     """
     folder = Path(run_folder)
     source = folder / OUTCOMES
     header, outcomes, end = read(source)
     document = build(header, outcomes, end)
-    _replace(folder / "report.json", dump(document) + "\n")
-    _replace(folder / "report.html", render(document, changed(outcomes, facts(source)), title=folder.resolve().name))
+    page = render(document, changed(outcomes, facts(source)), title=folder.resolve().name)
+    try:
+        _replace(folder / "report.json", dump(document) + "\n")
+        _replace(folder / "report.html", page)
+    except OSError as error:
+        raise Unwritten(error, document) from error
     return document
 
 

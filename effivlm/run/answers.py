@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +36,7 @@ class Answers:
 
     `leaves` are what was kept of each prompt, without tensors; `refused` says why a cell cannot exist, `failed` why one was given
     up; `lacking` holds, by cell, what could not be found out beside its answers. `note` gets what a report may show of samples.
+    `twice` are the numbers of the samples on which dense is asked once more.
     `most_bytes` is what the compressed prompts of a sample may take at once, with the caches that decode them.
     """
 
@@ -44,6 +46,7 @@ class Answers:
     methods: Mapping[Cell, Method]
     note: Note
     engine: Captured | Eager
+    twice: AbstractSet[int]
     most_bytes: float = math.inf
     given: dict[Cell, list[Answer]] = field(init=False)
     leaves: dict[Cell, list[Leaf]] = field(init=False)
@@ -73,7 +76,15 @@ class Answers:
         except FAULTS as error:
             return Asked({cell: broken(f"#{number}", "", error) for cell in self.standing})
         asking = Asking(
-            self.model, self.task, self.dense, self.methods, self.engine, sample, number < SAMPLES, self.most_bytes
+            self.model,
+            self.task,
+            self.dense,
+            self.methods,
+            self.engine,
+            sample,
+            number < SAMPLES,
+            number in self.twice,
+            self.most_bytes,
         )
         found = asking.ask(self.standing, share)
         try:

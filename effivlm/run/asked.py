@@ -54,7 +54,7 @@ class Asked:
 
 @dataclass
 class Asking:
-    """One sample under the cells of a group; `show`: note which visual tokens each kept.
+    """One sample under the cells of a group; `show`: note which visual tokens each kept; `twice`: ask dense once more.
 
     Cells are decoded together as far as their prompts and caches take `most_bytes`, dense among the first, and one after another
     in batches that size; a batch that runs out of memory all the same is halved. `lead` is dense's prompt, for batches after the
@@ -68,6 +68,7 @@ class Asking:
     engine: Captured | Eager
     sample: Sample
     show: bool
+    twice: bool
     most_bytes: float = math.inf
     lead: Start | None = None
     found: Asked = field(default_factory=Asked)
@@ -147,7 +148,7 @@ class Asking:
                 self._broken([cell], refused)
         if self.show:
             self._show(tree, grown)
-        second = self._second(tree) if self.dense in grown else []
+        second = self._second(tree) if self.twice and self.dense in grown else []
         if grown:
             self._together(grown, second)
 

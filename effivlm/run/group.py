@@ -14,23 +14,29 @@ from typing import Any, cast
 from effivlm import __version__, registry
 from effivlm.compression.base import Method
 from effivlm.compression.composed import Composed
+from effivlm.data.ahead import ahead
 from effivlm.decoding.capacity import batch_bytes
 from effivlm.decoding.engine import engine_for
 from effivlm.models._adapter import Adapter
+from effivlm.models._presenting import Presenting
 from effivlm.models._sources import ModelSource
 from effivlm.records import Budget, Cell, Outcome, Settings, fingerprint
 from effivlm.run.answers import Answers, Note
 from effivlm.run.asked import Asked
 from effivlm.run.audit import achieved, verdict
 from effivlm.run.faults import FAULTS, told
-from effivlm.run.noise import change_of
-from effivlm.run.scoring import FALLEN, aggregated, samples_of, settled
+from effivlm.run.noise import asked_again, change_of
+from effivlm.run.provenance import class_digest, module_digest, replaced
+from effivlm.run.scoring import FALLEN, overall, samples_of, settled
 from effivlm.run.steps import Step, stored
 from effivlm.run.untouched import tracked
 from effivlm.tasks._base import Task
+from effivlm.tasks._folder import Folder
+from effivlm.tasks._opened import opened
 
 Progress = Callable[[int, int], None]
 OnAnswers = Callable[[int, Asked], None]
+TIMING = "effivlm.timing.timing"  # it is told by name: its wing stands above this one
 HOLDS = {"quality": 2, "ttft": 1, "decode": 1}
 """Raised when outcomes of a part hold more than before, so that a resumed run does not mix both."""
 
@@ -38,7 +44,9 @@ HOLDS = {"quality": 2, "ttft": 1, "decode": 1}
 def open_model(source: ModelSource, settings: Settings) -> Adapter:
     """Load the checkpoint of `source` with its family's adapter; ValueError when it is damaged."""
     adapter = cast(type[Adapter], registry.load("models", source.family))
-    return adapter.load(source, settings.device, settings.dtype)
+    model = adapter.load(source, settings.device, settings.dtype)
+    model.present(Presenting.of(settings))
+    return model
 
 
 def method_of(cell: Cell, seed: int = 0) -> Method:
@@ -64,21 +72,56 @@ def task_of(name: str) -> Task:
     return cast(type[Task], registry.load("tasks", name))()
 
 
+def task_in(name: str, settings: Settings, family: str = "") -> Task:
+    """The task of a name as a run uses it."""
+    return opened(name, settings, family, task_of)
+
+
+@cache
+def _declared(name: str, folder: str) -> dict[str, Any]:
+    """What of a task decides its outcomes."""
+    if folder:
+        return {"folder": Folder(name, folder).identity()}
+    return dict(registry.declared("tasks", name))
+
+
 def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: str = "quality") -> str:
-    """Names everything that determines an outcome: model, method and its fields, task, samples, precision and versions."""
+    """Names everything that determines an outcome: weights, method and its fields, task, samples, seed, precision, engine,
+    versions of libraries, and the code of all of it."""
+    method, folder = method_of(cell, settings.seed), settings.folders.get(cell.task, "")
+    task = Folder if folder else registry.load("tasks", cell.task)
     return fingerprint(
         {
             "part": [part, HOLDS[part]],
             "model": [cell.model, source.identity],
-            "method": [cell.method, cell.preset, repr(method_of(cell, settings.seed))],
-            "task": [cell.task, dict(registry.declared("tasks", cell.task))],
+            "method": [cell.method, cell.preset, repr(method)],
+            "task": [cell.task, _declared(cell.task, folder)],
             "settings": [settings.limit, settings.seed, settings.device.split(":")[0], settings.dtype]
             + [settings.engine] * (settings.engine != "auto")
             + [f"batch {settings.batch}"] * (part == "decode" and settings.batch > 1)
-            + [f"prompt {settings.prompt}"] * (part != "quality" and settings.prompt > 0),
+            + [f"prompt {settings.prompt}"] * (part != "quality" and settings.prompt > 0)
+            + [f"data {settings.data}"] * (settings.data != "")
+            + Presenting.of(settings).differences(),
             "versions": _versions(),
+            "code": _code(cell, source, part, task)
+            + [replaced(type(one)) for one in _parts_of(method)]
+            + [replaced(task)],
         }
     )
+
+
+def _code(cell: Cell, source: ModelSource, part: str, task: type) -> list[Any]:
+    """Digests of the code of a cell: its methods, task and family, what runs them, and what times them."""
+    return [
+        [class_digest("methods", step.method) for step in stored(cell.method, cell.preset)],
+        module_digest(task.__module__),
+        class_digest("models", source.family),
+        module_digest(__name__ if part == "quality" else TIMING),
+    ]
+
+
+def _parts_of(method: Method) -> tuple[Method, ...]:
+    return method.methods if isinstance(method, Composed) else (method,)
 
 
 @cache
@@ -96,10 +139,10 @@ def run_group(
 ) -> list[Outcome]:
     """Answer a task's samples under every cell of one (model, task) group.
 
-    The dense cell always runs, first, because every other one is compared with it, and twice, to know how far it agrees with
-    itself. One outcome per cell, in the order given, dense in front where it was not asked for. `on_note` gets lines that a
-    report may show: of every sample ("sample"), and of the first ones what was kept ("kept"). `on_answers` gets, once a sample,
-    its number and all that it gave, before anything is made of it.
+    The dense cell always runs, first, because every other one is compared with it, and twice (on a share of many samples), to
+    know how far it agrees with itself. One outcome per cell, in the order given, dense in front where it was not asked for.
+    `on_note` gets lines that a report may show: of every sample ("sample"), and of the first ones what was kept ("kept").
+    `on_answers` gets, once a sample, its number and all that it gave, before anything is made of it.
 
     Raises:
         ValueError: cells of several groups, or no samples.
@@ -108,15 +151,17 @@ def run_group(
         raise ValueError("cells of one group share model and task")
     dense = cells[0].dense
     ordered = list(cells) if dense in cells else [dense, *cells]
-    task = task_of(dense.task)
+    task = task_in(dense.task, settings, model.source.family)
     samples = samples_of(dense.task, task, settings.limit, settings.seed)
     methods, unmade = _methods(ordered, settings.seed)
     most = batch_bytes(model.device)
     engine = engine_for(model.step, model.device, settings.engine, model.spread, most)
-    answers = Answers(model, task, dense, methods, on_note or (lambda line: None), engine, most)
-    with model.seams(), tracked():
-        for number in range(len(samples)):
-            found = answers.ask(samples, number, settings.share)
+    twice = asked_again(len(samples), settings.seed)
+    answers = Answers(model, task, dense, methods, on_note or (lambda line: None), engine, twice, most)
+    model.begin_task(task.pixels, task.tiles, task.max_new_tokens)
+    with model.seams(), tracked(), ahead(samples) as ready:
+        for number in range(len(ready)):
+            found = answers.ask(ready, number, settings.share)
             if on_answers:
                 on_answers(number, found)
             answers.take(found)
@@ -163,7 +208,7 @@ def _outcome(cell: Cell, name: str, all_answers: Answers) -> Outcome:
     try:
         answers = settled(all_answers.given[cell], task)
         scores = [answer.score for answer in answers if answer.score is not None]
-        score = aggregated(scores, task) if scores else None
+        score = overall(answers, task) if scores else None
     except FAULTS as error:  # a task that cannot sum up one cell's answers fails that cell
         return Outcome(cell, name, "failed", reason=told(error), **facts)
     errors = [answer.error for answer in answers if answer.error]
@@ -185,7 +230,7 @@ def _outcome(cell: Cell, name: str, all_answers: Answers) -> Outcome:
         broken=len(errors),
         score=score,
         answers=tuple(answers),
-        change=change_of(model.dtype) if any(answer.again is not None for answer in answers) else "",
-        remarks=(*remarks, *all_answers.remarks(cell)),
+        change=change_of(model) if any(answer.again is not None for answer in answers) else "",
+        remarks=(*remarks, *all_answers.remarks(cell), *model.remarks()),
         **facts,
     )

@@ -13,6 +13,7 @@ from effivlm.compression.base import CachePart, LayerPart, LayerView, Selection,
 from effivlm.decoding.caches import PromptCache
 from effivlm.models._adapter import Adapter, Prompt
 from effivlm.run.untouched import observing, untouched
+from effivlm.seams.angles import Angles, Moments, moments
 from effivlm.seams.columns import received
 from effivlm.seams.hooks import Entering, LseWatcher, Stay, Watcher, pruning, watching
 from effivlm.seams.meters import Within, untimed
@@ -55,9 +56,11 @@ def prefilled(
     for part in observers:
         with observing(part, visual=visual):
             rows, columns = max(rows, part.rows(visual)), columns or bool(part.columns)
+    turned = _Turned(model, prompt, observers)
     question = question_rows(visual) if observers else -1
     seen: dict[int, LayerView] = {}
     marked: dict[torch.device, Tensor] = {}  # one tensor for all layers of a device: that they agree is seen by it
+    cache, kept = PromptCache(), dict[int, Tensor]()
 
     def marks(key: Tensor) -> Tensor:
         return marked.setdefault(key.device, visual.to(key.device))
@@ -65,8 +68,9 @@ def prefilled(
     def look(number: int, query: Tensor, key: Tensor, value: Tensor, lse: Tensor | None) -> None:
         def note() -> None:
             sums = received(query[0], key[0], None if lse is None else lse[0]) if columns else None
-            last = _last(query, rows).clone()
-            seen[number] = LayerView(last, key[0], value[0], marks(key), number, sums, question)
+            last, before = _last(query, rows).clone(), turned.moments(query[0], _stays(kept, number))
+            following = partial(turned.following, device=key.device)
+            seen[number] = LayerView(last, key[0], value[0], marks(key), number, sums, question, before, following)
             for part in observers if layer is None else ():  # what stays of a pruned prompt is known at its end
                 with observing(part, view=seen[number]):
                     part.look(seen[number])
@@ -75,9 +79,8 @@ def prefilled(
 
     attentions: list[nn.Module] = [block.self_attn for block in model.layers]  # type: ignore[misc]
     watchers: list[list[Look]] = [
-        [partial(look, number)] if rows or columns else [] for number in range(len(attentions))
+        [partial(look, number)] if rows or columns or turned.wanted else [] for number in range(len(attentions))
     ]
-    cache, kept = PromptCache(), dict[int, Tensor]()
     if layer is None:
         with watching(_joined(attentions, watchers, columns)):
             logits = model.prefill(prompt, cache, within)
@@ -101,6 +104,41 @@ def prefilled(
         view = seen[number]
         views.append(view if there is None else replace(view, visual=view.visual[there.to(key.device)]))
     return Prefilled(prompt, logits, cache, tuple(views), stays)
+
+
+@dataclass
+class _Turned:
+    """What observers need to know of rotary embedding, of one prompt; the model is asked once."""
+
+    model: Adapter
+    prompt: Prompt
+    observers: Sequence[CachePart]
+    ahead: dict[int, Angles] = field(default_factory=dict)
+    behind: dict[torch.device, Angles] = field(default_factory=dict)
+
+    @property
+    def wanted(self) -> bool:
+        return any(part.moments_from(self.prompt.length) is not None for part in self.observers)
+
+    def moments(self, queries: Tensor, there: Tensor | None) -> dict[int, Moments]:
+        """Of queries [H_q, N, D] of the entries `there` (None: all), by the rows from which on observers ask for them."""
+        starts = {start for part in self.observers if (start := part.moments_from(queries.shape[1])) is not None}
+        if not starts:
+            return {}
+        if queries.device not in self.behind:
+            whole = self.model.angles(self.prompt.positions, self.prompt.embeds.dtype)
+            self.behind[queries.device] = whole.to(queries.device)
+        whole = self.behind[queries.device]
+        angles = whole if there is None else whole.of(there)
+        return {
+            start: moments(queries[:, start:], Angles(angles.cosines[start:], angles.sines[start:])) for start in starts
+        }
+
+    def following(self, count: int, device: torch.device) -> Angles:
+        """The angles of the `count` positions after the prompt."""
+        if count not in self.ahead:
+            self.ahead[count] = self.model.following(self.prompt, count)
+        return self.ahead[count].to(device)
 
 
 @dataclass

@@ -90,9 +90,10 @@ def _with(answer: Answer, score: float | str | None) -> Answer:
     return replace(answer, score=score, error=answer.error or (FALLEN if score is None else ""))
 
 
-def aggregated(scores: Sequence[float], task: Task) -> float:
-    """Raises Ill where that is no score, and whatever the task raises."""
-    return share("aggregate()", task.aggregate(scores))
+def overall(answers: Sequence[Answer], task: Task) -> float:
+    """The score of a cell from those of its answers that have one. Raises Ill where it is none, and whatever the task raises."""
+    known = [(answer.id, answer.score) for answer in answers if answer.score is not None]
+    return share("overall() or aggregate()", task.overall([name for name, _ in known], [score for _, score in known]))
 
 
 def share(what: str, value: Any) -> float:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from io import BytesIO
-from itertools import groupby, pairwise
+from itertools import count, groupby, pairwise
 from typing import Any
 
 import numpy as np
+import torch
 from PIL.Image import Image
+from torch import Tensor
 
 from effivlm.compression.base import Method
+from effivlm.compression.places import grids_of
+from effivlm.models._pictures import plain
 from effivlm.records import Cell, Sample
 from effivlm.run.tree import Leaf, Mask, Tree
 
@@ -45,7 +49,7 @@ def _pictures(sample: Sample) -> list[str]:
 
 def _small(image: Image, side: int) -> str:
     file = BytesIO()
-    small = image.convert("RGB")
+    small = plain(image).copy()
     small.thumbnail((side, side))
     small.save(file, "JPEG", quality=60)
     return f"data:image/jpeg;base64,{b64encode(file.getvalue()).decode()}"
@@ -54,10 +58,10 @@ def _small(image: Image, side: int) -> str:
 def kept_record(cell: Cell, method: Method, tree: Tree, leaf: Leaf) -> dict[str, Any] | None:
     """Which visual tokens a cell kept of a sample, by layer; None where it kept all of them in all layers.
 
-    `grid` lists [blocks, rows, columns] of tokens in prompt order, one entry for each run of equal blocks of an image: a
-    LLaVA-OneVision image has two, the whole picture and its tiles. `shows` says for each entry which of the sample's pictures
-    that is: [first, count]; count > 1 is a video, whose blocks share the frames out among them. `layers` maps spans of equal
-    layers ("0-3", "4") to base64 of one bit for each token of the grids, the first in the highest bit of the first byte.
+    `grid` lists [grids, rows, columns] of tokens in prompt order, one entry for each run of equal grids of an image: a
+    LLaVA-OneVision image has two, the whole picture and its packed tiles. `shows` says for each entry which of the sample's
+    pictures that is: [first, count]; count > 1 is a video, whose grids share the frames out among them. `layers` maps spans of
+    equal layers ("0-3", "4") to base64 of one bit for each token of the grids, the first in the highest bit of the first byte.
 
     Newline markers show no part of a picture and have no bit. None also for methods that show the model other images
     (`downsample` preset paper): their tokens are no subset of dense's. Merged features count by the token they stand at.
@@ -80,8 +84,8 @@ def kept_record(cell: Cell, method: Method, tree: Tree, leaf: Leaf) -> dict[str,
 
 def _grids(tree: Tree) -> tuple[Mask, list[list[int]], list[list[int]]]:
     """Which visual tokens show a part of a picture, and `grid` and `shows` of a sample's records."""
-    places = [part.tolist() for part in tree.places()]
-    real = np.array([block >= 0 for part in places for block, _, _ in part])
+    places = [part.cpu() for part in tree.places()]
+    real = torch.cat(places)[:, 0].ge(0).numpy()
     grids = [_runs(part) for part in places]
     pictures = _shown(tree.sample, len(places))
     shows = [shows for runs, shows in zip(grids, pictures, strict=True) for _ in runs]
@@ -91,19 +95,25 @@ def _grids(tree: Tree) -> tuple[Mask, list[list[int]], list[list[int]]]:
 def _shown(sample: Sample, encoded: int) -> list[list[int]]:
     """For each encoded image, the place of its first picture and how many it shows; a video is one of them, or one a frame."""
     stills, frames = len(sample.images), len(sample.video)
-    videos = encoded - stills
-    ends = [stills + frames * number // max(1, videos) for number in range(videos + 1)]
-    return [[number, 1] for number in range(stills)] + [[first, last - first] for first, last in pairwise(ends)]
+    videos, number = encoded - stills, count()
+    ends = [stills + frames * part // max(1, videos) for part in range(videos + 1)]
+    found: list[list[int]] = []
+    for part in sample.parts:
+        if isinstance(part, tuple):
+            found += [[first, last - first] for first, last in pairwise(ends)]
+        elif not isinstance(part, str):
+            found.append([next(number), 1])
+    return found
 
 
-def _runs(places: Sequence[Sequence[int]]) -> list[list[int]]:
-    """[blocks, rows, columns] of each run of blocks of one size, in order."""
+def _runs(places: Tensor) -> list[list[int]]:
+    """[grids, rows, columns] of each run of grids of one size, in order, of an image's places [n, 3]."""
     sizes = []
-    for block, inside in groupby((place for place in places if place[0] >= 0), key=lambda place: place[0]):
-        tokens = list(inside)
-        rows, columns = (1 + max(place[axis] for place in tokens) for axis in (1, 2))
-        if len(tokens) != rows * columns:
-            raise ValueError(f"block {block} of an image has {len(tokens)} tokens, no full {rows} x {columns} grid")
+    for grid in grids_of(places):
+        rows, columns = (1 + int(places[grid, axis].max()) for axis in (1, 2))
+        full = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).reshape(-1, 2)
+        if not torch.equal(places[grid, 1:], full):
+            raise ValueError(f"{len(grid)} tokens of an image are no full {rows} x {columns} grid, row by row")
         sizes.append((rows, columns))
     return [[len(list(equal)), *size] for size, equal in groupby(sizes)]
 

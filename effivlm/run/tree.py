@@ -29,6 +29,7 @@ from effivlm.compression.composed import Composed
 from effivlm.decoding.caches import KeptLayer, kv_bytes
 from effivlm.decoding.eager import Start
 from effivlm.models._adapter import Adapter, Prompt
+from effivlm.models._pictures import plain
 from effivlm.records import SEAMS, Sample
 from effivlm.run.prefill import Prefilled, prefilled
 from effivlm.run.untouched import untouched
@@ -239,10 +240,10 @@ class Tree:
         """The sample as the processor gets it."""
         if not isinstance(image, ImagePart):
             return self.sample
-        copies = [
-            picture.copy() for picture in (*self.sample.images, *self.sample.video)
+        pictures = [
+            plain(one).copy() for one in (*self.sample.images, *self.sample.video)
         ]  # a method may change its own
-        return self._holding(image.shrink(copies, self._count))
+        return self._holding(image.shrink(pictures, self._count))
 
     def _holding(self, images: Sequence[Image]) -> Sample:
         """The sample with other images and frames."""

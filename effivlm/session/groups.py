@@ -9,10 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from effivlm import registry
 from effivlm.records import Cell, Outcome, Settings, Unsupported, dump
 from effivlm.run.faults import FAULTS, harmless, told
+from effivlm.run.steps import stored
 from effivlm.session.matrix import Plan
-from effivlm.session.recorder import Key, finished
+from effivlm.session.recorder import Key
+from effivlm.session.resume import fingerprint_of, standing
 
 if TYPE_CHECKING:
     from effivlm.timing.timing import Timing
@@ -42,15 +45,28 @@ class Groups:
     _prepared: tuple[Cell, Timing] | None = None
 
     def __post_init__(self) -> None:
-        self.done = reusable(self.folder, self.plan, self.settings)
+        self.done = dict(standing(self.folder, self.plan, self.settings).reusable)
 
     def quality(self, cell: Cell, open_model: OpenModel, progress: Progress) -> Outcome:
         """The quality outcome of `cell`; the first call of a group runs the group."""
         if (cell, "quality") not in self.done:
             group = [other for other in self.selected["quality"] if other.group == cell.group]
             waiting = [other for other in group if (other, "quality") not in self.done]
-            self._run(waiting if self.settings.share else [cell], open_model, progress)
+            usable = [one for one in (waiting if self.settings.share else [cell]) if self._usable(one)]
+            if usable:
+                self._run(usable, open_model, progress)
         return self.done[cell, "quality"]
+
+    def _usable(self, cell: Cell) -> bool:
+        """Whether the classes behind a cell can be loaded; one that cannot fails by name, before any model opens."""
+        try:
+            for step in stored(cell.method, cell.preset):
+                registry.load("methods", step.method)
+            registry.load("tasks", cell.task)
+        except ValueError as error:
+            self._keep(Outcome(cell, "", "failed", reason=str(error)))
+            return False
+        return True
 
     def timing(self, cell: Cell, part: str, open_model: OpenModel, remarks: Sequence[str]) -> Outcome:
         """The timing outcome of `cell`, measured until its median is settled.
@@ -80,7 +96,7 @@ class Groups:
         self._prepared = None
 
     def fingerprint(self, cell: Cell, part: str = "quality") -> str:
-        return fingerprint_of(cell, part, self.plan, self.settings)
+        return fingerprint_of((cell, part), self.plan, self.settings)
 
     def _run(self, cells: Sequence[Cell], open_model: OpenModel, progress: Progress) -> None:
         from effivlm.run.group import run_group
@@ -152,21 +168,6 @@ def _raised_here(error: BaseException) -> bool:
     """Whether this package itself raised an error, and no code of authors or libraries."""
     places = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)][-1:]
     return all(place.is_relative_to(PACKAGE) for place in places)
-
-
-def fingerprint_of(cell: Cell, part: str, plan: Plan, settings: Settings) -> str:
-    from effivlm.run.group import cell_fingerprint
-
-    return cell_fingerprint(cell, plan.sources[cell.model], settings, part)
-
-
-def reusable(folder: Path, plan: Plan, settings: Settings) -> dict[Key, Outcome]:
-    """Outcomes in `folder` that are those of this plan, by fingerprint."""
-    return {
-        (cell, part): outcome
-        for (cell, part), outcome in finished(folder).items()
-        if cell.model in plan.sources and outcome.fingerprint == fingerprint_of(cell, part, plan, settings)
-    }
 
 
 def on_device(settings: Settings, worker: int = 0) -> Settings:

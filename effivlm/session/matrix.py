@@ -6,12 +6,15 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TypeVar
 
+from effivlm.data.places import STREAM
 from effivlm.models._sources import ModelSource, resolve
 from effivlm.records import PARTS, Budget, Cell, Settings
-from effivlm.registry import check, names
+from effivlm.registry import check, names, unusable
 from effivlm.run import steps
+from effivlm.session import suites
 
 _T = TypeVar("_T")
 
@@ -19,8 +22,11 @@ DEFAULT_MODEL = "micro_llava_onevision"
 DEFAULT_TASK = "docvqa_micro"
 DEFAULT_BUDGETS = ("0.01", "0.05", "0.10", "0.20", "0.40")
 DEFAULT_LIMIT = 100  # samples a cell: keeps the whole default run under 15 minutes on two cores
+MOST = 2**31 - 1  # of a whole number: what every library takes as a seed or a size
 ENGINES = ("auto", "eager", "cuda_graph")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+PROCESSORS = ("pil", "torchvision")
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
@@ -39,16 +45,25 @@ class Asked:
     engine: str = "auto"
     batch: str = "1"
     prompt: str = "0"
+    data: str = ""
+    system: str | None = None
+    pixels: str = "0"
+    tiles: str = "0"
+    processor: str = PROCESSORS[0]
     share: bool = True
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The checked matrix of one session: cells in running order and where their models come from."""
+    """The checked matrix of one session: cells in running order and where their models come from.
+
+    `left_out` says which installed methods nobody named cannot be used, and why.
+    """
 
     settings: Settings
     sources: Mapping[str, ModelSource]
     cells: tuple[Cell, ...]
+    left_out: tuple[str, ...] = ()
 
     @cached_property
     def by_id(self) -> Mapping[str, Cell]:
@@ -82,6 +97,7 @@ def build(asked: Asked) -> Plan:
 
     Raises ValueError naming the option, the value and what is allowed; no model is loaded, nothing is written.
     """
+    named, folders = _tasks(asked.tasks or (DEFAULT_TASK,))
     settings = Settings(
         limit=_whole("--vlm-limit", asked.limit, least=1),
         seed=_whole("--vlm-seed", asked.seed, least=0),
@@ -91,13 +107,18 @@ def build(asked: Asked) -> Plan:
         engine=_engine(asked.engine, asked.device),
         batch=_whole("--vlm-batch", asked.batch, least=1),
         prompt=_whole("--vlm-prompt", asked.prompt, least=0),
+        data=_data(asked.data),
+        folders=folders,
+        system=asked.system,
+        pixels=_whole("--vlm-pixels", asked.pixels, least=0),
+        tiles=_whole("--vlm-tiles", asked.tiles, least=0),
+        processor=_choice("--vlm-processor", asked.processor, PROCESSORS),
     )
     budgets = _unique(_budget(text).label for text in asked.budgets or DEFAULT_BUDGETS)
-    methods = _unique(steps.asked(text) for text in asked.methods or _all("methods"))
-    tasks = _unique(check("tasks", text) for text in asked.tasks or (DEFAULT_TASK,))
-    sources = _sources(asked.models or (DEFAULT_MODEL,))
-    cells = [cell for model in sources for task in tasks for cell in _column(model, task, methods, budgets)]
-    return Plan(settings, sources, tuple(cells))
+    methods = _unique(steps.asked(text) for text in suites.expanded("methods", asked.methods) or _all("methods"))
+    sources = _sources(suites.expanded("models", asked.models) or (DEFAULT_MODEL,))
+    cells = [cell for model in sources for task in named for cell in _column(model, task, methods, budgets)]
+    return Plan(settings, sources, tuple(cells), () if asked.methods else tuple(unusable("methods").values()))
 
 
 def _column(model: str, task: str, methods: Sequence[tuple[str, str]], budgets: Sequence[str]) -> Iterable[Cell]:
@@ -123,8 +144,43 @@ def _sources(values: Iterable[str]) -> dict[str, ModelSource]:
     return sources
 
 
+def _tasks(values: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Names of tasks, suites expanded, and the folders of those that are given as NAME=DIR."""
+    found: list[str] = []
+    folders: dict[str, str] = {}
+    for value in suites.expanded("tasks", values):
+        name, equals, folder = value.partition("=")
+        if not equals:
+            found.append(check("tasks", value) if value not in folders else value)
+            continue
+        path = Path(folder).expanduser()
+        if not NAME.fullmatch(name):
+            raise ValueError(
+                f"--vlm-tasks: {name!r} is no name: lower-case letters, digits and underscores, e.g. my_set={folder}"
+            )
+        if name in names("tasks"):
+            raise ValueError(f"--vlm-tasks: {name!r} is the name of a task already; choose another for {folder}")
+        if not path.is_dir():
+            raise ValueError(f"--vlm-tasks: {folder} is no folder (for {name}=DIR)")
+        if folders.setdefault(name, str(path.resolve())) != str(path.resolve()):
+            raise ValueError(f"--vlm-tasks: {name!r} names two folders")
+        found.append(name)
+    return _unique(found), folders
+
+
+def _data(text: str) -> str:
+    """What `--vlm-data` says, a folder as an absolute path: workers may stand elsewhere."""
+    if text in ("", STREAM):
+        return text
+    path = Path(text).expanduser()
+    if not path.is_dir():
+        raise ValueError(f"--vlm-data: {text!r} is no folder, and not {STREAM!r}")
+    return str(path.resolve())
+
+
 def _all(kind: str) -> list[str]:
-    found = names(kind)
+    broken = unusable(kind)
+    found = [name for name in names(kind) if name not in broken]
     if not found:
         raise ValueError(f"no {kind} are installed")
     return found
@@ -157,9 +213,18 @@ def _choice(option: str, text: str, choices: Sequence[str]) -> str:
 
 
 def _whole(option: str, text: str, least: int) -> int:
-    if not re.fullmatch(r"[+-]?\d+", text.strip()) or int(text) < least:
-        raise ValueError(f"{option}: {text!r} is not a whole number of at least {least}")
-    return int(text)
+    found = re.fullmatch(r"[+]?0*([0-9]+)", text.strip())
+    # Of the digits no more than these are read: Python refuses to read thousands of them, in other words.
+    value = int(found[1][: len(str(MOST)) + 1]) if found else -1
+    if value < least:
+        raise ValueError(f"{option}: {_short(text)} is not a whole number of at least {least}")
+    if value > MOST:
+        raise ValueError(f"{option}: {_short(text)} is more than {MOST:,}")
+    return value
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else f"{text[:40]}...")
 
 
 def _unique(values: Iterable[_T]) -> list[_T]:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
+from effivlm.models._pictures import POLICY
 from effivlm.records import SCHEMA, Cell, Outcome, dump
+from effivlm.report.strict import strict
+from effivlm.session.places import Lock, trial
 
 FILE = "outcomes.jsonl"
-PROBE_BYTES = 1 << 20
 LIBRARIES = ("effivlm", "torch", "transformers", "accelerate", "numpy", "pytest", "pytest-benchmark", "pytest-xdist")
 Key = tuple[Cell, str]
 
@@ -25,8 +27,8 @@ Key = tuple[Cell, str]
 class Recorder:
     """Appends to `outcomes.jsonl`.
 
-    Every line is flushed before the next test starts, so a killed run keeps what it finished.
-
+    Every line is flushed before the next test starts, so a killed run keeps what it finished. The folder is held from
+    `hold` to `release`: nobody else writes into it meanwhile.
 
     Raises OSError with the file's name when the folder cannot be written.
     """
@@ -36,10 +38,27 @@ class Recorder:
         self.path = folder / FILE
         self.recorded: dict[Key, Outcome] = {}
         self._shown: set[tuple[Cell | None, str, str]] = set()
+        self.lock = Lock(folder)
         self._file: IO[str] | None = None
 
+    def hold(self) -> None:
+        """Make the folder and take it for this session; ValueError where another one has it, OSError where it cannot be."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.lock.hold()
+
+    def release(self) -> None:
+        """Let others have the folder; one in which nothing was written is taken away again."""
+        self.lock.release()
+        if not self.path.exists():
+            with suppress(OSError):  # it was there before, with something in it
+                self.folder.rmdir()
+
     def open(self, header: Mapping[str, Any]) -> None:
-        probe(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        trial(self.folder / f".probe-{os.getpid()}")
+        ignore = self.folder / ".gitignore"
+        if not ignore.exists():
+            ignore.write_text("*\n", encoding="utf-8")
         _mend(self.path)
         self._file = self.path.open("a", encoding="utf-8", buffering=1)
         self._write({"kind": "run", "schema": SCHEMA, **header})
@@ -93,43 +112,19 @@ class Recorder:
             pass  # said already
 
 
-def probe(folder: Path) -> None:
-    """Make `folder` (ignored by git) and make sure that it can be written and has room; OSError otherwise."""
-    folder.mkdir(parents=True, exist_ok=True)
-    trial = folder / f".probe-{os.getpid()}"
-    try:
-        with trial.open("wb") as file:
-            file.write(b"\0" * PROBE_BYTES)
-            file.flush()
-            os.fsync(file.fileno())
-        ignore = folder / ".gitignore"
-        if not ignore.exists():
-            ignore.write_text("*\n", encoding="utf-8")
-    finally:
-        trial.unlink(missing_ok=True)
-
-
 def read(folder: Path) -> Iterator[dict[str, Any]]:
-    """All records of a run folder in order; a last line cut short by a kill is left out."""
+    """All records of a run folder in order; a line that is no JSON object, such as one cut by a kill, is left out."""
     path = folder / FILE
     if not path.exists():
         return
     # Not splitlines(): an answer may hold U+2028 and the like, which stand unescaped inside a line.
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
+            record = strict(line)
+        except ValueError:
             continue
-
-
-def finished(folder: Path) -> dict[Key, Outcome]:
-    """The outcomes of a run folder that need no second run, by cell and part; the last word on each counts."""
-    last = {}
-    for record in read(folder):
-        if record.get("kind") == "outcome":
-            outcome = Outcome.from_json(record)
-            last[outcome.cell, outcome.part] = outcome
-    return {key: outcome for key, outcome in last.items() if outcome.status in ("ok", "unsupported")}
+        if isinstance(record, dict):
+            yield record
 
 
 def _mend(path: Path) -> None:
@@ -147,6 +142,7 @@ def facts(root: Path, command: Sequence[str], settings: Mapping[str, Any]) -> di
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(command),
         "settings": dict(settings),
+        "pictures": POLICY,
         "versions": {"python": platform.python_version(), **_versions()},
         "commit": commit(root),
         "platform": platform.platform(),

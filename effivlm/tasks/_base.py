@@ -17,7 +17,12 @@ class Task(ABC):
 
     `metric` names the score's definition in the report, `answer_type` (choice, yes_no, number, short, ocr, free) decides when
     two answers count as the same, `scoring` (exact, rule, judge, proxy) says how a score comes to be, `scale` is the factor to
-    the benchmark's published scale, `group` is how many consecutive samples are scored together.
+    the benchmark's published scale, `group` is how many consecutive samples are scored together. `pixels` and `tiles` limit each
+    picture where the benchmark's published numbers did (0: the model's own limits), unless the run names others.
+
+    A run sets `data`, where published sets lie (the folder of a mirror, "stream", or "" for what was fetched and the hub), and
+    `family`, the family file of the model that answers ("" where nobody does): how many frames a video has may depend on it.
+    Without `pictured`, samples may come without pictures: answers are only scored again.
     """
 
     metric: ClassVar[str]
@@ -27,6 +32,11 @@ class Task(ABC):
     max_new_tokens: ClassVar[int] = 32
     version: ClassVar[int] = 1
     group: ClassVar[int] = 1
+    pixels: ClassVar[int] = 0
+    tiles: ClassVar[int] = 0
+    data: str = ""
+    family: str = ""
+    pictured: bool = True
 
     @abstractmethod
     def samples(self, limit: int, seed: int) -> Sequence[Sample]:
@@ -53,6 +63,15 @@ class Task(ABC):
     def aggregate(self, scores: Sequence[float]) -> float:
         """Score of the task from its samples' scores, in [0, 1]."""
         return sum(scores) / len(scores)
+
+    def overall(self, ids: Sequence[str], scores: Sequence[float]) -> float:
+        """Score of the task from the scores of the samples named by `ids`; another than `aggregate` where it is a mean over
+        parts of the benchmark."""
+        return self.aggregate(scores)
+
+    def identity(self) -> str:
+        """What beside the task's code decides its samples: the content of a folder, "" where there is nothing else."""
+        return ""
 
 
 def by_group(

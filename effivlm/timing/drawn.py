@@ -16,7 +16,7 @@ SMALLEST, LARGE = 2.0, 32.0
 TRIES = 12
 FAR = 0.25
 """Share of the length asked for by which a prompt may miss it: some models grow by whole tiles."""
-_SCALES: dict[tuple[str, int], float] = {}
+_SCALES: dict[tuple[str, int, int], float] = {}
 
 
 class NoPicture(ValueError):
@@ -29,9 +29,10 @@ def page(model: Adapter, tokens: int) -> Sample:
     Raises:
         NoPicture: none makes a prompt within a quarter of that length; models shrink what is too large for them.
     """
-    known = _SCALES.get((model.source.identity, tokens))
+    key = (model.source.identity, model.limit, tokens)
+    known = _SCALES.get(key)
     if known is None:
-        known = _SCALES[model.source.identity, tokens] = _scale(model, tokens)
+        known = _SCALES[key] = _scale(model, tokens)
     return _sample(known)
 
 

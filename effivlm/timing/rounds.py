@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from effivlm.metrics.statistics import median_interval
 from effivlm.records import Cost
+from effivlm.report.trust import UNSETTLED
 
 LEAST = 6
 """The fewest rounds: as many as a 95 % interval of their median wants."""
@@ -40,5 +41,5 @@ def unsettled(name: str, rounds: Sequence[float]) -> list[str]:
     if (wide := spread(rounds)) <= NARROW:
         return []
     return [
-        f"{name} is not settled: after {len(rounds)} rounds its median's interval is {wide:.0%} wide, not {NARROW:.0%}"
+        f"{name} {UNSETTLED}: after {len(rounds)} rounds its median's interval is {wide:.0%} wide, not {NARROW:.0%}"
     ]

@@ -16,8 +16,9 @@ from effivlm.decoding.capacity import batch_fits, largest_batch
 from effivlm.decoding.engine import Captured, Eager, Paced, captures, compiled
 from effivlm.models._adapter import Adapter
 from effivlm.records import Cell, Cost, Outcome, Settings
+from effivlm.report.trust import BATCHED
 from effivlm.run.audit import achieved, verdict
-from effivlm.run.group import cell_fingerprint, method_of, task_of
+from effivlm.run.group import cell_fingerprint, method_of, task_in
 from effivlm.run.tree import Leaf, Tree
 from effivlm.seams.meters import Spans, free_bytes, peak_memory_bytes, reclaim, timed_s
 from effivlm.timing.drawn import page
@@ -132,7 +133,7 @@ class Timing:
                 fits = partial(batch_fits, self.model.step, leaf.start, STEPS, device)
                 most = largest_batch(fits, int(free_bytes(device) / each))
             costs["largest_batch"] = Cost((float(most),))
-        return costs, unsettled(f"decoding at batch {batch}", rounds)
+        return costs, unsettled(f"{BATCHED} {batch}", rounds)
 
     def _energy(self, part: str) -> dict[str, Cost]:
         """Joules of the whole GPU for one first token, or one generated token, what lies between rounds included."""
@@ -169,7 +170,7 @@ class Timing:
             part=part,
             costs=costs if status == "ok" else {},
             achieved=achieved(*kept),
-            remarks=(*remarks, *seen, *unsure),
+            remarks=(*remarks, *seen, *unsure, *self.model.remarks()),
             **facts,
         )
 
@@ -222,7 +223,9 @@ def prepare_timing(cell: Cell, model: Adapter, settings: Settings) -> Timing:
     """
     reclaim(model.device)  # what an earlier cell left, which may have run out of memory
     method = method_of(cell, settings.seed)
-    sample = page(model, settings.prompt) if settings.prompt else task_of(cell.task).samples(1, settings.seed)[0]
+    task = task_in(cell.task, settings, model.source.family)
+    model.begin_task(task.pixels, task.tiles, task.max_new_tokens)
+    sample = page(model, settings.prompt) if settings.prompt else task.samples(1, settings.seed)[0]
     timing = Timing(cell, model, method, settings, Tree(model, sample, [method]))
     timing.leaf()
     return timing

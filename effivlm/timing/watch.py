@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from effivlm.report.trust import COMPANY
+
 Result = TypeVar("Result")
 Ask = Callable[[Any, Any], Result]  # of NVML and the handle of a device
 Processes = dict[int, int]  # bytes held on the GPU, by process id
@@ -133,7 +135,7 @@ class Watch:
             return []
         count = "1 other process" if len(others) == 1 else f"{len(others)} other processes"
         busy = f"; it was {self._busy} % busy before the start" if self._busy > BUSY_PERCENT else ""
-        return [f"{count} on the GPU, holding at least {sum(others.values()) / 2**30:.1f} GiB of its memory{busy}"]
+        return [f"{count} {COMPANY} {sum(others.values()) / 2**30:.1f} GiB of its memory{busy}"]
 
     def _clocks(self) -> list[str]:
         names = [name for bit, name in enumerate(SLOWDOWNS, start=2) if self._slowed >> bit & 1]

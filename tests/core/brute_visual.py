@@ -173,6 +173,14 @@ def brute(method: Method, image: Image, budget: int) -> Result:
     return divprune(method, image, budget) if isinstance(method, DivPrune) else vispruner(method, image, budget)
 
 
+def evenly(sizes: Sequence[int], total: int) -> list[int]:
+    """One token after another goes to the pool that has fewest and still has room; the earlier of two."""
+    counts = [0] * len(sizes)
+    for _ in range(total):
+        counts[min((number for number, size in enumerate(sizes) if counts[number] < size), key=counts.__getitem__)] += 1
+    return counts
+
+
 def seen(seed: int, length: int, dim: int = 5, scores: str = "any") -> Seen:
     """Random tokens; scores may be all alike, or fall on one token alone."""
     rng = torch.Generator().manual_seed(seed)

@@ -2,8 +2,9 @@
 
 kvpress pins an older transformers than this suite, so this runs in an environment of its own, with
 `pip install torch==2.13.0 kvpress==0.5.5`; tests read the files. Its presses are called on queries, keys and values as they
-stand: the module they look at projects nothing and rotates nothing. They keep int(N * (1 - ratio)) entries in floats, so the
-ratio is set half an entry off; where they differ from the papers by more than that, the comments below say how they are mapped.
+stand: the module they look at projects nothing. Nothing is rotated either, but for expected attention, where queries are those
+before rotary embedding and positions to come have real angles. Presses keep int(N * (1 - ratio)) entries in floats, so the ratio
+is set half an entry off; where they differ from the papers by more than that, the comments below say how they are mapped.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ DIM = 8
 LENGTHS = (33, 57, 101)
 HEADS = ((4, 2), (6, 3), (5, 1))
 KEEPS = ("0.4", "0.15")
+BASES = (10_000.0, 1_000_000.0)  # of rotary embedding: those of Llama 2 and Qwen2
 ALPHA = 0.5
 
 
@@ -58,8 +60,14 @@ def budget(keep: str, length: int) -> int:
     return max(1, math.floor(Fraction(keep) * length + Fraction(1, 2)))
 
 
+def tables(positions: Tensor, base: float) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [N, DIM] of rotary embedding at positions [N]; not turned at all where the base is 0."""
+    turns = positions[:, None] * (base ** (-torch.arange(0, DIM, 2) / DIM) if base else torch.zeros(DIM // 2))
+    return turns.cos().repeat(1, 2), turns.sin().repeat(1, 2)
+
+
 class _Plain(nn.Module):
-    """What a press asks of an attention module."""
+    """What a press asks of an attention module; `base` is that of its rotary embedding, 0 for none."""
 
     class Config:
         _attn_implementation = "sdpa"
@@ -67,14 +75,15 @@ class _Plain(nn.Module):
         def __init__(self, heads: int, kv_heads: int) -> None:
             self.num_attention_heads, self.num_key_value_heads = heads, kv_heads
 
-    def __init__(self, heads: int, kv_heads: int) -> None:
+    def __init__(self, heads: int, kv_heads: int, base: float) -> None:
         super().__init__()
+        self.base = base
         self.config, self.head_dim, self.q_proj = self.Config(heads, kv_heads), DIM, nn.Identity()
         self.masked_key_indices: Any = None
 
     def rotary_emb(self, like: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        ones = torch.ones(1, positions.shape[-1], DIM)
-        return ones, torch.zeros_like(ones)
+        cosines, sines = tables(positions[0], self.base)
+        return cosines[None], sines[None]
 
 
 def _attentions(given: Inputs) -> Tensor:
@@ -85,18 +94,18 @@ def _attentions(given: Inputs) -> Tensor:
     return logits.masked_fill(later, -torch.inf).softmax(-1)[None]
 
 
-def _asked(given: Inputs) -> tuple[Any, ...]:
+def _asked(given: Inputs, base: float = 0) -> tuple[Any, ...]:
     """The arguments of a press's `score` and `compress`: module, hidden states, keys, values, attentions, the rest."""
     length = given.keys.shape[1]
-    module = _Plain(len(given.queries), len(given.keys))
+    module = _Plain(len(given.queries), len(given.keys), base)
     positions = module.rotary_emb(given.queries, torch.arange(length)[None])
     hidden = given.queries.transpose(0, 1).reshape(1, length, -1)
     return module, hidden, given.keys[None], given.values[None], None, {"position_embeddings": positions}
 
 
-def _compressed(press: Any, given: Inputs) -> list[list[int]]:
+def _compressed(press: Any, given: Inputs, base: float = 0) -> list[list[int]]:
     """Entries that a press keeps, found again by their keys."""
-    keys, _ = press.compress(*_asked(given))
+    keys, _ = press.compress(*_asked(given, base))
     same = (keys[0][:, :, None] == given.keys[:, None]).all(-1)
     return [sorted(row.nonzero()[:, 1].tolist()) for row in same]
 
@@ -145,15 +154,18 @@ def _cases(name: str, length: int, count: int) -> Iterator[Case]:
             yield fields, lambda given, press=press, window=window: _heavy(press, given, count, window)
     if name == "tova":  # kvpress always keeps the last entry
         yield {"window": 1}, lambda given: _compressed(kvpress.TOVAPress(ratio), given)
-    if name == "expected_attention":
-        for fields in ({}, {"covariance": False, "epsilon": 0.02}, {"value_norm": False}):
+    if name == "expected_attention":  # its positions to come are counted from the number of entries
+        for fields in ({}, {"covariance": False, "epsilon": 0.02}, {"value_norm": False}, {"horizon": 7}):
             press = kvpress.ExpectedAttentionPress(
                 ratio,
+                n_future_positions=fields.get("horizon", 512),
                 use_covariance=fields.get("covariance", True),
                 use_vnorm=fields.get("value_norm", True),
                 epsilon=fields.get("epsilon", 0.0),
             )
-            yield fields, lambda given, press=press: _compressed(press, given)
+            for base in BASES:
+                case = lambda given, press=press, base=base: _compressed(press, given, base)  # noqa: E731
+                yield {**fields, "base": base}, case
     if name == "adakv":  # its safeguard counts the window, ours is beside it
         window = count // 3
         press = kvpress.AdaKVPress(kvpress.SnapKVPress(ratio, window_size=window, kernel_size=5), ALPHA)

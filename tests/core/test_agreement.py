@@ -162,7 +162,7 @@ def test_the_second_run_differs_by_rounding_and_by_no_more(model: Adapter, form:
         assert all(torch.equal(after, after.bfloat16().float()) for _, after in pairs)
         deepest = pairs[-1]
         assert not torch.equal(deepest[0].bfloat16().float(), deepest[1]), "the prompt itself is rounded too"
-    assert noise.change_of(used.dtype) == (noise.ROUNDED if dtype == "float32" else noise.KERNEL)
+    assert noise.change_of(used) == (noise.ROUNDED if dtype == "float32" else noise.SHORTENED)
 
 
 @pytest.mark.usefixtures("toy_task")
@@ -202,3 +202,19 @@ def test_a_choice_named_by_its_text_is_the_same_choice() -> None:
     asked = replace(sample("text"), prompt="What is it?\nA. cat\nB. dog\nAnswer with the letter.")
     assert [against(one, said[0], "choice", asked).same_as_dense for one in said] == [True, True, False]
     assert against(said[1], said[0], "short", asked).same_as_dense is False
+
+
+def test_of_many_samples_a_seeded_hundred_is_asked_twice() -> None:
+    assert noise.asked_again(100, 3) == set(range(100))
+    some = noise.asked_again(5_000, 3)
+    assert len(some) == noise.SAMPLES == 100
+    assert some == noise.asked_again(5_000, 3) != noise.asked_again(5_000, 4)
+    assert some <= set(range(5_000))
+
+
+@pytest.mark.usefixtures("toy_task")
+def test_a_sample_that_is_not_of_the_share_is_asked_once(model: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group, "asked_again", lambda samples, seed: {1})
+    (dense,) = run_group(cells(methods=["dense"]), model, Settings(limit=3))
+    assert [answer.again is not None for answer in dense.answers] == [False, True, False]
+    assert dense.change == noise.ROUNDED

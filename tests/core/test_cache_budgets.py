@@ -159,10 +159,34 @@ def test_equal_layers_get_equal_budgets_by_density() -> None:
 
 
 def test_no_layer_falls_under_the_density_floor() -> None:
-    method = VlCache(keep=Budget.parse("0.2"), density_floor=0.15)
+    method = VlCache(keep=Budget.parse("0.2"), density_floor=0.15, floor_share=1.0)
     assert min(method.budgets(views(method, [80] * 4))) == 12
-    small = VlCache(keep=Budget.parse("0.05"), density_floor=0.15)
-    assert min(small.budgets(views(small, [80] * 4))) == 2, "a floor above the budget gives way"
+    small = VlCache(keep=Budget.parse("0.05"), density_floor=0.15, floor_share=1.0)
+    assert small.budgets(views(small, [80] * 4)) == [4] * 4, "a floor above the budget leaves nothing to split"
+
+
+@pytest.mark.parametrize(("keep", "least"), [("0.01", 4), ("0.05", 20), ("0.1", 40), ("0.2", 40), ("0.4", 40)])
+def test_the_floor_is_a_hundredth_of_the_prompt_or_a_tenth_of_the_budget(keep: str, least: int) -> None:
+    method = VlCache(keep=Budget.parse(keep))
+    assert method._floor(method.keep.of(4000), 4000) == least
+
+
+@pytest.mark.parametrize("preset", ["paper", "hybrid"])
+@pytest.mark.parametrize("keep", ["0.009", "0.01", "0.011"])
+def test_at_a_hundredth_layers_still_share_by_density(preset: str, keep: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    densities = [0.4, 0.3, 0.2, *[0.02] * 25]
+    method = VlCache(keep=Budget.parse(keep), **VlCache.presets[preset])
+    monkeypatch.setattr(VlCache, "_densities", lambda self, views: densities)
+    length = 3000
+    marks = torch.zeros(length, dtype=torch.bool)
+    shown = [LayerView(torch.zeros(1, 1, 2), *torch.zeros(2, 1, length, 2), marks, layer) for layer in range(28)]
+    budgets, uniform = method.budgets(shown), method.keep.of(length)
+    assert sum(budgets) == 28 * uniform
+    mix = method.uniform_share
+    for budget, dense in zip(budgets, densities, strict=True):
+        ideal = 28 * uniform * (mix / 28 + (1 - mix) * dense / sum(densities))
+        assert abs(budget - max(ideal, uniform / 10)) < 1 + uniform / 10, "near its share of the total"
+    assert budgets[0] > 1.5 * uniform > 1.5 * budgets[-1]
 
 
 def test_pyramids_fall_from_layer_to_layer() -> None:
@@ -251,6 +275,7 @@ def test_presets_of_the_benchmark_keep_a_tenth_at_the_end(keep: str) -> None:
         (lambda: PyramidKv(beta=0.5), "beta 0.5 must be at least 1"),
         (lambda: VlCache(density_threshold=2), "density_threshold 2 must be between 0 and 1"),
         (lambda: VlCache(density_floor=-1), "density_floor -1 must be between 0 and 1"),
+        (lambda: VlCache(floor_share=1.5), "floor_share 1.5 must be between 0 and 1"),
         (lambda: H2o(kernel=2), "kernel 2 must be odd"),
         (lambda: H2o(pool="sum"), "pool 'sum' is not one of avg, max"),
         (lambda: LookM(merge="mean"), "merge 'mean' is not one of none, averaged, pivotal, weighted"),
@@ -280,15 +305,16 @@ def test_impossible_fields_are_refused_with_their_value_and_what_is_allowed(make
 def test_sinks_and_text_stay_before_any_score_counts(kind, seed, length, sinks, visual) -> None:
     method = kind(keep=Budget.parse("0.8"), window=4, sinks=sinks, visual_sinks=visual, protect_text=True)
     shown = view(seed, length)
-    shown = replace(shown, visual=torch.arange(length) % 4 > 0, received=attention64(shown).sum(1).float())
-    (layer,) = method.compress([shown], "s")
+    shown = replace(shown, visual=torch.arange(length) % 4 > 0)
+    (layer,) = method.compress([asked(shown, method)], "s")
     text = (~shown.visual).nonzero()[:, 0].tolist()
     wanted = {*range(sinks), *shown.visual.nonzero()[:visual, 0].tolist(), *text}
     counts = layer.lengths or (layer.keys.shape[1],) * len(layer.keys)
     for row, count in zip(layer.indices.tolist(), counts, strict=True):
         assert wanted <= set(row[:count])
     plain = replace(method, sinks=0, visual_sinks=0, protect_text=False)
-    assert sum(counts) == sum(plain.compress([shown], "s")[0].lengths or counts), "protection spends nothing extra"
+    (without,) = plain.compress([asked(shown, plain)], "s")
+    assert sum(counts) == sum(without.lengths or counts), "protection spends nothing extra"
 
 
 def test_protected_entries_beyond_the_budget_go_from_the_end() -> None:

@@ -99,8 +99,8 @@ def test_what_is_extracted_must_be_text(model: Adapter, toy_task: Toy) -> None:
         ("settle", lambda ids, scores: None, "settle() gave None (NoneType), no list of 2 scores"),
         ("settle", lambda ids, scores: [0.5], "settle() gave [0.5] (list), no list of 2 scores"),
         ("aggregate", raises(SystemExit), "SystemExit: planted (at core/test_faults.py:"),
-        ("aggregate", lambda scores: math.nan, "aggregate() gave nan, which does not lie in [0, 1]"),
-        ("aggregate", lambda scores: "0.5", "aggregate() gave '0.5' (str), no plain number"),
+        ("aggregate", lambda scores: math.nan, "overall() or aggregate() gave nan, which does not lie in [0, 1]"),
+        ("aggregate", lambda scores: "0.5", "overall() or aggregate() gave '0.5' (str), no plain number"),
     ],
 )
 def test_a_sum_that_fails_fails_its_cell(hook: str, bad: Any, reason: str, model: Adapter, toy_task: Toy) -> None:

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("toy_task")
 @pytest.fixture(autouse=True)
 def one_task(toy_task: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     toy_task.samples = lambda limit, seed: [sample("one")]  # type: ignore[method-assign]
-    monkeypatch.setattr(timing, "task_of", lambda name: toy_task)
+    monkeypatch.setattr(timing, "task_in", lambda *_: toy_task)
 
 
 def test_rates_are_the_best_of_a_few_tries(monkeypatch: pytest.MonkeyPatch) -> None:

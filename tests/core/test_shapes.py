@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from effivlm.decoding.eager import greedy
 from effivlm.models import _shapes
-from effivlm.models._sources import resolve, shape, shapes
+from effivlm.models._sources import checkpoints, resolve, shape, shapes
 from effivlm.models._torchvision import ensure_torchvision
 from effivlm.records import Budget, Cell, Sample, Settings
 from effivlm.run.group import method_of, open_model
@@ -20,6 +21,9 @@ PUBLISHED = {  # parameters, bytes of cache a token in bfloat16
     "qwen2_vl_7b": (8_291_375_616, 57_344),
     "internvl2_5_8b": (8_075_365_376, 131_072),
     "internvl2_5_38b": (38_388_164_992, 262_144),
+    "internvl3_8b": (7_944_373_760, 57_344),
+    "internvl3_38b": (38_388_164_992, 262_144),
+    "internvl3_5_8b": (8_528_318_464, 147_456),
 }
 SMALL = {
     "text_config": {
@@ -33,8 +37,9 @@ SMALL = {
 SIZES = [(640, 480), (512, 384), (1700, 2200), (1024, 768), (100, 100), (320, 900)]
 
 
-def test_every_shipped_shape_is_a_published_one() -> None:
+def test_every_shipped_shape_is_a_published_one_and_every_named_checkpoint_has_one() -> None:
     assert set(shapes()) == set(PUBLISHED)
+    assert {name for name in checkpoints() if not name.startswith("micro_")} == set(PUBLISHED)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -85,7 +90,7 @@ def expected(name: str, width: int, height: int) -> int:
     return 256 * (tiles + (tiles > 1))
 
 
-@pytest.mark.parametrize("name", [name for name in PUBLISHED if name != "internvl2_5_38b"])
+@pytest.mark.parametrize("name", ["llava_onevision_7b", "qwen2_vl_7b", "internvl2_5_8b", "internvl3_5_8b"])
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: "x".join(map(str, size)))
 def test_an_image_makes_as_many_visual_tokens_as_the_real_model_sees(name: str, size: tuple[int, int]) -> None:
     ensure_torchvision()
@@ -96,7 +101,7 @@ def test_an_image_makes_as_many_visual_tokens_as_the_real_model_sees(name: str, 
         images=[[Image.new("RGB", size)]],
         return_tensors="pt",
     )
-    token = {"qwen2_vl_7b": 151655, "llava_onevision_7b": 151646, "internvl2_5_8b": 92546}[name]
+    token = facts["config"].get("image_token_id", facts["config"].get("image_token_index"))
     assert int((inputs["input_ids"] == token).sum()) == expected(name, *size)
 
 
@@ -104,33 +109,62 @@ def turn() -> dict[str, object]:
     return {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}
 
 
-@pytest.mark.parametrize("name", [name for name in PUBLISHED if name != "internvl2_5_38b"])
-def test_a_smaller_sister_runs_through_the_same_code(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    ensure_torchvision()
-    small = {key: dict(value) for key, value in SMALL.items()}
+def smaller(name: str) -> dict[str, dict[str, object]]:
+    """Two narrow layers; everything else (classes, positions, norms, biases, token ids) stays as it is."""
+    small: dict[str, dict[str, object]] = {key: dict(value) for key, value in SMALL.items()}
     if name == "qwen2_vl_7b":
         rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]}
         small["text_config"]["rope_parameters"] = rope
-        small["vision_config"] = {"depth": 1, "embed_dim": 32, "num_heads": 2, "hidden_size": 64}
-    else:
-        small["vision_config"] = {
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-        }
-    stock = _shapes.build
+        small["vision_config"] = {"depth": 2, "embed_dim": 32, "num_heads": 2, "hidden_size": 64}
+        return small
+    if "head_dim" in shape(name)["config"]["text_config"]:
+        small["text_config"]["head_dim"] = 16
+    tower = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    return {**small, "vision_config": dict(tower)}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_narrow_sister_of_two_layers_answers_as_stock_generate(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ensure_torchvision()
+    small, stock = smaller(name), _shapes.build
     monkeypatch.setattr(
         "effivlm.models._adapter.build", lambda name, device, dtype: stock(name, device, dtype, **small)
     )
     model = open_model(resolve(f"random:{name}"), Settings())
     assert (model.weights, model.source.name, model.eos) == ("random", f"random_{name}", frozenset())
-    sample = Sample("one", "What is it?", ("x",), (Image.new("RGB", (200, 150), (90, 20, 200)),))
+    sample = Sample("one", "What is it?", ("x",), (Image.new("RGB", (100, 100), (90, 20, 200)),))
     method = method_of(Cell(model.source.name, "snapkv", "paper", Budget.parse("0.2").label, "docvqa_micro"))
+    dense = method_of(Cell(model.source.name, "dense", "paper", "1.00", "docvqa_micro"))
+    inputs = model.prepare(sample)
+    with torch.inference_mode():
+        full = model.model.generate(**inputs, max_new_tokens=4, do_sample=False, eos_token_id=None, pad_token_id=0)
     with model.seams():
-        leaf = Tree(model, sample, [method]).leaf(method)
-    assert leaf.visual_tokens == expected(name, 200, 150)
+        tree = Tree(model, sample, [method, dense])
+        leaf = tree.leaf(method)
+        answer = greedy(model.step, [tree.leaf(dense).start], 4, (), model.device)[0]
+    assert answer == full[0, inputs["input_ids"].shape[1] :].tolist()
+    assert leaf.visual_tokens == expected(name, 100, 100)
     assert leaf.kept == 2 * method.keep.of(leaf.length)
+
+
+@pytest.mark.parametrize(("name", "limits"), [("internvl2_5_8b", (5, 5)), ("qwen2_vl_7b", (1_000_000, 1_500_000))])
+def test_twenty_pages_are_limited_until_their_prompt_fits(
+    name: str, limits: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ensure_torchvision()
+    small, stock = smaller(name), _shapes.build
+    monkeypatch.setattr(
+        "effivlm.models._adapter.build", lambda name, device, dtype: stock(name, device, dtype, **small)
+    )
+    model = open_model(resolve(f"random:{name}"), Settings())
+    page = Image.new("RGB", (1700, 2200))
+    model.begin_task(0, 0, 32)
+    many, sizes = Sample("many", "What?", ("x",), (page,) * 20), [(2200, 1700)] * 20
+    assert model.tokens_of(sizes, 0) > 35_000, "they overflow 32,768 positions without a limit"
+    limit = model.fitting(many, many.images)
+    assert limits[0] <= limit <= limits[1]
+    assert 20_000 < model.tokens_of(sizes, limit) < 32_768 - 32
+    assert f"each was limited to {limit:,} {model.limited_by}" in model.remarks()[0]
 
 
 def test_an_unknown_shape_is_refused_with_all_names() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from stages import KEEPS, SAME, alike, ranked, softmax_row, stage
 from torch import Tensor
 
-from effivlm.compression.base import Stage
+from effivlm.compression.base import LayerView, Stage
 from effivlm.compression.clusters import clustered
 from effivlm.compression.stages import text_after
 from effivlm.methods.sparsevlm import SparseVlm, chosen_raters
@@ -61,11 +61,9 @@ def test_text_between_images_rates_and_text_before_them_does_not() -> None:
 
 
 def by_angles(drawn: Stage, row: int) -> list[float]:
-    """Attention of one row where nothing but rotary angles counts: turning ones by a and b leaves 2 cos(a - b) of a pair."""
+    """What position alone says of one row: turning ones by a and b leaves 2 cos(a - b) of every pair of numbers."""
     turns = torch.atan2(drawn.angles[1].double(), drawn.angles[0].double())[:, :4]
-    logits = [2 * float((turns[row] - turns[entry]).cos().sum()) / math.sqrt(8) for entry in range(row + 1)]
-    total = sum(math.exp(value) for value in logits)
-    return [math.exp(value) / total for value in logits]
+    return [2 * float((turns[row] - turns[entry]).cos().sum()) / math.sqrt(8) for entry in range(row + 1)]
 
 
 def sparse_scores(drawn: Stage, head_share: float, weigh_position: bool = False) -> dict[int, float]:
@@ -82,6 +80,33 @@ def sparse_scores(drawn: Stage, head_share: float, weigh_position: bool = False)
     count = max(1, math.floor(head_share * len(heads) + 0.5))
     chosen = sorted(heads, key=lambda given: -sum(given.values()))[:count]
     return {entry: sum(given[entry] for given in chosen) / count for entry in visual}
+
+
+def test_v2_divides_by_the_product_of_turned_ones_and_not_by_its_softmax() -> None:
+    """Attention (.10, .05, .135) over products proportional to cos(.75), cos(.5), cos(.25): the last is the highest."""
+    turns = (torch.arange(5) * 0.25)[:, None].expand(5, 2)
+    row = torch.tensor([0.40, 0.10, 0.05, 0.135, 0.315])
+    keys = torch.stack([row.log() * 2**0.5, torch.zeros(5)], 1)[None]
+    queries = torch.tensor([[1.0, 0.0]]).expand(1, 5, 2)
+    marks = torch.tensor([False, True, True, True, False])
+    view = LayerView(queries, keys, keys, marks, 1)
+    hidden = torch.zeros(5, 2)
+    drawn = Stage(0, 2, view, hidden, hidden, marks, lambda: view, lambda: hidden, (turns.cos(), turns.sin()))
+    method = SparseVlm(keep=Budget.parse("0.4"), **SparseVlm.presets["v2"])
+    assert method.select(drawn, 1, "s").kept.tolist() == [3]
+    assert method.select(drawn, 2, "s").kept.tolist() == [1, 3]
+    assert SparseVlm(recycle=False).select(drawn, 1, "s").kept.tolist() == [3], "without it the attention alone decides"
+
+
+def test_v2_counts_what_position_sets_against_a_rater_negatively() -> None:
+    turns = torch.tensor([[0.0], [0.0], [math.pi - 0.1], [0.0]]).expand(4, 2)
+    keys = torch.zeros(1, 4, 2)
+    marks = torch.tensor([False, True, True, False])
+    view = LayerView(keys, keys, keys, marks, 1)
+    hidden = torch.zeros(4, 2)
+    drawn = Stage(0, 2, view, hidden, hidden, marks, lambda: view, lambda: hidden, (turns.cos(), turns.sin()))
+    method = SparseVlm(keep=Budget.parse("0.4"), **SparseVlm.presets["v2"])
+    assert method.select(drawn, 1, "s").kept.tolist() == [1]
 
 
 @settings(deadline=None, max_examples=30)

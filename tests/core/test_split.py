@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("toy_task")
 @pytest.fixture(autouse=True)
 def one_task(toy_task: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     toy_task.samples = lambda limit, seed: [sample("two")]  # type: ignore[method-assign]
-    monkeypatch.setattr(timing, "task_of", lambda name: toy_task)
+    monkeypatch.setattr(timing, "task_in", lambda *_: toy_task)
 
 
 def later(function: Any) -> Any:

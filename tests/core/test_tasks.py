@@ -158,7 +158,7 @@ class Pairs(Task):
 class Torn:
     size = (4, 4)
 
-    def convert(self, mode: str) -> None:
+    def getexif(self) -> None:
         raise OSError("image file is truncated")
 
 

@@ -31,7 +31,7 @@ GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="what a GPU's met
 @pytest.fixture
 def one_task(toy_task: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     toy_task.samples = lambda limit, seed: [sample("text")]  # type: ignore[method-assign]
-    monkeypatch.setattr(timing, "task_of", lambda name: toy_task)
+    monkeypatch.setattr(timing, "task_in", lambda *_: toy_task)
 
 
 def ready(model: Adapter, method: str = "snapkv", **settings: Any) -> Timing:

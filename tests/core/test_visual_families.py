@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from brute_visual import KINDS, Image, brute
+from brute_visual import KINDS, Image, brute, evenly
 from forms import sample
 
 from effivlm.compression.base import ImageView, Selection, VisualPart
@@ -28,13 +28,21 @@ def views(model: Adapter, form: str) -> list[ImageView]:
 
 
 def by_hand(method: Any, view: ImageView, share: int) -> Selection:
-    """What loops choose of one image as the family shows it."""
+    """What loops choose of one image as the family shows it; in tiles and frames but where a method says otherwise."""
     assert view.tower is not None
-    real = view.real
+    blocks = view.places[:, 0].tolist()
+    apart = getattr(method, "scope", "image") == "tile"
+    names = sorted({block for block in blocks if block >= 0}) if apart else [None]
+    pools = [[n for n, block in enumerate(blocks) if block >= 0 and name in (None, block)] for name in names]
     parts = (view.features, view.tower.received, view.tower.single, view.tower.keys)
-    result = brute(method, Image(*(part[real].double().numpy() for part in parts)), share)
-    made = None if result.features is None else torch.from_numpy(result.features).float()
-    return Selection(real[result.kept], made)
+    made: dict[int, torch.Tensor] = {}
+    for pool, budget in zip(pools, evenly([len(pool) for pool in pools], share), strict=True):
+        if budget:
+            result = brute(method, Image(*(part[pool].double().numpy() for part in parts)), budget)
+            kept = [pool[token] for token in result.kept]
+            rows = view.features[kept] if result.features is None else torch.from_numpy(result.features).float()
+            made |= dict(zip(kept, rows, strict=True))
+    return Selection(torch.tensor(sorted(made)), torch.stack([made[token] for token in sorted(made)]))
 
 
 @pytest.mark.parametrize("form", ["one", "two", "video"])

@@ -1,0 +1,155 @@
+"""`python -m effivlm run`: one command for a whole suite, and what it will cost before it starts."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import effivlm
+from effivlm.commands.fetch import sources_of
+from effivlm.data.fetch import bill, size_of
+from effivlm.data.places import STREAM, data_home
+from effivlm.data.rows import place_of
+from effivlm.models._sources import RANDOM, shape, shapes
+from effivlm.plugin.summary import estimate
+from effivlm.session import matrix
+from effivlm.session.matrix import Asked, Plan
+from effivlm.session.recorder import devices
+from effivlm.session.suites import expanded, suites
+
+LISTS = ("models", "methods", "budgets", "tasks")
+LONG_PROMPT = 10_000  # tokens: a page in LLaVA-OneVision's tiles, or 32 frames
+
+
+def add(command: Callable[..., Any]) -> None:
+    words = sorted({word for kind in ("tasks", "models", "methods") for word in suites(kind)})
+    parser = command(
+        "run",
+        "run a suite: its tasks on its models with its methods; what stands behind -- goes to pytest",
+        run,
+        "--suite paper --dry-run",
+        "--suite reviewers --models random:qwen2_vl_7b --limit 100 -- -x",
+    )
+    parser.add_argument("--suite", choices=words, help="tasks, models and methods of this suite, where it has them")
+    for name in LISTS:
+        parser.add_argument(f"--{name}", default="", metavar="A,B", help=f"as --vlm-{name}; goes before the suite's")
+    parser.add_argument("--limit", default="", metavar="N", help="samples a cell (default: all)")
+    parser.add_argument("--data", default="", metavar="DIR", help="as --vlm-data")
+    parser.add_argument("--out", default="", metavar="FOLDER", help="new folder of this run")
+    parser.add_argument("--timings", action="store_true", help="time every case too")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would run, be downloaded, and fit")
+    parser.add_argument("rest", nargs="*", metavar="-- PYTEST", help="further arguments of pytest")
+
+
+def run(options: argparse.Namespace) -> int:
+    asked = {name: _words(options, name) for name in LISTS}
+    if not asked["tasks"]:
+        raise ValueError("name what to run: --suite paper, or --tasks docvqa,gqa")
+    if options.dry_run:
+        for line in _foreseen(asked, options):
+            print(line)
+        return 0
+    return subprocess.call(_command(asked, options))
+
+
+def _words(options: argparse.Namespace, name: str) -> tuple[str, ...]:
+    given = tuple(word.strip() for word in getattr(options, name).split(",") if word.strip())
+    if given or name == "budgets" or not options.suite:
+        return given
+    return (options.suite,) if options.suite in suites(name) else ()
+
+
+def _command(asked: dict[str, tuple[str, ...]], options: argparse.Namespace) -> list[str]:
+    cases = Path(effivlm.__file__).parent.parent / "bench_tests"
+    if not cases.is_dir():
+        raise ValueError(f"{cases} is missing: the cases come with the repository, so install it with pip install -e .")
+    command = [sys.executable, "-m", "pytest", str(cases), f"--rootdir={cases.parent}"]
+    command += [] if options.timings else ["-k", "quality"]
+    command += [f"--vlm-{name}={','.join(words)}" for name, words in asked.items() if words]
+    words = {"limit": options.limit or str(10**9), "data": options.data, "run": options.out}
+    command += [f"--vlm-{name}={value}" for name, value in words.items() if value]
+    return [*command, *options.rest]
+
+
+def _foreseen(asked: dict[str, tuple[str, ...]], options: argparse.Namespace) -> Iterator[str]:
+    """What a run means, a line each: cases, downloads, memory, time, and the command."""
+    models = expanded("models", asked["models"]) or (matrix.DEFAULT_MODEL,)
+    plan, missing = _planned(asked, models, options)
+    tasks = expanded("tasks", asked["tasks"])
+    each = len({(cell.method, cell.preset, cell.keep) for cell in plan.cells})
+    cells = each * len(tasks) * len(models)
+    parts = 3 if options.timings else 1
+    yield f"cells: {cells} ({len(models)} models x {len(tasks)} tasks x {each} methods and budgets), {cells * parts} cases"
+    for name, reason in missing.items():
+        yield f"model {name}: {reason}"
+    yield from _downloads(tasks, options)
+    yield from _memory(models, plan)
+    planned = [(cell, "quality") for cell in plan.cells]
+    limit = min(plan.settings.limit, 1000)
+    yield f"time: {estimate(planned, limit, Path('reports'))}, at {limit} samples a cell"
+    yield "a first run with --limit 4 measures what a sample takes here, and the estimate is made from it"
+    yield f"command: {shlex.join(_command(asked, options))}"
+
+
+def _planned(
+    asked: dict[str, tuple[str, ...]], models: Sequence[str], options: argparse.Namespace
+) -> tuple[Plan, dict[str, str]]:
+    """The matrix over those models that are here, and why the others are not."""
+    missing: dict[str, str] = {}
+    here = []
+    for name in models:
+        try:
+            matrix.build(Asked(models=(name,), methods=("dense",)))
+            here.append(name)
+        except ValueError as error:
+            missing[name] = str(error)
+    rest: dict[str, Any] = {name: words for name, words in asked.items() if name != "models"}
+    given = Asked(
+        models=tuple(here) or (matrix.DEFAULT_MODEL,), limit=options.limit or "1000", data=options.data, **rest
+    )
+    return matrix.build(given), missing
+
+
+def _downloads(tasks: Sequence[str], options: argparse.Namespace) -> Iterator[str]:
+    """What of each task's set is not here, and how large it is."""
+    root = Path(options.data).expanduser() if options.data not in ("", STREAM) else data_home()
+    unreachable = ""
+    for name in (name for name in tasks if "=" not in name):
+        sources = sources_of(name)
+        if not sources:
+            continue
+        if place := place_of(name, sources[0], root):
+            yield f"set {name}: here ({place})"
+            continue
+        size = f"{sources[0].gigabytes:g} GB" if sources[0].gigabytes else "a size that the hub alone can tell"
+        if not unreachable:
+            try:
+                size = size_of(bill(name, sources, root).missing)
+            except ValueError as error:
+                unreachable = str(error)
+        yield f"set {name}: {size} to download"
+    if unreachable:
+        yield f"sizes are those declared, because {unreachable}"
+
+
+def _memory(models: Sequence[str], plan: Plan) -> Iterator[str]:
+    """GPU memory that weights and the dense and compressed caches of one long prompt need, and what is here."""
+    shares = {(cell.method, cell.preset, cell.keep): float(cell.budget) for cell in plan.cells}
+    for name in models:
+        known = name.removeprefix(RANDOM)
+        if known not in shapes():
+            continue
+        facts = shape(known)
+        weights = 2 * int(facts["parameters"])
+        caches = int(facts["kv_bytes_per_token"]) * LONG_PROMPT * sum(shares.values())
+        yield (
+            f"memory {name}: {size_of(weights)} of weights and about {size_of(int(caches))} of caches for a prompt of"
+            f" {LONG_PROMPT} tokens under all cells at once (bfloat16)"
+        )
+    found = [f"{gpu['name']} with {gpu['memory']}" for gpu in devices()["gpus"]]
+    yield f"memory here: {', '.join(found) or 'no GPU'}"

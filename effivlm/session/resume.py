@@ -1,0 +1,145 @@
+"""Going on with a run: its record is checked before anything runs, and of its outcomes only those of this plan stand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from effivlm.records import SCHEMA, Outcome, Settings
+from effivlm.report.conditions import differing
+from effivlm.report.strict import strict
+from effivlm.session.matrix import Plan
+from effivlm.session.recorder import FILE, Key
+
+KINDS = ("run", "outcome", "sample", "kept", "end")
+MEASURED = ("ok", "unsupported")
+Header = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a run folder holds for a session: outcomes that need no second run, and `outdated` ones.
+
+    An outdated outcome is another measurement under the same name: {"cell": id, "part", "fingerprint", "reason"}. The
+    session's header lists them, so that no report shows them as this run's.
+    """
+
+    reusable: Mapping[Key, Outcome] = field(default_factory=dict)
+    outdated: tuple[dict[str, str], ...] = ()
+
+
+def standing(folder: Path, plan: Plan, settings: Settings, now: Header | None = None) -> Standing:
+    """Judge the outcomes in `folder` by the fingerprints of `plan` and by the header `now` of the session to come.
+
+    `now` None: the session has begun, and its header is the last one there. A folder without a record holds nothing.
+    Raises ValueError for a file that is no record of a run of this schema; names the line.
+    """
+    reusable: dict[Key, Outcome] = {}
+    outdated = []
+    found, last = _last(folder / FILE)
+    for key, (outcome, header) in found.items():
+        if reason := _other(outcome, header, now or last, plan, settings):
+            names = {"cell": outcome.cell.id, "part": outcome.part, "fingerprint": outcome.fingerprint}
+            outdated.append({**names, "reason": reason})
+        elif outcome.status in MEASURED and outcome.cell.model in plan.sources:
+            reusable[key] = outcome
+    return Standing(reusable, tuple(outdated))
+
+
+def fingerprint_of(outcome_of: Key, plan: Plan, settings: Settings) -> str:
+    from effivlm.run.group import cell_fingerprint
+
+    cell, part = outcome_of
+    return cell_fingerprint(cell, plan.sources[cell.model], settings, part)
+
+
+def checked(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line numbers and records of a run's file; a line cut short by a kill is passed over.
+
+    Raises ValueError for a file that a session must not add to: not begun by a run's header, of another schema, or with
+    lines of another program.
+    """
+    begun = False
+    for place, line in _lines(path):
+        try:
+            record = strict(line)
+        except ValueError:
+            if not begun:
+                raise ValueError(f"{path} line {place} is not JSON: this file is no record of a run") from None
+            continue
+        _check(record, path, place, begun)
+        begun = True
+        yield place, record
+    if not begun:
+        raise ValueError(f"{path} holds no run header: this file is no record of a run")
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    with path.open("rb") as file:
+        for place, line in enumerate(file, start=1):
+            if line.strip():
+                yield place, line
+
+
+def _check(record: Any, path: Path, place: int, begun: bool) -> None:
+    at = f"{path} line {place}"
+    if not isinstance(record, dict):
+        raise ValueError(f"{at} is {_short(record)}, not a record of a run: nothing is added to this file")
+    kind = record.get("kind")
+    if kind not in KINDS:
+        raise ValueError(
+            f"{at} is of kind {_short(kind)}, not one of {', '.join(KINDS)}: nothing is added to this file"
+        )
+    if not begun and kind != "run":
+        raise ValueError(
+            f"{at} is of kind {kind!r}, and a run's header must stand before it: nothing is added to this file"
+        )
+    if kind == "run" and record.get("schema") != SCHEMA:
+        raise ValueError(
+            f"{at} has schema {_short(record.get('schema'))}; this version of effivlm writes schema {SCHEMA}"
+        )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."
+
+
+def _last(path: Path) -> tuple[dict[Key, tuple[Outcome, Header]], Header]:
+    """The last word on each part of each cell, with the header of the session that gave it; and the last header."""
+    found: dict[Key, tuple[Outcome, Header]] = {}
+    header: Header = {}
+    for place, record in checked(path) if path.exists() else ():
+        if record["kind"] == "run":
+            header = record
+        elif record["kind"] == "outcome":
+            try:
+                outcome = Outcome.from_json(record)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+                raise ValueError(f"{path} line {place} is no outcome of schema {SCHEMA}: {what}") from None
+            found[outcome.cell, outcome.part] = (outcome, header)
+    return found, header
+
+
+def _other(outcome: Outcome, before: Header, now: Header, plan: Plan, settings: Settings) -> str:
+    """Why an outcome is not what this session would measure; "" where it is."""
+    if words := differing(before, now, outcome.part):
+        return "; ".join(words)
+    known = outcome.cell.model in plan.sources and outcome.fingerprint
+    if known and outcome.fingerprint != fingerprint_of((outcome.cell, outcome.part), plan, settings):
+        return _cause(outcome, before, now)
+    return ""
+
+
+def _cause(outcome: Outcome, before: Header, now: Header) -> str:
+    """What changed beside the settings, as far as headers tell."""
+    weights = [(header.get("checkpoints") or {}).get(outcome.cell.model) for header in (before, now)]
+    if None not in weights and weights[0] != weights[1]:
+        return f"the checkpoint {outcome.cell.model} changed"
+    if before.get("versions") != now.get("versions"):
+        return "versions of libraries changed"
+    return "the code of its method, task or model changed"

@@ -1,0 +1,26 @@
+"""From a name to a task that knows where its data lies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+from effivlm import registry
+from effivlm.records import Settings
+from effivlm.tasks._base import Task
+from effivlm.tasks._folder import Folder
+
+
+def task_of(name: str) -> Task:
+    return cast(type[Task], registry.load("tasks", name))()
+
+
+def opened(name: str, settings: Settings, family: str = "", of: Callable[[str], Task] = task_of) -> Task:
+    """The task of a name as a run uses it: told where its data lies and which family answers.
+
+    Raises:
+        ValueError: unknown name, or a user's folder that is not as it should be; says where.
+    """
+    task: Task = Folder(name, settings.folders[name]) if name in settings.folders else of(name)
+    task.data, task.family = settings.data, family
+    return task

@@ -1,0 +1,140 @@
+"""`run --dry-run` and `rescore`: what a run will mean, and what its answers are worth after a scorer changed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from published_sets import Opened
+
+from effivlm import __main__ as cli
+from effivlm import registry
+from effivlm.records import Answer, Cell, Outcome
+from effivlm.session import matrix, suites
+from effivlm.session.matrix import Asked
+from effivlm.session.recorder import Recorder, read
+
+
+@pytest.mark.parametrize("kind", ["tasks", "models", "methods"])
+def test_suites_hold_names_that_exist(kind: str) -> None:
+    from effivlm.models._sources import checkpoints
+    from effivlm.run import steps
+
+    for word, names in suites.suites(kind).items():
+        assert len(set(names)) == len(names)
+        assert word not in registry.names("tasks")
+        for name in names:
+            if kind == "tasks":
+                assert name in registry.names("tasks")
+            elif kind == "models":
+                assert name in checkpoints()
+            else:
+                assert steps.asked(name)
+
+
+def test_suites_expand_beside_names_and_each_name_counts_once() -> None:
+    assert suites.expanded("tasks", ("hard", "gqa", "docvqa"))[-1] == "gqa"
+    assert suites.expanded("tasks", ("hard", "docvqa")) == suites.suites("tasks")["hard"]
+    plan = matrix.build(Asked(tasks=("hard",), methods=("paper",), budgets=("0.10",)))
+    assert {cell.task for cell in plan.cells} == set(suites.suites("tasks")["hard"])
+    assert ("fastv", "effivlm") in {(cell.method, cell.preset) for cell in plan.cells}
+
+
+def test_a_dry_run_says_cells_downloads_memory_time_and_the_command(
+    mirror: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    models = "random:qwen2_vl_7b,micro_qwen2_vl"
+    assert (
+        cli.main(
+            ["run", "--suite", "hard", "--models", models, "--budgets", "0.1", "--methods", "dense,fastv", "--dry-run"]
+        )
+        == 0
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "cells: 24 (2 models x 6 tasks x 2 methods and budgets), 24 cases"
+    assert sum(line.startswith("set ") and line.endswith("to download") for line in lines) == 6
+    assert any("memory random:qwen2_vl_7b: 16.6 GB of weights and about 630.8 MB of caches" in line for line in lines)
+    assert any(line.startswith("memory here: ") for line in lines)
+    assert any(line.startswith("time: ") for line in lines)
+    assert lines[-1].endswith(
+        f"--vlm-models={models} --vlm-methods=dense,fastv --vlm-budgets=0.1 --vlm-tasks=hard --vlm-limit=1000000000"
+    )
+
+
+def test_a_dry_run_sees_what_is_here_and_names_models_that_are_not(
+    mirror: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--tasks", "docvqa,gqa_micro", "--models", "nowhere_7b", "--data", str(mirror), "--dry-run"]
+    assert cli.main(["run", *arguments]) == 0
+    out = capsys.readouterr().out
+    assert f"set docvqa: here ({mirror / 'docvqa'})" in out
+    assert "model nowhere_7b: unknown model 'nowhere_7b'" in out
+
+
+def test_a_run_without_tasks_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "--dry-run"]) == 1
+    assert "name what to run: --suite paper, or --tasks docvqa,gqa" in capsys.readouterr().err
+
+
+def stored(folder: Path, opened: Opened, mirror: Path, name: str, said: str, score: float) -> Path:
+    """A run of one task whose answers all say the same, and were scored by somebody else."""
+    samples = list(opened(name).samples(100, 0))
+    answers = tuple(Answer(one.id, one.prompt_sha256, said, said, score, tokens=(1,)) for one in samples)
+    broken = Answer("gone", "0" * 64, "", "", None, error="ValueError: torn")
+    cell = Cell("twin", "dense", "paper", "1.00", name)
+    recorder = Recorder(folder)
+    recorder.open(
+        {"settings": {"limit": 100, "seed": 0, "data": str(mirror), "folders": {}}, "started": "2026-11-28T12:00:00"}
+    )
+    recorder.add(Outcome(cell, "before", "ok", n=len(samples), broken=1, score=score, answers=(*answers, broken)))
+    recorder.close({"status": "finished", "reason": "", "exit_code": 0, "seconds": 1.0})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "expected"), [("docvqa", "value 1", 5 / 6), ("vqa2", "Yes", 1.0), ("mmbench_en", "A", 0.0)]
+)
+def test_answers_are_scored_again_without_a_model(
+    name: str,
+    said: str,
+    expected: float,
+    tmp_path: Path,
+    opened: Opened,
+    mirror: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = stored(tmp_path / "run", opened, mirror, name, said, 0.5)
+    assert cli.main(["rescore", str(run)]) == 0
+    (outcome,) = [Outcome.from_json(one) for one in read(tmp_path / "run-rescored") if one["kind"] == "outcome"]
+    assert outcome.score is not None
+    assert (outcome.score > 0.8) == (expected > 0.8)
+    assert outcome.answers[-1].error == "ValueError: torn"
+    assert outcome.fingerprint != "before"
+    assert outcome.metric == registry.load("tasks", name).metric
+    assert f"twin-dense-keep1.00-{name}: 50.00 is " in capsys.readouterr().out
+    assert (tmp_path / "run-rescored" / "report.html").exists()
+    assert json.loads((tmp_path / "run" / "outcomes.jsonl").read_text().split("\n")[1])["score"] == 0.5
+
+
+def test_answers_to_other_prompts_are_not_scored_again(
+    tmp_path: Path, opened: Opened, mirror: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = stored(tmp_path / "run", opened, mirror, "docvqa", "x", 0.5)
+    monkeypatch.setattr("effivlm.tasks.docvqa.SHORT", "\nBriefly.")
+    assert cli.main(["rescore", str(run)]) == 1
+    assert "with another prompt or set than there is now" in capsys.readouterr().err
+
+
+def test_commands_start_without_torch_and_datasets() -> None:
+    code = (
+        "import sys; from effivlm.__main__ import main; main(['run', '--suite', 'paper', '--dry-run', '--models',"
+        " 'random:qwen2_vl_7b']); sys.exit(bool({'torch', 'transformers', 'datasets', 'pytest'} & set(sys.modules)))"
+    )
+    environment = {"PYTHONPATH": str(Path(cli.__file__).parent.parent), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
