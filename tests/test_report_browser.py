@@ -14,7 +14,7 @@ import pytest
 from effivlm.records import Cell
 from effivlm.report import document, page, samples
 from tests.browsing import ARGUMENTS, CHROMIUM, CONTRAST, WIDTH, Shown, build, outcomes, show
-from tests.outcomes import END, HEADER, missing, quality
+from tests.outcomes import END, HEADER, achieved, cell, missing, quality, timed
 
 LACKS = [
     *([] if CHROMIUM else ["Chromium (apt-get install -y chromium)"]),
@@ -24,6 +24,7 @@ pytestmark = pytest.mark.skipif(
     bool(LACKS), reason=f"the page is looked at in a browser, which needs {' and '.join(LACKS)}"
 )
 
+COMPANY = "1 other process on the GPU, holding at least 3.0 GiB of its memory"
 HOSTILE = "<b>\u202e\0😀%{y}<img src=x onerror=alert(1)></script>{{x}}<br>&lt;"
 READY_S = 2
 TRIES = 3  # another process may take the processor for a while
@@ -275,3 +276,32 @@ def test_ten_thousand_cells_answer_within_two_seconds_and_stay_below_10_mb(brows
     assert len(made["cells"]) == 10_000
     assert len(text.encode()) < 10_000_000
     assert min(ready) < 1000 * READY_S
+
+
+def test_what_is_not_sure_is_marked_where_it_is_shown(browser: Any, tmp_path: Path) -> None:
+    random, fastv = cell("random_visual", "0.10"), cell("fastv", "0.10")
+    found = [quality(cell(), [1.0] * 8), quality(fastv, [1.0] * 8), quality(random, [0.0] * 8)]
+    found += [timed(one.cell, "ttft", *[0.2] * 6) for one in found]
+    found[4] = found[4].with_remarks(COMPANY, "ttft is not settled: after 6 rounds")
+    few = [replace(one, cell=replace(one.cell, task="few"), answers=one.answers[:2], n=2) for one in found[:2]]
+    spent = replace(missing(cell("fastv", "0.40"), reason="kept 0.9"), achieved=achieved(0.9, of="visual tokens"))
+    made = document.build(HEADER, [*found, *few, spent], END)
+    path = tmp_path / "report.html"
+    path.write_text(page.render(made, samples.changed(found, samples.Facts())), encoding="utf-8")
+    shown = show(browser, path)
+    assert "Run finished, but 1 case failed" in shown.tab.inner_text("header")
+    shown.pick("task", "docvqa_micro")
+    results = shown.tab.inner_text("#results-body")
+    assert "1.00 [1.00, 1.00] ⚠ ~" in results
+    assert f"{COMPANY} (1 row)" in results
+    assert "+100.0 [37.5, 100.0] beats" in results
+    assert shown.eval("document.getElementById('ttft-chart').data[0].marker.pattern.shape") == ["", "/", ""]
+    assert "failed" in shown.tab.inner_text("#audit-body tbody tr:first-child")
+    heights = "[...document.querySelectorAll('#results-body tbody tr')].map(row => row.offsetHeight)"
+    assert max(shown.eval(heights)) < 60
+    shown.pick("task", "few")
+    text = shown.tab.inner_text("#results-body")
+    assert "100.0 [n too small]" in text
+    assert "no control ran" in text
+    assert "No random control ran for 1 of these rows" in shown.tab.inner_text("#results-lead")
+    assert shown.said == []

@@ -101,6 +101,14 @@ def test_a_setting_beaten_both_ways_is_not_on_the_front() -> None:
     assert fronts == {"good": ["keep", "kv", "ttft"], "bad": [], "slow": ["keep", "kv", "ttft"]}
 
 
+def test_a_share_of_tokens_and_one_of_the_cache_are_no_budgets_of_each_other() -> None:
+    """Over keep, a cache method does not push one that drops tokens off the front; over the same cache bytes it does."""
+    found = [quality(cell(), RIGHT)]
+    found += [quality(cell("fastv", "0.10"), [1.0] * 2 + [0.0] * 6), quality(cell("snapkv", "0.10"), RIGHT)]
+    points = {row["method"]: (row["budget_of"], row["front"]) for row in summary(found)["pareto"]}
+    assert points == {"fastv": ("visual tokens", ["keep"]), "snapkv": ("prompt entries", ["keep", "kv"])}
+
+
 def of_kinds(*origins: tuple[str, str, dict[str, str]]) -> list[Outcome]:
     """Dense and fastv by (model, task, what differs), each with quality and ttft."""
     found = []

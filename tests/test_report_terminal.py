@@ -36,6 +36,23 @@ def test_the_table_says_what_was_refused_and_what_dense_reaches_against_itself()
     assert "  refused OG: two kinds of score; select -k exact" in table(found)
 
 
+def test_a_cell_that_was_timed_and_whose_answers_failed_says_so_in_its_row() -> None:
+    failed = missing(cell("fastv", "0.10"), reason="kept 0.4 where 0.1 was asked")
+    outcomes = [one for one in small_run() if (one.cell, one.part) != (failed.cell, "quality")]
+    lines = table(document.build(HEADER, [*outcomes, failed], END)).splitlines()
+    assert any(re.match(r"fastv +0\.1 +FAILED +- ", line) for line in lines)
+    assert "fastv 0.1 quality FAILED: kept 0.4 where 0.1 was asked" in lines
+
+
+def test_budgets_of_tokens_and_of_cache_entries_stand_apart_in_the_table() -> None:
+    lines = table(document.build(HEADER, small_run(), END)).splitlines()
+    heads = [place for place, line in enumerate(lines) if line == "keep, of prompt entries:"]
+    assert len(heads) == 3  # two tasks and OP over both
+    for place in heads:
+        assert all(line.startswith("fastv") for line in lines[place - 2 : place])
+        assert all(line.startswith("snapkv") for line in lines[place + 1 : place + 3])
+
+
 def test_the_table_of_one_model_and_several_tasks_ends_with_op() -> None:
     text = table(document.build(HEADER, small_run(), END))
     assert re.search(r"fastv +0\.4 +0\.857 \[0\.\d+, 1\.\d+\] +2 +0\.750 +2\.00 +1\.33", text)

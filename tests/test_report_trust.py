@@ -22,6 +22,7 @@ from effivlm.report.terminal import table
 from effivlm.report.trust import BESIDE_WORKERS, IMPOSSIBLE, doubts, trust
 from effivlm.report.verdict import verdict
 from effivlm.timing.rounds import unsettled
+from fixtures.gpu import company
 from tests.outcomes import END, HEADER, achieved, cell, quality, timed
 
 COMPANY = "1 other process on the GPU, holding at least 3.0 GiB of its memory"
@@ -142,3 +143,13 @@ def test_a_stored_report_of_before_is_read_by_its_remarks_and_still_makes_a_page
         assert of_document(stored, path.name).cells.keys() == {one["id"] for one in stored["cells"]}
     stored["cells"][-1]["remarks"].append(COMPANY)
     assert doubts(stored["cells"][-1], "decode") == [COMPANY]
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpus", "trusted"), [(1, 0, True), (2, 0, False), (2, 1, False), (2, 2, True), (8, 4, False)]
+)
+def test_workers_leave_a_timing_trusted_only_where_each_has_a_gpu_of_its_own(
+    workers: int, gpus: int, trusted: bool
+) -> None:
+    assert (trust(company(workers, gpus), "ttft").untrusted == ()) is trusted
+    assert bool(company(workers, gpus)) is (workers > 1)

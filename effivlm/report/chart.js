@@ -168,20 +168,20 @@ const charts = (() => {
     if (!all.length) { clear(id); return null; }
     const drawn = all.slice(0, BARS), dense = one ? drawn.find(entry => isDense(entry.setting)) : null;
     const flags = entry => `${entry.doubt && entry.doubt.length ? " ⚠" : ""}${entry.loose ? " ~" : ""}`;
-    const scaled = drawn.map(entry => ({ name: (isDense(entry.setting) ? "dense" : `${methodOf(entry.setting)} ${keepText(keepOf(entry.setting))}`) + flags(entry), setting: entry.setting, doubt: entry.doubt || [], loose: entry.loose, ...Object.fromEntries(["value", "low", "high", "floor"].map(key => [key, lacks(entry[key]) ? null : entry[key] * entry.fold])) }));
+    const scaled = drawn.map(entry => ({ name: (isDense(entry.setting) ? "dense" : `${methodOf(entry.setting)} ${keepText(keepOf(entry.setting))}`), flags: flags(entry), setting: entry.setting, doubt: entry.doubt || [], loose: entry.loose, ...Object.fromEntries(["value", "low", "high", "floor"].map(key => [key, lacks(entry[key]) ? null : entry[key] * entry.fold])) }));
     const places = scaled.map((_, i) => i), line = one ? dense && dense.value * dense.fold : 1, floors = scaled.map((entry, i) => [i, entry.floor]).filter(([, floor]) => !lacks(floor));
     const digits = 2, suffix = one ? ` ${unit.unit}` : " ×", wide = by("times").clientWidth >= 640;
     const traces = [{
       type: "bar", orientation: "h", y: places, x: scaled.map(e => e.value), marker: { color: scaled.map(e => (isDense(e.setting) ? token("--soft") : colour(methods.indexOf(methodOf(e.setting))))), pattern: { shape: scaled.map(e => (e.doubt.length ? "/" : "")), fgcolor: token("--card"), fgopacity: 0.8 } },
       error_x: { type: "data", symmetric: false, array: scaled.map(e => (lacks(e.high) ? 0 : e.high - e.value)), arrayminus: scaled.map(e => (lacks(e.low) ? 0 : e.value - e.low)), color: token("--text"), thickness: 1.2, width: 3 },
-      text: scaled.map(e => lines(e.name, `${num(e.value, digits)}${suffix}${report.range(e.low, e.high, digits)}`, !lacks(e.floor) && `physical floor ${num(e.floor, digits)}${suffix}`, ...e.doubt.map(reason => `⚠ untrusted: ${reason}`), e.loose && "~ not settled")), textposition: "none", hovertemplate: "%{text}<extra></extra>",
+      text: scaled.map(e => lines(e.name + e.flags, `${num(e.value, digits)}${suffix}${report.range(e.low, e.high, digits)}`, !lacks(e.floor) && `physical floor ${num(e.floor, digits)}${suffix}`, ...e.doubt.map(reason => `⚠ untrusted: ${reason}`), e.loose && "~ not settled")), textposition: "none", hovertemplate: "%{text}<extra></extra>",
     }];
     if (floors.length) traces.push({ type: "scatter", mode: "markers", name: "physical floor", y: floors.map(([i]) => i), x: floors.map(([, floor]) => floor), marker: { symbol: "line-ns-open", size: 18, color: token("--text"), line: { width: 3, color: token("--text") } }, text: floors.map(([, floor]) => `physical floor ${num(floor, digits)}${suffix}`), hovertemplate: "%{text}<extra></extra>" });
     draw(id, traces, {
       height: 96 + 24 * drawn.length, shapes: lacks(line) ? [] : [{ type: "line", yref: "paper", x0: line, x1: line, y0: 0, y1: 1, line: { color: token("--text"), dash: "dash", width: 1.5 } }],
       annotations: lacks(line) ? [] : [{ x: line, y: 1, yref: "paper", yanchor: "bottom", text: `dense${one ? ` ${num(line, digits)}${suffix}` : ""}`, showarrow: false, font: { color: token("--text"), size: 13 } }],
-      xaxis: { title: { text: one ? `${unit.title}, ${unit.unit} (shorter is faster)` : `${unit.title}, speed-up (longer is faster)`, font: { color: token("--soft"), size: 13 } }, rangemode: "tozero" },
-      yaxis: { autorange: "reversed", tickvals: places, ticktext: scaled.map(e => brief(e.name, wide ? 30 : 18)), showgrid: false, range: [drawn.length - 0.5, -0.5] },
+      xaxis: { title: { text: one ? `${unit.title}, ${unit.unit}${wide ? " (shorter is faster)" : ""}` : `${unit.title}, speed-up${wide ? " (longer is faster)" : ""}`, font: { color: token("--soft"), size: 13 } }, rangemode: "tozero" },
+      yaxis: { autorange: "reversed", tickvals: places, ticktext: scaled.map(e => brief(e.name, wide ? 30 : 18) + e.flags), showgrid: false, range: [drawn.length - 0.5, -0.5] },
       margin: { t: 26 },
     }, `${unit.title} by setting; the numbers stand in the results table`);
     return { all: all.length, drawn: drawn.length, floors: floors.length, doubt: drawn.some(e => e.doubt && e.doubt.length), loose: drawn.some(e => e.loose) };

@@ -69,7 +69,7 @@
     by("results-lead").textContent = `Scores are ${data.metrics[at.task] || "the task’s metric"} on the benchmark’s scale; the brackets are 95 % intervals over samples.${uncontrolled(list)}`;
     show("results-body", [
       ...methodColumns, ...modelColumn(at),
-      { head: "score", text: r => num(scaled(r.score, r), 1) + range(scaled(r.low, r), scaled(r.high, r), 1) + tooFew(r), value: r => r.score },
+      { head: "score", tone: r => (r.failed ? "wrong" : ""), text: r => (r.failed ? "failed" : num(scaled(r.score, r), 1)) + range(scaled(r.low, r), scaled(r.high, r), 1) + tooFew(r), value: r => r.score },
       { head: "n", text: r => String(r.n), value: r => r.n },
       { head: "OP ratio", text: r => num(r.ratio) + range(r.rlow, r.rhigh), value: r => r.ratio },
       { head: "better / worse, p", text: r => (lacks(r.p) ? "–" : `${r.better} / ${r.worse}, p ${r.p < 0.001 ? "< 0.001" : r.p.toFixed(3)}`), value: r => r.p },

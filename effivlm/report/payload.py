@@ -28,7 +28,8 @@ _ROW = (
 def payload(document: Mapping[str, Any]) -> dict[str, Any]:
     """Everything the page's script reads beside samples; names are stored once and meant by their place."""
     names = {word: Places() for word in ("models", "settings", "tasks", "remarks", "kinds", "layers", "noises")}
-    cells = [_cell(one, names) for one in document["cells"]]
+    failed = {one["id"] for one in document["failed"] if one["part"] == "quality"}
+    cells = [{**_cell(one, names), "failed": one["id"] in failed or None} for one in document["cells"]]
     rows = _rows(document["summary"], names["models"], names["settings"])
     metric_of = {one["task"]: one["metric"] for one in document["cells"] if one["metric"]}
     kept = _kept(document, names)

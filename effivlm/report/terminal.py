@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from effivlm.metrics.statistics import LEAST
-from effivlm.report.closing import UNSETTLED_MARK, UNTRUSTED_MARK, WIDTH, closing, ran
+from effivlm.report.closing import REASONS, UNSETTLED_MARK, UNTRUSTED_MARK, WIDTH, closing, ran
 from effivlm.report.controls import BEATS, BELOW, FEW, NONE_RAN, OPEN
 from effivlm.report.costs import SPEEDUPS
 from effivlm.report.trust import doubts, loose
@@ -35,14 +35,9 @@ def table(document: Mapping[str, Any]) -> str:
         groups.setdefault((cell["model"], cell["task"]), []).append(cell)
     lines = _status(document["run"])
     if len(cells) <= CELL_ROWS:
-        missed: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-        for one in document["failed"]:
-            missed.setdefault((one["model"], one["task"]), []).append(one)
         for key, group in groups.items():
-            words = _words(word for cell in group for word, name in SPEEDUPS.items() if name in cell["costs"])
-            head = (*_COLUMNS, *_control_head(group), *(_SPEEDUPS[word] for word in words), "asked/kept")
-            body = {of: [_cell_row(cell, words, head) for cell in those] for of, those in _by_budget(group).items()}
-            lines += _block(_group_title(group), head, body, [_failure(one) for one in missed.get(key, ())])
+            failed = [one for one in document["failed"] if (one["model"], one["task"]) == key]
+            lines += _group(group, [one for one in failed if one["status"] == "failed"])
     else:
         lines += [f"{len(cells)} cells in {len(groups)} (model, task) groups: their rows stand in report.html"]
     for model in dict.fromkeys(model for model, _ in groups):
@@ -59,10 +54,23 @@ def _status(run: Mapping[str, Any]) -> list[str]:
     return [f"RUN {run['status'].upper()}: what follows is what was measured until then", *notes]
 
 
+def _group(group: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The cells of one (model, task), and below them which of its cells failed and why."""
+    words = _words(word for cell in group for word, name in SPEEDUPS.items() if name in cell["costs"])
+    head = (*_COLUMNS, *_control_head(group), *(_SPEEDUPS[word] for word in words), "asked/kept")
+    unanswered = {one["id"] for one in failed if one["part"] == "quality"}
+    body = {
+        of: [_cell_row(cell, words, head, cell["id"] in unanswered) for cell in those]
+        for of, those in _by_budget(group).items()
+    }
+    more = [f"and {len(failed) - REASONS} more failed: see report.html"] if len(failed) > REASONS else []
+    return _block(_group_title(group), head, body, [*map(_failure, failed[:REASONS]), *more])
+
+
 def _group_title(group: Sequence[Mapping[str, Any]]) -> str:
     lead = next((cell for cell in group if cell["metric"]), group[0])
     score = f"{lead['metric']} x {lead['scale']:g}" if lead["metric"] else "no score"
-    counts = sorted({cell["n"] for cell in group})
+    counts = sorted({cell["n"] for cell in group if cell["n"]}) or [0]
     n = f"n {counts[0]}" if len(counts) == 1 else f"n {counts[0]} to {counts[-1]}"
     weights = ", random weights" if any(cell["weights"] == "random" for cell in group) else ""
     batches = sorted({round(cell["costs"]["batch"]["median"]) for cell in group if "batch" in cell["costs"]})
@@ -98,7 +106,7 @@ def _by_budget(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str,
 
 def _failure(one: Mapping[str, Any]) -> str:
     reason = one["reason"].strip().split("\n")[0] or "no reason was recorded"
-    return f"{_method(one)} {one['keep']:.3g} {one['part']} {one['status'].upper()}: {reason}"
+    return f"{_method(one)} {one['keep']:.3g} {one['part']} FAILED: {reason}"
 
 
 def _overall(document: Mapping[str, Any], model: str) -> list[str]:
@@ -147,14 +155,14 @@ def _value(found: Mapping[tuple[Any, ...], Any], row: Mapping[str, Any], what: s
     return found.get((row["method"], row["preset"], row["keep"], what))
 
 
-def _cell_row(cell: Mapping[str, Any], words: Sequence[str], head: Sequence[str]) -> tuple[str, ...]:
+def _cell_row(cell: Mapping[str, Any], words: Sequence[str], head: Sequence[str], failed: bool) -> tuple[str, ...]:
     scale = cell["scale"]
     scaled = cell["interval"] and [end * scale for end in cell["interval"]]
     achieved = cell["achieved"]
     return (
         _method(cell),
         f"{cell['keep']:.3g}",
-        f"{_number(cell['score'], 1, scale)} {_interval(scaled, 1) or _too_few(cell)}".rstrip(),
+        "FAILED" if failed else f"{_number(cell['score'], 1, scale)} {_interval(scaled, 1) or _too_few(cell)}".rstrip(),
         _number(cell["ratio"], 3),
         _number((cell["loyalty"] or {}).get("same"), 3),
         *([_against_random(cell["control"], scale, 1)] if _CONTROL in head else []),

@@ -89,7 +89,7 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
     """Names everything that determines an outcome: weights, method and its fields, task, samples, seed, precision, engine,
     versions of libraries, and the code of all of it."""
     method, folder = method_of(cell, settings.seed), settings.folders.get(cell.task, "")
-    task = Folder if folder else registry.load("tasks", cell.task)
+    task = Folder if folder else type(task_of(cell.task))
     return fingerprint(
         {
             "part": [part, HOLDS[part]],

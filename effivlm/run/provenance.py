@@ -79,7 +79,6 @@ def _functions(value: Any) -> Iterator[FunctionType]:
         value = getattr(value, "__wrapped__", None)
 
 
-@cache
 def _file(module: str) -> Path | None:
     """The source of a module; None where the name is none, or has no source."""
     try:
@@ -89,9 +88,14 @@ def _file(module: str) -> Path | None:
     return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
 
 
-@cache
 def _imported(module: str, file: Path) -> tuple[str, ...]:
     """Names that may be modules which a file imports anywhere in it, and the packages around it."""
+    return _read(module, file, file.stat().st_mtime_ns)
+
+
+@cache
+def _read(module: str, file: Path, changed_ns: int) -> tuple[str, ...]:
+    """As `_imported`, once for each state of a file: methods have most modules in common."""
     return tuple(_names(module, file))
 
 

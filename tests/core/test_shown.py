@@ -28,7 +28,7 @@ from effivlm.methods.snapkv import SnapKv
 from effivlm.methods.streaming_llm import StreamingLlm
 from effivlm.models._adapter import Adapter
 from effivlm.records import Budget, Cell, Settings
-from effivlm.run import group, shown
+from effivlm.run import answers, group, shown
 from effivlm.run.group import run_group
 from effivlm.run.tree import Leaf, Tree
 
@@ -192,7 +192,7 @@ def test_a_method_that_does_not_say_what_it_kept_has_no_line(model: Adapter) -> 
 def test_only_the_first_samples_of_a_task_are_noted(
     model: Adapter, toy_task: Toy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(group, "SAMPLES", 3)
+    monkeypatch.setattr(answers, "SAMPLES", 3)
     lines: list[dict[str, Any]] = []
     run_group(
         cells(methods=["fastv", "snapkv", "dense"], keeps=("0.30",)), model, Settings(limit=9), None, lines.append
