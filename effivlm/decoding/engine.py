@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
-from effivlm.decoding.caches import ForkedCache
+from effivlm.decoding.caches import ForkedCache, row_bytes
 from effivlm.decoding.eager import Start, Step, alone, chosen, greedy, unsure_rows
 from effivlm.decoding.generation import NO_RULES, Chooser, Rules, over, sound, told
 from effivlm.decoding.joined import joined
@@ -199,6 +200,10 @@ class Eager:
     device: torch.device
     rules: Rules = NO_RULES
     name: ClassVar[str] = "eager"
+    copies: ClassVar[float] = 1
+    """How often a batch's prompts are held while they are decoded, beside themselves."""
+    follows: ClassVar[bool] = False
+    """Whether rows that follow another one's answer take steps together with it."""
 
     def greedy(self, starts: Sequence[Start], max_new_tokens: int, eos: Collection[int]) -> list[list[int]]:
         """As `decode.greedy`."""
@@ -214,16 +219,28 @@ class Eager:
         """As `decode.chosen`."""
         return chosen(self.step, starts, rows, fed, self.device, self.rules)
 
+    def forget(self) -> None:
+        """Nothing is kept from batch to batch."""
+
 
 class Captured:
-    """Greedy decoding of batches, one after another, in captured steps that are kept for all batches of their sort."""
+    """Greedy decoding of batches, one after another, in captured steps that are kept for all batches of their sort, as long as
+    their caches take `most_bytes` together; the one that was not needed for longest goes first."""
 
     name: ClassVar[str] = "cuda_graph"
+    copies: ClassVar[float] = 2 * SLACK
+    follows: ClassVar[bool] = True
 
-    def __init__(self, step: Step, device: torch.device, rules: Rules = NO_RULES) -> None:
-        self.step, self.device, self.rules = step, device, rules
+    def __init__(self, step: Step, device: torch.device, rules: Rules = NO_RULES, most_bytes: float = math.inf) -> None:
+        self.step, self.device, self.rules, self.most_bytes = step, device, rules, most_bytes
         self.captures = 0
         self._replays: dict[Hashable, Replay] = {}
+        self._bytes: dict[Hashable, float] = {}
+
+    def forget(self) -> None:
+        """Give back the memory of all captured steps."""
+        self._replays.clear()
+        self._bytes.clear()
 
     def greedy(self, starts: Sequence[Start], max_new_tokens: int, eos: Collection[int]) -> list[list[int]]:
         """As `decode.greedy`, which it equals token for token in float32."""
@@ -289,6 +306,10 @@ class Captured:
             replay.load(starts)
         else:
             del replay  # its memory first
+            self._bytes[sort] = SLACK * sum(row_bytes(start.cache, room) for start in starts)
+            while self._replays and sum(self._bytes.values()) > self.most_bytes:
+                oldest = next(iter(self._replays))
+                del self._replays[oldest], self._bytes[oldest]
             replay = Replay(self.step, starts, room, self.device, SLACK, lead=lead, rules=self.rules)
             self.captures += 1
         self._replays[sort] = replay
@@ -338,12 +359,18 @@ def captures(device: torch.device, asked: str = "auto", spread: bool = False) ->
 
 
 def engine_for(
-    step: Step, device: torch.device, asked: str = "auto", spread: bool = False, rules: Rules = NO_RULES
+    step: Step,
+    device: torch.device,
+    asked: str = "auto",
+    spread: bool = False,
+    rules: Rules = NO_RULES,
+    most_bytes: float = math.inf,
 ) -> Captured | Eager:
     """The engine that was asked for; rules about the order of tokens want the eager one. Raises ValueError as `captures`."""
     if rules.history and asked == Captured.name:
         raise ValueError(
             f"engine {asked}: the checkpoint generates by the order of tokens, which is not captured; use eager"
         )
-    captured = captures(device, asked, spread) and not rules.history
-    return (Captured if captured else Eager)(step, device, rules)
+    if captures(device, asked, spread) and not rules.history:
+        return Captured(step, device, rules, most_bytes)
+    return Eager(step, device, rules)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ LACKING = {
     "again": "dense could not be asked again",
     "forced": "token agreement could not be computed",
     "kept": "the kept visual tokens could not be told",
+    "memory": "memory ran out, and cells were decoded in smaller batches,",
     "shown": "the sample could not be shown in the report",
     "prompt": "the question was shown to the model with U+FFFD for half a surrogate pair",
 }
@@ -35,6 +37,7 @@ class Answers:
     `leaves` are what was kept of each prompt, without tensors; `refused` says why a cell cannot exist, `failed` why one was given
     up; `lacking` holds, by cell, what could not be found out beside its answers. `note` gets what a report may show of samples.
     `twice` are the numbers of the samples on which dense is asked once more.
+    `most_bytes` is what the compressed prompts of a sample may take at once, with the caches that decode them.
     """
 
     model: Adapter
@@ -44,6 +47,7 @@ class Answers:
     note: Note
     engine: Captured | Eager
     twice: AbstractSet[int]
+    most_bytes: float = math.inf
     given: dict[Cell, list[Answer]] = field(init=False)
     leaves: dict[Cell, list[Leaf]] = field(init=False)
     refused: dict[Cell, str] = field(default_factory=dict)
@@ -72,7 +76,15 @@ class Answers:
         except FAULTS as error:
             return Asked({cell: broken(f"#{number}", "", error) for cell in self.standing})
         asking = Asking(
-            self.model, self.task, self.dense, self.methods, self.engine, sample, number < SAMPLES, number in self.twice
+            self.model,
+            self.task,
+            self.dense,
+            self.methods,
+            self.engine,
+            sample,
+            number < SAMPLES,
+            number in self.twice,
+            self.most_bytes,
         )
         found = asking.ask(self.standing, share)
         try:

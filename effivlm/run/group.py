@@ -15,6 +15,7 @@ from effivlm import __version__, registry
 from effivlm.compression.base import Method
 from effivlm.compression.composed import Composed
 from effivlm.data.ahead import ahead
+from effivlm.decoding.capacity import batch_bytes
 from effivlm.decoding.engine import engine_for
 from effivlm.models._adapter import Adapter
 from effivlm.models._presenting import Presenting
@@ -156,15 +157,10 @@ def run_group(
     task = task_in(dense.task, settings, model.source.family)
     samples = samples_of(dense.task, task, settings.limit, settings.seed)
     methods, unmade = _methods(ordered, settings.seed)
-    answers = Answers(
-        model,
-        task,
-        dense,
-        methods,
-        on_note or (lambda line: None),
-        engine_for(model.step, model.device, settings.engine, model.spread, model.rules),
-        asked_again(len(samples), settings.seed),
-    )
+    most = batch_bytes(model.device)
+    engine = engine_for(model.step, model.device, settings.engine, model.spread, model.rules, most)
+    twice = asked_again(len(samples), settings.seed)
+    answers = Answers(model, task, dense, methods, on_note or (lambda line: None), engine, twice, most)
     model.begin_task(task.pixels, task.tiles, task.max_new_tokens)
     with model.seams(), tracked(), ahead(samples) as ready:
         for number in range(len(ready)):

@@ -185,6 +185,11 @@ class Tree:
         """The processor's output that a method's tower sees."""
         return self._inputs(self._path(method)[0])
 
+    @property
+    def whole_inputs(self) -> dict[str, Any]:
+        """The processor's output for the sample as it is."""
+        return self._inputs(None)
+
     def lengths_of(self, method: Method) -> list[int]:
         """How many entries each layer sees in a method's prefill."""
         return [view.length for view in self.prefilled(self._path(method)[:3]).views]
@@ -238,6 +243,12 @@ class Tree:
     def prefilled(self, path: Path) -> Prefilled:
         """Run the decoder over the prompt at `path` (image, vision, layer part), once."""
         return self.once(("prefill", path), lambda: self._prefill(path))  # type: ignore[no-any-return]
+
+    def release(self, methods: Sequence[Method]) -> None:
+        """Let go of the prefills that none of `methods` begins with; the dense one stays."""
+        left = {(None, None, None), *(self._path(method)[:3] for method in methods)}
+        for name in [name for name in self._nodes if name[0] == "prefill" and name[1] not in left]:
+            del self._nodes[name]
 
     def once(self, name: tuple[Any, ...], make: Callable[[], Any]) -> Any:
         """What `make` computes, under a name that says all it depends on beside the sample."""
