@@ -90,11 +90,15 @@ def _parser() -> argparse.ArgumentParser:
         "convert",
         "make a native checkpoint of a repository in its authors' own format",
         _convert,
-        "InternVL2_5-38B internvl2_5_38b",
+        "OpenGVLab/InternVL2_5-38B internvl2_5_38b",
     )
-    converted.add_argument("source", type=Path, metavar="SRC", help="folder of the downloaded repository")
+    converted.add_argument(
+        "source", metavar="SRC", help="folder of a downloaded repository, or its hub id, which is fetched"
+    )
     converted.add_argument("target", type=Path, metavar="DST", help="new folder, for --vlm-models NAME=DST")
-    converted.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="take the tokenizer of this folder")
+    converted.add_argument(
+        "--tokenizer", default="", metavar="FROM", help="take the tokenizer of this folder or hub id"
+    )
     for module in (fetch, rescore, run):
         module.add(command)
     return parser
@@ -157,9 +161,12 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from effivlm.models._convert import convert
+    from effivlm.models._convert import convert, folder_of
 
-    convert(options.source, options.target, options.tokenizer)
+    if options.target.exists():
+        raise ValueError(f"{options.target} exists already: name a new folder")
+    tokenizer = folder_of(options.tokenizer) if options.tokenizer else None
+    convert(folder_of(options.source), options.target, tokenizer)
     return 0
 
 
