@@ -8,6 +8,7 @@ the method's own paper), `default_preset`, `budgeted` (False: there is no budget
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,6 +50,15 @@ class Method:
     def seam_parts(self) -> tuple[Part, ...]:
         """What works at each seam when something is to be dropped."""
 
+    def allowance(self, units: int) -> tuple[float, float]:
+        """How many tokens (entries) fewer, and how many more, than asked one sample may keep.
+
+        One for each of the `units` that are rounded by themselves: the layers of a cache, else the sample. What only a
+        method's structure explains is declared here; a cell that is further off fails.
+        """
+        parts = [part.allowance(units) for part in self.seam_parts()] or [(float(units), float(units))]
+        return max(under for under, _ in parts), max(over for _, over in parts)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Part(Method, ABC):
@@ -58,6 +68,9 @@ class Part(Method, ABC):
 
     def seam_parts(self) -> tuple[Part, ...]:
         return (self,)
+
+    def allowance(self, units: int) -> tuple[float, float]:
+        return units, units
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +86,10 @@ class ImagePart(Part):
         Raises:
             Unsupported: no image size reaches the budget.
         """
+
+    def allowance(self, units: int) -> tuple[float, float]:
+        """Images come in steps of many tokens, so that fewer may stay, and never more."""
+        return math.inf, units
 
 
 @dataclass(frozen=True, slots=True)

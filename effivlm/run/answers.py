@@ -68,7 +68,6 @@ class Answers:
             sample = read(samples, number, self._known)
         except FAULTS as error:
             return Asked({cell: broken(f"#{number}", "", error) for cell in self.standing})
-        self._known.add(sample.id)
         asking = Asking(self.model, self.task, self.dense, self.methods, self.engine, sample, number < SAMPLES)
         found = asking.ask(self.standing, share)
         try:
@@ -83,6 +82,7 @@ class Answers:
         self.failed |= found.failed
         for cell, answer in found.answers.items():
             self.given[cell].append(answer)
+            self._known.add(answer.id)
         for cell, leaf in found.leaves.items():
             self.leaves[cell].append(leaf)
         for cell, what, reason in found.lacking:

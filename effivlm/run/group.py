@@ -17,15 +17,15 @@ from effivlm.compression.composed import Composed
 from effivlm.decoding.engine import engine_for
 from effivlm.models._adapter import Adapter
 from effivlm.models._sources import ModelSource
-from effivlm.records import Achieved, Budget, Cell, KeptBy, Outcome, Settings, fingerprint
+from effivlm.records import Budget, Cell, Outcome, Settings, fingerprint
 from effivlm.run.answers import Answers, Note
 from effivlm.run.asked import Asked
+from effivlm.run.audit import achieved, verdict
 from effivlm.run.faults import FAULTS, told
 from effivlm.run.noise import change_of
 from effivlm.run.provenance import class_digest, module_digest, replaced
 from effivlm.run.scoring import FALLEN, aggregated, samples_of, settled
 from effivlm.run.steps import Step, stored
-from effivlm.run.tree import Leaf
 from effivlm.run.untouched import tracked
 from effivlm.tasks._base import Task
 
@@ -196,6 +196,10 @@ def _outcome(cell: Cell, name: str, all_answers: Answers) -> Outcome:
         reason = f"every sample {broke}; the first: {first}"
         return Outcome(cell, name, "failed", reason=reason, broken=len(errors), **facts)
     remarks = [f"{len(errors)} of {len(answers)} samples {broke}: {first}"] if errors else []
+    facts["achieved"] = achieved(cell, all_answers.methods[cell], all_answers.leaves[cell])
+    status, reason = verdict(cell, all_answers.methods[cell], all_answers.leaves[cell])
+    if status != "ok":
+        return Outcome(cell, name, status, reason=reason, broken=len(errors), **facts)
     return Outcome(
         cell,
         name,
@@ -204,53 +208,7 @@ def _outcome(cell: Cell, name: str, all_answers: Answers) -> Outcome:
         broken=len(errors),
         score=score,
         answers=tuple(answers),
-        achieved=achieved(cell, all_answers.methods[cell], all_answers.leaves[cell]),
         change=change_of(model.dtype) if any(answer.again is not None for answer in answers) else "",
         remarks=(*remarks, *all_answers.remarks(cell)),
         **facts,
-    )
-
-
-def achieved(cell: Cell, method: Method, leaves: Sequence[Leaf]) -> Achieved:
-    """What was kept over samples, from leaves without their caches."""
-    kept, total = sum(leaf.kept for leaf in leaves), sum(leaf.of for leaf in leaves)
-    layers = [sum(counts) / len(leaves) for counts in zip(*(leaf.measured[0] for leaf in leaves), strict=True)]
-    return Achieved(
-        of=method.of,
-        asked_keep=float(method.keep),
-        kept=kept,
-        total=total,
-        keep=kept / total if total else 1.0,
-        per_layer=tuple(layers),
-        per_head=_per_head(leaves),
-        kv_bytes=sum(leaf.measured[1] for leaf in leaves) // len(leaves),
-        kv_bytes_dense=sum(leaf.dense_bytes for leaf in leaves) // len(leaves),
-        visual_tokens=sum(leaf.visual_tokens for leaf in leaves) // len(leaves),
-        parts=_parts(cell, method, leaves) if isinstance(method, Composed) else (),
-    )
-
-
-def _per_head(leaves: Sequence[Leaf]) -> tuple[tuple[float, ...], ...]:
-    """Mean entries of every layer's KV heads; empty where the heads of a layer never differ."""
-    if not (some := next((leaf.heads for leaf in leaves if leaf.heads), ())):
-        return ()
-    alike = (
-        tuple((count,) * len(heads) for count, heads in zip(leaf.measured[0], some, strict=True)) for leaf in leaves
-    )
-    counts = [leaf.heads or same for leaf, same in zip(leaves, alike, strict=True)]
-    return tuple(
-        tuple(sum(numbers) / len(counts) for numbers in zip(*layer, strict=True)) for layer in zip(*counts, strict=True)
-    )
-
-
-def _parts(cell: Cell, method: Composed, leaves: Sequence[Leaf]) -> tuple[KeptBy, ...]:
-    """What each method of a composition kept."""
-    names = [step.method for step in stored(cell.method, cell.preset)]
-    counts = [
-        [sum(numbers) for numbers in zip(*shares, strict=True)]
-        for shares in zip(*(leaf.shares for leaf in leaves), strict=True)
-    ]
-    return tuple(
-        KeptBy(name, one.of, float(one.keep), kept, total)
-        for name, one, (kept, total) in zip(names, method.methods, counts, strict=True)
     )

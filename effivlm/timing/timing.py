@@ -16,7 +16,8 @@ from effivlm.decoding.capacity import batch_fits, largest_batch
 from effivlm.decoding.engine import Captured, Eager, Paced, captures, compiled
 from effivlm.models._adapter import Adapter
 from effivlm.records import Cell, Cost, Outcome, Settings
-from effivlm.run.group import achieved, cell_fingerprint, method_of, task_of
+from effivlm.run.audit import achieved, verdict
+from effivlm.run.group import cell_fingerprint, method_of, task_of
 from effivlm.run.tree import Leaf, Tree
 from effivlm.seams.meters import Spans, free_bytes, peak_memory_bytes, reclaim, timed_s
 from effivlm.timing.drawn import page
@@ -158,13 +159,16 @@ class Timing:
         costs |= self._floor(part, tree, leaf) | more | self._energy(part)
         seen = self._seen.remarks if self._seen else ()
         facts: dict[str, Any] = {"engine": self._engine(part), "kernel": "sdpa", "weights": self.model.weights, "n": 1}
+        kept = self.cell, self.method, [leaf.without_cache()]
+        status, reason = verdict(*kept)
         return Outcome(
             self.cell,
             cell_fingerprint(self.cell, self.model.source, self.settings, part),
-            "ok",
+            status,
+            reason=reason,
             part=part,
-            costs=costs,
-            achieved=achieved(self.cell, self.method, [leaf.without_cache()]),
+            costs=costs if status == "ok" else {},
+            achieved=achieved(*kept),
             remarks=(*remarks, *seen, *unsure),
             **facts,
         )

@@ -1,0 +1,115 @@
+"""What was kept, counted on tensors, and whether that is what was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from effivlm.compression.base import Method
+from effivlm.compression.composed import Composed
+from effivlm.records import Achieved, Cell, KeptBy
+from effivlm.run.steps import stored
+from effivlm.run.tree import Leaf
+
+
+def achieved(cell: Cell, method: Method, leaves: Sequence[Leaf]) -> Achieved:
+    """What was kept over samples, from leaves without their caches."""
+    kept, total = sum(leaf.kept for leaf in leaves), sum(leaf.of for leaf in leaves)
+    layers = [sum(counts) / len(leaves) for counts in zip(*(leaf.measured[0] for leaf in leaves), strict=True)]
+    return Achieved(
+        of=method.of,
+        asked_keep=float(method.keep),
+        kept=kept,
+        total=total,
+        keep=kept / total if total else 1.0,
+        per_layer=tuple(layers),
+        per_head=_per_head(leaves),
+        kv_bytes=sum(leaf.measured[1] for leaf in leaves) // len(leaves),
+        kv_bytes_dense=sum(leaf.dense_bytes for leaf in leaves) // len(leaves),
+        visual_tokens=sum(leaf.visual_tokens for leaf in leaves) // len(leaves),
+        parts=tuple(
+            KeptBy(share.name, share.method.of, float(share.method.keep), sum(share.kept), sum(share.of))
+            for share in _shares(cell, method, leaves)
+        )
+        if isinstance(method, Composed)
+        else (),
+    )
+
+
+def _per_head(leaves: Sequence[Leaf]) -> tuple[tuple[float, ...], ...]:
+    """Mean entries of every layer's KV heads; empty where the heads of a layer never differ."""
+    if not (some := next((leaf.heads for leaf in leaves if leaf.heads), ())):
+        return ()
+    alike = (
+        tuple((count,) * len(heads) for count, heads in zip(leaf.measured[0], some, strict=True)) for leaf in leaves
+    )
+    counts = [leaf.heads or same for leaf, same in zip(leaves, alike, strict=True)]
+    return tuple(
+        tuple(sum(numbers) / len(counts) for numbers in zip(*layer, strict=True)) for layer in zip(*counts, strict=True)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What one method of a cell kept of each sample: `kept` of `of`, in `units` that are rounded by themselves."""
+
+    name: str
+    method: Method
+    kept: tuple[int, ...]
+    of: tuple[int, ...]
+    units: tuple[int, ...]
+
+
+def _shares(cell: Cell, method: Method, leaves: Sequence[Leaf]) -> Iterator[_Share]:
+    """One entry for each method of a composition, else the method itself."""
+    each = method.methods if isinstance(method, Composed) else (method,)
+    for number, (step, one) in enumerate(zip(stored(cell.method, cell.preset), each, strict=True)):
+        kept, of = zip(*(leaf.shares[number] for leaf in leaves), strict=True)
+        by_layer = one.of == "prompt entries"
+        yield _Share(step.method, one, kept, of, tuple(len(leaf.measured[0]) if by_layer else 1 for leaf in leaves))
+
+
+def verdict(cell: Cell, method: Method, leaves: Sequence[Leaf]) -> tuple[str, str]:
+    """Status and reason of a cell by what it kept: "ok" where every sample's count is what was asked, within rounding.
+
+    "unsupported" where the task gives a method nothing to compress, or a budget is less than half a token (a layer), of which at
+    least a whole one stays; "failed" where more or fewer stay than a method's `allowance` says. `leaves` are without caches.
+    """
+    for share in _shares(cell, method, leaves):
+        if share.method.keep.keep == 1 or not share.method.budgeted:
+            continue
+        for status, reason in (("unsupported", _impossible(share)), ("failed", _off(share))):
+            if reason:
+                return status, f"{share.name}: {reason}" if isinstance(method, Composed) else reason
+    return "ok", ""
+
+
+def _impossible(share: _Share) -> str:
+    """Why no method could keep what was asked; "" where one can."""
+    what, keep, total = share.method.of, share.method.keep, sum(share.of)
+    if not total:
+        return f"no sample of the task has {what}, so there is nothing to keep {keep.label} of"
+    units = sum(count for count, of in zip(share.units, share.of, strict=True) if of)
+    asked = keep.keep * total
+    if asked < Fraction(units, 2) < sum(share.kept) - asked:
+        return (
+            f"keep {keep.label} of {total / units:.0f} {what} is less than half of one, and at least one stays:"
+            f" {sum(share.kept) / total:.3g} of them were kept"
+        )
+    return ""
+
+
+def _off(share: _Share) -> str:
+    """How far what was kept is from what was asked; "" where that is rounding, or what the method declares."""
+    keep, wrong = share.method.keep.keep, 0
+    for kept, of, units in zip(share.kept, share.of, share.units, strict=True):
+        under, over = share.method.allowance(units)
+        wrong += not -under <= kept - keep * of <= over
+    if not wrong:
+        return ""
+    kept, total = sum(share.kept), sum(share.of)
+    return (
+        f"kept {kept} of {total} {share.method.of} ({kept / total:.3g}) where {share.method.keep.label} was asked:"
+        f" off by more than rounding in {wrong} of {len(share.of)} samples"
+    )
