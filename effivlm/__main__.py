@@ -123,6 +123,7 @@ def _compare_arguments(parser: argparse.ArgumentParser) -> None:
     for name, default, text in (
         ("missing", "fail", "measurements that only A has"),
         ("new", "warn", "measurements that only B has"),
+        ("inconclusive", "warn", "what looks worse, with too few samples or rounds to tell"),
         ("device-change", "warn", "another device, so that timings are not compared"),
     ):
         parser.add_argument(f"--{name}", choices=POLICIES, default=default, help=f"{text} (default: {default})")
@@ -150,7 +151,8 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    limits = Limits(tolerances(options.tolerance), options.missing, options.new, options.device_change)
+    policies = (options.missing, options.new, options.device_change, options.inconclusive)
+    limits = Limits(tolerances(options.tolerance), *policies)
     before, after = load(options.before), load(options.after)
     limits.check_names(before.names | after.names)
     found = verdict(before, after, limits)
