@@ -29,7 +29,7 @@ from effivlm.session.places import trial
 from effivlm.session.recorder import devices
 
 NECESSARY = ("torch", "transformers", "pytest", "numpy", "scipy", "plotly", "pillow", "rapidfuzz")
-USEFUL = ("pytest-benchmark", "pytest-xdist", "tokenizers", "safetensors", "datasets")
+USEFUL = ("pytest-benchmark", "pytest-xdist", "tokenizers", "safetensors", "datasets", "av")
 MICRO = "effivlm_micro"
 EXIT_CODES = {"passed": 0, "failed": 1, "refused": 2}
 RUN_EXAMPLE = "reports/2026-01-31T12-00-00"

@@ -212,14 +212,17 @@ class Controller:
         why = self.stopped or str(session.shouldfail or session.shouldstop or "") or lost or "the session ended early"
         for cell, part in missing:
             self.recorder.add(Outcome(cell, "", "interrupted", part=part, reason=why))
+        asked = {
+            key: outcome.n + outcome.broken for key, outcome in self.recorder.recorded.items() if key[1] == "quality"
+        }
         self.recorder.close(
             {
                 "status": "interrupted" if missing or self.stopped else "finished",
                 "reason": why if missing or self.stopped else lost,
                 "exit_code": int(exitstatus),
                 "seconds": round(time.monotonic() - self._started, 3),
-                "rates": rates(self.seconds, self.bench.plan().settings.limit),
-                "samples": self.bench.plan().settings.limit * len(self.planned),
+                "rates": rates(self.seconds, self.bench.plan().settings.limit, asked),
+                "samples": sum(asked.get(key, 1) for key in self.planned),
                 "not_run": len(missing),
                 "passed_over": len(self.passed_over),
                 "reused": self.reused,
