@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from effivlm.compression.base import Method
 from effivlm.compression.choose import Doubts, refuse
@@ -23,6 +23,12 @@ from effivlm.run.tree import Leaf, Tree
 from effivlm.run.untouched import Blamed, Meddled
 from effivlm.tasks._base import Task
 
+_T = TypeVar("_T")
+
+
+def _of(cells: Sequence[Cell], held: Mapping[Cell, _T]) -> dict[Cell, _T]:
+    return {cell: held[cell] for cell in cells if cell in held}
+
 
 @dataclass
 class Asked:
@@ -38,6 +44,17 @@ class Asked:
     failed: dict[Cell, str] = field(default_factory=dict)
     lacking: list[tuple[Cell, str, str]] = field(default_factory=list)
     notes: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def ends(self) -> tuple[Mapping[Cell, Any], ...]:
+        """What a cell comes to: an answer, or one of two reasons for having none."""
+        return self.answers, self.refused, self.failed
+
+    def of(self, cells: Sequence[Cell]) -> Asked:
+        """The same of these cells alone, in their order."""
+        lacking = [one for one in self.lacking if one[0] in cells]
+        parts = (_of(cells, self.answers), _of(cells, self.leaves), _of(cells, self.refused), _of(cells, self.failed))
+        return Asked(*parts, lacking, self.notes)
 
     def lack(self, cells: Iterable[Cell], what: str, error: BaseException | str) -> None:
         reason = error if isinstance(error, str) else told(error)

@@ -6,7 +6,7 @@ to the seam at which their methods differ. `Settings.share` False runs every cel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from typing import Any, cast
@@ -68,7 +68,7 @@ def task_of(name: str) -> Task:
 def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: str = "quality") -> str:
     """Names everything that determines an outcome: weights, method and its fields, task, samples, seed, precision, engine,
     versions of libraries, and the code of all of it."""
-    method, task = method_of(cell, settings.seed), registry.load("tasks", cell.task)
+    method = method_of(cell, settings.seed)
     return fingerprint(
         {
             "part": [part, HOLDS[part]],
@@ -80,23 +80,18 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
             + [f"batch {settings.batch}"] * (part == "decode" and settings.batch > 1)
             + [f"prompt {settings.prompt}"] * (part != "quality" and settings.prompt > 0),
             "versions": _versions(),
-            "code": _code(cell, source, part) + [replaced(type(one)) for one in _parts_of(method)] + [replaced(task)],
+            "code": _code(method, task_of(cell.task), source, part),
         }
     )
 
 
-def _code(cell: Cell, source: ModelSource, part: str) -> list[Any]:
+def _code(method: Method, task: Task, source: ModelSource, part: str) -> list[Any]:
     """Digests of the code of a cell: its methods, task and family, what runs them, and what times them."""
-    return [
-        [class_digest("methods", step.method) for step in stored(cell.method, cell.preset)],
-        class_digest("tasks", cell.task),
-        class_digest("models", source.family),
-        module_digest(__name__ if part == "quality" else TIMING),
-    ]
-
-
-def _parts_of(method: Method) -> tuple[Method, ...]:
-    return method.methods if isinstance(method, Composed) else (method,)
+    methods = method.methods if isinstance(method, Composed) else (method,)
+    family = [class_digest("models", source.family)] * (source.family in registry.names("models"))
+    runs = module_digest(__name__ if part == "quality" else TIMING)
+    kinds = [type(one) for one in (*methods, task)]
+    return [[module_digest(kind.__module__) for kind in kinds], [replaced(kind) for kind in kinds], family, runs]
 
 
 @cache
@@ -111,13 +106,15 @@ def run_group(
     on_progress: Progress | None = None,
     on_note: Note | None = None,
     on_answers: OnAnswers | None = None,
+    stored: Mapping[int, Asked] | None = None,
 ) -> list[Outcome]:
     """Answer a task's samples under every cell of one (model, task) group.
 
     The dense cell always runs, first, because every other one is compared with it, and twice, to know how far it agrees with
     itself. One outcome per cell, in the order given, dense in front where it was not asked for. `on_note` gets lines that a
     report may show: of every sample ("sample"), and of the first ones what was kept ("kept"). `on_answers` gets, once a sample,
-    its number and all that it gave, before anything is made of it.
+    its number and all that it gave, before anything is made of it. `stored` is what samples gave before, by number: one of which
+    it holds all cells is not asked again.
 
     Raises:
         ValueError: cells of several groups, or no samples.
@@ -139,8 +136,9 @@ def run_group(
     )
     with model.seams(), tracked():
         for number in range(len(samples)):
-            found = answers.ask(samples, number, settings.share)
-            if on_answers:
+            known = answers.recalled(samples, number, (stored or {}).get(number))
+            found = known or answers.ask(samples, number, settings.share)
+            if on_answers and not known:
                 on_answers(number, found)
             answers.take(found)
             if on_progress:
