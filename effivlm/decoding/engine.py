@@ -97,11 +97,9 @@ class Replay:
 
     def take(self, count: int) -> None:
         """So many more steps; on CUDA without waiting for them."""
+        step = self._graph.replay if self._graph else self._once
         for _ in range(count):
-            if self._graph:
-                self._graph.replay()
-            else:
-                self._once()
+            step()
 
     def _once(self) -> None:
         logits = self.step(self.tokens, self.positions, self.cache)[:, -1]
@@ -192,10 +190,8 @@ class Eager:
     step: Step
     device: torch.device
     name: ClassVar[str] = "eager"
-    copies: ClassVar[float] = 1
-    """How often a batch's prompts are held while they are decoded, beside themselves."""
-    follows: ClassVar[bool] = False
-    """Whether rows that follow another one's answer take steps together with it."""
+    copies: ClassVar[float] = 1  # how often prompts are held while they are decoded, beside themselves
+    follows: ClassVar[bool] = False  # whether rows that follow another one's answer take steps together with it
 
     def greedy(self, starts: Sequence[Start], max_new_tokens: int, eos: Collection[int]) -> list[list[int]]:
         """As `decode.greedy`."""
@@ -216,8 +212,7 @@ class Eager:
 
 
 class Captured:
-    """Greedy decoding of batches, one after another, in captured steps that are kept for all batches of their sort, as long as
-    their caches take `most_bytes` together; the one that was not needed for longest goes first."""
+    """Greedy decoding of batches, in captured steps kept for batches of their sort while `most_bytes` hold their caches."""
 
     name: ClassVar[str] = "cuda_graph"
     copies: ClassVar[float] = 2 * SLACK
@@ -231,8 +226,7 @@ class Captured:
 
     def forget(self) -> None:
         """Give back the memory of all captured steps."""
-        self._replays.clear()
-        self._bytes.clear()
+        self._replays, self._bytes = {}, {}
 
     def greedy(self, starts: Sequence[Start], max_new_tokens: int, eos: Collection[int]) -> list[list[int]]:
         """As `decode.greedy`, which it equals token for token in float32."""
@@ -282,13 +276,12 @@ class Captured:
         for token in fed:
             replay.tokens.fill_(token)
             replay.take(1)
-        columns = replay.said[: len(fed)].T.tolist()
         unsure = replay.unsure[: len(fed)].any(0).tolist() if len(starts) > 1 else [False]
         found = []
         for row in rows:
             at = order.index(row)
             alone = forced(self.step, starts[row], fed, self.device).argmax(-1).tolist() if unsure[at] else None
-            found.append(alone or columns[at])
+            found.append(alone or replay.said[: len(fed), at].tolist())
         return found
 
     def _ready(self, starts: Sequence[Start], room: int, lead: Sequence[int] | None = None) -> Replay:
@@ -300,8 +293,7 @@ class Captured:
             del replay  # its memory first
             self._bytes[sort] = SLACK * sum(row_bytes(start.cache, room) for start in starts)
             while self._replays and sum(self._bytes.values()) > self.most_bytes:
-                oldest = next(iter(self._replays))
-                del self._replays[oldest], self._bytes[oldest]
+                del self._replays[oldest := next(iter(self._replays))], self._bytes[oldest]
             replay = Replay(self.step, starts, room, self.device, SLACK, lead=lead)
             self.captures += 1
         self._replays[sort] = replay
@@ -352,7 +344,7 @@ def captures(device: torch.device, asked: str = "auto", spread: bool = False) ->
 
 
 def engine_for(
-    step: Step, device: torch.device, asked: str = "auto", spread: bool = False, most_bytes: float = math.inf
+    step: Step, device: torch.device, asked: str = "auto", spread: bool = False, most: float = math.inf
 ) -> Captured | Eager:
     """The engine that was asked for. Raises ValueError as `captures` does."""
-    return Captured(step, device, most_bytes) if captures(device, asked, spread) else Eager(step, device)
+    return Captured(step, device, most) if captures(device, asked, spread) else Eager(step, device)
