@@ -18,7 +18,8 @@ from overhead import missing, record, ttft
 
 from effivlm.compression.base import CachePart
 from effivlm.decoding.caches import kv_bytes
-from effivlm.decoding.engine import Captured, Eager, Paced, captures, compiled
+from effivlm.decoding.engine import Captured, Eager, Paced, captures
+from effivlm.decoding.replay import compiled
 from effivlm.models._adapter import Adapter
 from effivlm.records import Budget, Cell
 from effivlm.run import steps

@@ -13,7 +13,8 @@ import torch
 from effivlm.compression.base import Method
 from effivlm.decoding.caches import kv_bytes
 from effivlm.decoding.capacity import batch_fits, largest_batch
-from effivlm.decoding.engine import Captured, Eager, Paced, captures, compiled
+from effivlm.decoding.engine import Captured, Eager, Paced, captures
+from effivlm.decoding.replay import compiled
 from effivlm.models._adapter import Adapter
 from effivlm.records import Cell, Cost, Outcome, Settings
 from effivlm.report.trust import BATCHED
