@@ -272,6 +272,7 @@ class Settings:
     pixels: int = 0
     tiles: int = 0
     processor: str = "pil"
+    generation: str = "checkpoint"
 
 
 def dump(record: Mapping[str, Any]) -> str:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from effivlm.decoding.caches import ForkedCache
-from effivlm.decoding.eager import Start, Step, chosen, forced, greedy, unsure_rows
+from effivlm.decoding.eager import Start, Step, alone, chosen, greedy, unsure_rows
+from effivlm.decoding.generation import NO_RULES, Chooser, Rules, over, sound, told
 from effivlm.decoding.joined import joined
 from effivlm.decoding.packed import SLACK, PackedCache, sort_of, together
 from effivlm.seams.meters import reclaim
@@ -53,8 +54,9 @@ class Replay:
     """One greedy step of a batch over packed caches. On CUDA it is captured once; elsewhere it runs as it is.
 
     What changes from step to step lives on the device: tokens and positions [B, 1], the caches' counter, and what was said
-    so far, `said` [room, B]; in float32 also which rows were `unsure` [room, B], having two best tokens within rounding. With
-    `lead` a row is fed what that row says, instead of what it says itself.
+    so far, `said` [room, B], where a number below 0 tells of logits that are not finite; in float32 also which rows were
+    `unsure` [room, B], having two best tokens within rounding. With `lead` a row is fed what that row says, instead of what
+    it says itself.
     """
 
     def __init__(
@@ -66,8 +68,10 @@ class Replay:
         slack: float = 1.0,
         capture: bool = True,
         lead: Sequence[int] | None = None,
+        rules: Rules = NO_RULES,
     ) -> None:
         self.step, self.device = step, device
+        self.chooser = Chooser(rules, starts, device)
         self.lead = None if lead is None else torch.tensor(lead, device=device)
         self.cache = PackedCache([start.cache for start in starts], room, slack)
         self.tokens = torch.zeros(len(starts), 1, dtype=torch.long, device=device)
@@ -91,6 +95,7 @@ class Replay:
         else:
             self.cache.load([start.cache for start in starts])
             self._loaded = [ref(start) for start in starts]
+        self.chooser.load(starts)
         self.tokens.copy_(torch.tensor([[start.token] for start in starts]), non_blocking=True)
         self.positions.copy_(torch.tensor([[start.position] for start in starts]), non_blocking=True)
 
@@ -103,10 +108,12 @@ class Replay:
                 self._once()
 
     def _once(self) -> None:
-        logits = self.step(self.tokens, self.positions, self.cache)[:, -1]
-        best = logits.argmax(-1)
         at = self.cache.filled.long()
-        self.said.index_copy_(0, at, best[None])
+        self.chooser.fed(self.tokens[:, 0])
+        raw = self.step(self.tokens, self.positions, self.cache)[:, -1]
+        logits = self.chooser.changed(raw, at)
+        best = logits.argmax(-1)
+        self.said.index_copy_(0, at, told(best, sound(raw))[None])
         if (unsure := unsure_rows(logits)) is not None:
             self.unsure.index_copy_(0, at, unsure[None])
         self.tokens.copy_((best if self.lead is None else best[self.lead])[:, None])
@@ -190,11 +197,12 @@ class Eager:
 
     step: Step
     device: torch.device
+    rules: Rules = NO_RULES
     name: ClassVar[str] = "eager"
 
     def greedy(self, starts: Sequence[Start], max_new_tokens: int, eos: Collection[int]) -> list[list[int]]:
         """As `decode.greedy`."""
-        return greedy(self.step, starts, max_new_tokens, eos, self.device)
+        return greedy(self.step, starts, max_new_tokens, eos, self.device, self.rules)
 
     def followed(
         self, starts: Sequence[Start], max_new_tokens: int, eos: Collection[int], leader: int | None
@@ -204,7 +212,7 @@ class Eager:
 
     def chosen(self, starts: Sequence[Start], rows: Sequence[int], fed: Sequence[int]) -> list[list[int]]:
         """As `decode.chosen`."""
-        return chosen(self.step, starts, rows, fed, self.device)
+        return chosen(self.step, starts, rows, fed, self.device, self.rules)
 
 
 class Captured:
@@ -212,8 +220,8 @@ class Captured:
 
     name: ClassVar[str] = "cuda_graph"
 
-    def __init__(self, step: Step, device: torch.device) -> None:
-        self.step, self.device = step, device
+    def __init__(self, step: Step, device: torch.device, rules: Rules = NO_RULES) -> None:
+        self.step, self.device, self.rules = step, device, rules
         self.captures = 0
         self._replays: dict[Hashable, Replay] = {}
 
@@ -249,9 +257,9 @@ class Captured:
         made = [[starts[row % count].token] for row in order]
         free = [place[row] for row in range(count)]
         todo = max_new_tokens - 1
-        if todo > 0 and any(made[at][-1] not in eos for at in free):
+        if todo > 0 and any(not over(made[at][-1], eos) for at in free):
             replay = self._ready(batch, todo, None if leader is None else lead)
-            while todo > 0 and any(made[at][-1] not in eos for at in free):
+            while todo > 0 and any(not over(made[at][-1], eos) for at in free):
                 todo -= self._extend(replay, batch, made, lead, todo, max_new_tokens, eos)
         said = [made[at][:-1] if made[at][-1] in eos else made[at] for at in free]
         return said, None if leader is None else [made[place[row]] for row in range(count, len(rows))]
@@ -270,8 +278,8 @@ class Captured:
         found = []
         for row in rows:
             at = order.index(row)
-            alone = forced(self.step, starts[row], fed, self.device).argmax(-1).tolist() if unsure[at] else None
-            found.append(alone or columns[at])
+            own = alone(self.step, starts[row], fed, self.device, self.rules) if unsure[at] else None
+            found.append(own or columns[at])
         return found
 
     def _ready(self, starts: Sequence[Start], room: int, lead: Sequence[int] | None = None) -> Replay:
@@ -281,7 +289,7 @@ class Captured:
             replay.load(starts)
         else:
             del replay  # its memory first
-            replay = Replay(self.step, starts, room, self.device, SLACK, lead=lead)
+            replay = Replay(self.step, starts, room, self.device, SLACK, lead=lead, rules=self.rules)
             self.captures += 1
         self._replays[sort] = replay
         return replay
@@ -305,12 +313,11 @@ class Captured:
         if watched:
             for row in replay.unsure[before].nonzero()[:, 0].tolist():
                 fed = made[lead[row]]
-                if fed[-1] not in eos:
-                    logits = forced(self.step, starts[row], fed, self.device, max_new_tokens)
-                    said[0][row] = int(logits[-1].argmax())
-            replay.tokens.copy_(torch.tensor([said[0][at] for at in lead])[:, None])
+                if not over(fed[-1], eos):
+                    said[0][row] = alone(self.step, starts[row], fed, self.device, self.rules, max_new_tokens)[-1]
+            replay.tokens.copy_(torch.tensor([max(0, said[0][at]) for at in lead])[:, None])
         for tokens in said:
-            open_rows = [made[at][-1] not in eos for at in lead]
+            open_rows = [not over(made[at][-1], eos) for at in lead]
             for row, token, going in zip(made, tokens, open_rows, strict=True):
                 if going:
                     row.append(token)
@@ -330,6 +337,13 @@ def captures(device: torch.device, asked: str = "auto", spread: bool = False) ->
     return possible and asked != Eager.name
 
 
-def engine_for(step: Step, device: torch.device, asked: str = "auto", spread: bool = False) -> Captured | Eager:
-    """The engine that was asked for. Raises ValueError as `captures` does."""
-    return Captured(step, device) if captures(device, asked, spread) else Eager(step, device)
+def engine_for(
+    step: Step, device: torch.device, asked: str = "auto", spread: bool = False, rules: Rules = NO_RULES
+) -> Captured | Eager:
+    """The engine that was asked for; rules about the order of tokens want the eager one. Raises ValueError as `captures`."""
+    if rules.history and asked == Captured.name:
+        raise ValueError(
+            f"engine {asked}: the checkpoint generates by the order of tokens, which is not captured; use eager"
+        )
+    captured = captures(device, asked, spread) and not rules.history
+    return (Captured if captured else Eager)(step, device, rules)

@@ -35,7 +35,7 @@ def plain(image: Image) -> Image:
     if upright.mode in DEEP or upright.mode.startswith("I;16"):
         return _scaled(upright).convert("RGB")
     if upright.has_transparency_data:
-        seen = upright.convert("RGBA")
+        seen = (upright.convert("LA") if upright.mode == "La" else upright).convert("RGBA")
         return module.alpha_composite(module.new("RGBA", seen.size, "white"), seen).convert("RGB")
     return upright if upright.mode == "RGB" else upright.convert("RGB")
 

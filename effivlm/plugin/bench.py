@@ -38,7 +38,7 @@ LISTS = {
 }
 WORDS = (
     *("limit", "seed", "device", "dtype", "engine", "batch", "prompt"),
-    *("system", "pixels", "tiles", "processor"),
+    *("generation", "system", "pixels", "tiles", "processor"),
 )
 
 
@@ -58,6 +58,12 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     group.addoption("--vlm-device", default=asked.device, help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     group.addoption("--vlm-dtype", default=asked.dtype, help=f"{', '.join(matrix.DTYPES)} (default: %(default)s)")
     group.addoption("--vlm-engine", default=asked.engine, help=f"{', '.join(matrix.ENGINES)} (default: %(default)s)")
+    group.addoption(
+        "--vlm-generation",
+        default=asked.generation,
+        help="greedy search with the penalties and bans of the checkpoint's generation configuration, as generate does it:"
+        " checkpoint; or without: greedy (default: %(default)s)",
+    )
     group.addoption(
         "--vlm-batch", default=asked.batch, metavar="N", help="also time decoding of N copies at once (default: 1)"
     )

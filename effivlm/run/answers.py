@@ -11,10 +11,12 @@ from effivlm.compression.base import Method
 from effivlm.compression.choose import Doubts, refuse
 from effivlm.decoding.eager import Start, agreements
 from effivlm.decoding.engine import Captured, Eager
+from effivlm.decoding.generation import spoilt
 from effivlm.metrics.choice import listed_options
 from effivlm.metrics.same import same
 from effivlm.models._adapter import Adapter
 from effivlm.records import Answer, Cell, Sample, Unsupported
+from effivlm.run.finite import in_step
 from effivlm.run.noise import again
 from effivlm.run.shown import kept_record
 from effivlm.run.tree import Leaf, Tree
@@ -85,6 +87,9 @@ class Answers:
                 self.given[cell].append(_broken(sample, error))
             return
         for (cell, leaf), tokens in zip(grown.items(), said, strict=False):
+            if (step := spoilt(tokens)) is not None:
+                self.given[cell].append(_broken(sample, in_step(step)))
+                continue
             self.leaves[cell].append(leaf.without_cache())
             self.given[cell].append(self._scored(sample, tokens, leaf))
         self._compare(sample, list(grown), starts, said, made)
@@ -100,11 +105,11 @@ class Answers:
                 self.refused[cell] = str(reason)
                 self.given[cell].clear()
             except Exception as error:  # as in `_ask`
-                self.given[cell].append(_broken(tree.sample, error))
+                self.given[cell].append(_broken(tree.sample, tree.cause(self.methods[cell], error)))
         for cell, refused in zip(doubts, refuse(*doubts.values()), strict=True):
             if refused:
                 del grown[cell]
-                self.given[cell].append(_broken(tree.sample, refused))
+                self.given[cell].append(_broken(tree.sample, tree.cause(self.methods[cell], refused)))
         return grown
 
     def _show(self, tree: Tree, grown: Mapping[Cell, Leaf]) -> None:
@@ -166,10 +171,16 @@ class Answers:
             shares = []
         forced: list[float | None] = [*shares] or [None] * len(starts)
         kind = self.task.answer_type
-        for cell, share in zip(cells, forced, strict=False):
+        for number, (cell, share) in enumerate(zip(cells, forced, strict=False)):
+            if spoilt(said[number]) is not None:
+                continue
+            if shares and share is None:
+                self.lacking[cell].append(("forced", _named(in_step(len(said[number])))))
             ours = _against(self.given[cell][-1], reference, kind, sample)
             if cell != self.dense:
                 ours = replace(ours, forced=share)
+            elif len(starts) > len(cells) and (step := spoilt(said[-1])) is not None:
+                self.lacking[cell].append(("again", _named(in_step(step))))
             elif len(starts) > len(cells):
                 tokens = tuple(said[-1])
                 ours = replace(ours, again=self.model.decode_text(tokens), again_tokens=tokens, forced=forced[-1])

@@ -34,10 +34,12 @@ HOLDS = {"quality": 2, "ttft": 1, "decode": 1}
 
 
 def open_model(source: ModelSource, settings: Settings) -> Adapter:
-    """Load the checkpoint of `source` with its family's adapter; ValueError when it is damaged."""
+    """Load the checkpoint of `source` with its family's adapter; ValueError when it is damaged, or asks for a way to generate
+    that is not done here."""
     adapter = cast(type[Adapter], registry.load("models", source.family))
     model = adapter.load(source, settings.device, settings.dtype)
     model.present(Presenting.of(settings))
+    model.choose_as(settings.generation)
     return model
 
 
@@ -74,6 +76,7 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
             "task": [cell.task, dict(registry.declared("tasks", cell.task))],
             "settings": [settings.limit, settings.seed, settings.device.split(":")[0], settings.dtype]
             + [settings.engine] * (settings.engine != "auto")
+            + [settings.generation] * (settings.generation != "checkpoint")
             + [f"batch {settings.batch}"] * (part == "decode" and settings.batch > 1)
             + [f"prompt {settings.prompt}"] * (part != "quality" and settings.prompt > 0)
             + Presenting.of(settings).differences(),
@@ -123,7 +126,7 @@ def run_group(
         dense,
         methods,
         on_note or (lambda line: None),
-        engine_for(model.step, model.device, settings.engine, model.spread),
+        engine_for(model.step, model.device, settings.engine, model.spread, model.rules),
     )
     model.begin_task(task.pixels, task.tiles, task.max_new_tokens)
     with model.seams():

@@ -24,13 +24,14 @@ from effivlm.compression.base import (
     Part,
     VisualPart,
 )
-from effivlm.compression.choose import Doubts, doubting, refuse
+from effivlm.compression.choose import NO_ORDER, Doubts, doubting, refuse
 from effivlm.compression.composed import Composed
 from effivlm.decoding.caches import KeptLayer, kv_bytes
 from effivlm.decoding.eager import Start
 from effivlm.models._adapter import Adapter, Prompt
 from effivlm.models._pictures import plain
 from effivlm.records import SEAMS, Sample
+from effivlm.run.finite import first_token, in_features, not_finite
 from effivlm.run.prefill import Prefilled, prefilled
 from effivlm.seams.meters import Within, untimed
 
@@ -56,12 +57,13 @@ class Leaf:
     dense_bytes: int
     shares: tuple[tuple[int, int], ...] = ()
     measured: tuple[tuple[float, ...], int] = ((), 0)
+    prompt: tuple[int, ...] = ()
     heads: tuple[tuple[int, ...], ...] = ()
 
     @property
     def start(self) -> Start:
         """Where decoding begins."""
-        return Start(self.cache, self.token, self.position)
+        return Start(self.cache, self.token, self.position, self.prompt)
 
     def without_cache(self) -> Leaf:
         """What is counted on the tensors, without them: entries of each layer, and of its KV heads if any differ, and bytes."""
@@ -130,7 +132,7 @@ class Tree:
         kept, of = (round(entries), whole) if isinstance(method, Composed) else shares[0]
         leaf = Leaf(
             cache=cache,
-            token=self.once(("token", *prefill), lambda: self.within("first", lambda: int(done.logits.argmax()))),
+            token=self.once(("token", *prefill), lambda: self.within("first", lambda: self._first(path[0], done))),
             position=done.prompt.next_position,
             length=length,
             visual_tokens=visual,
@@ -138,8 +140,32 @@ class Tree:
             of=of,
             dense_bytes=round(sum(layer.nbytes for layer in cache) / entries * whole),
             shares=tuple(shares),
+            prompt=self.prompt_ids(path[0]),
         )
         return leaf, doubts
+
+    def _first(self, image: Part | None, done: Prefilled) -> int:
+        """The first token, which costs one look at the device.
+
+        Raises:
+            NotFiniteError: features of the tower or logits hold NaN or infinity; says where it was seen first.
+        """
+        features = self._encoded(image).features
+        token = first_token(self.model.rules, done.logits, self.prompt_ids(image), features)
+        if token < 0:
+            raise not_finite(features, done.prompt.embeds, done.cache)
+        return token
+
+    def cause(self, method: Method, error: Exception) -> Exception:
+        """What broke a method's leaf: where its scores had no order, visual features that are not finite if there are any."""
+        encoded = self._nodes.get(("encoded", self._path(method)[0]))
+        return error if str(error) != NO_ORDER or encoded is None else in_features(encoded.features) or error
+
+    def prompt_ids(self, image: Part | None) -> tuple[int, ...]:
+        """Token ids of the whole prompt, if the rules of generation ask for them."""
+        if not self.model.rules.change:
+            return ()
+        return self.once(("ids", image), lambda: tuple(self._inputs(image)["input_ids"][0].tolist()))  # type: ignore[no-any-return]
 
     def _share(self, path: Path, method: Method, done: Prefilled, entries: float) -> tuple[int, int]:
         """What one method of `path` kept of what came to its seam: visual tokens, or `entries` of the cache in all layers."""

@@ -20,6 +20,7 @@ DEFAULT_TASK = "docvqa_micro"
 DEFAULT_BUDGETS = ("0.01", "0.05", "0.10", "0.20", "0.40")
 DEFAULT_LIMIT = 100  # samples a cell: keeps the whole default run under 15 minutes on two cores
 ENGINES = ("auto", "eager", "cuda_graph")
+GENERATIONS = ("checkpoint", "greedy")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 PROCESSORS = ("pil", "torchvision")
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -44,6 +45,7 @@ class Asked:
     pixels: str = "0"
     tiles: str = "0"
     processor: str = PROCESSORS[0]
+    generation: str = "checkpoint"
     share: bool = True
 
 
@@ -100,6 +102,7 @@ def build(asked: Asked) -> Plan:
         pixels=_whole("--vlm-pixels", asked.pixels, least=0),
         tiles=_whole("--vlm-tiles", asked.tiles, least=0),
         processor=_choice("--vlm-processor", asked.processor, PROCESSORS),
+        generation=_choice("--vlm-generation", asked.generation, GENERATIONS),
     )
     budgets = _unique(_budget(text).label for text in asked.budgets or DEFAULT_BUDGETS)
     methods = _unique(steps.asked(text) for text in asked.methods or _all("methods"))

@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
+from effivlm.models._pictures import POLICY
 from effivlm.records import SCHEMA, Cell, Outcome, dump
 
 FILE = "outcomes.jsonl"
@@ -147,6 +148,7 @@ def facts(root: Path, command: Sequence[str], settings: Mapping[str, Any]) -> di
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(command),
         "settings": dict(settings),
+        "pictures": POLICY,
         "versions": {"python": platform.python_version(), **_versions()},
         "commit": commit(root),
         "platform": platform.platform(),
