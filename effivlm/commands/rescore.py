@@ -87,15 +87,10 @@ class _Book:
         name = fingerprint(
             {"rescored": outcome.fingerprint, "task": [type(task).__name__, task.version, task.identity()]}
         )
-        found = replace(
-            outcome,
-            **facts,
-            fingerprint=name,
-            answers=tuple(answers),
-            score=score,
-            n=len(known),
-            broken=len(answers) - len(known),
-        )
+        facts |= {"n": len(known), "broken": len(answers) - len(known), "fingerprint": name, "score": score}
+        if score is None:
+            facts |= {"status": "failed", "reason": f"no answer could be scored; the first: {answers[0].error}"}
+        found = replace(outcome, answers=tuple(answers), **facts)
         self.changes = [*(self.changes or ()), (outcome, found)]
         return found
 

@@ -85,6 +85,25 @@ def test_stored_answers_are_marked_again_by_another_judge_whose_failures_are_mis
     assert KEY not in (tmp_path / "run-rescored" / "outcomes.jsonl").read_text()
 
 
+def test_a_judge_that_never_answers_fails_the_case_and_gives_no_zero(
+    tmp_path: Path, opened: Opened, mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    (sample, *_) = opened("mmvet").samples(1, 0)
+    recorder = Recorder(tmp_path / "run")
+    recorder.open(
+        {"settings": {"limit": 1, "seed": 0, "data": str(mirror), "folders": {}}, "started": "2026-11-28T12:00:00"}
+    )
+    answer = Answer(sample.id, sample.prompt_sha256, "-1", "-1", 0.1, tokens=(1,))
+    cell = Cell("twin", "dense", "paper", "1.00", "mmvet")
+    recorder.add(Outcome(cell, "before", "ok", n=1, score=0.1, scoring="judge", answers=(answer,)))
+    recorder.close({"status": "finished", "reason": "", "exit_code": 0, "seconds": 1.0})
+    assert cli.main(["rescore", str(tmp_path / "run"), "--judge", "endpoint:gpt-x@http://127.0.0.1:9"]) == 0
+    (outcome,) = [Outcome.from_json(one) for one in read(tmp_path / "run-rescored") if one["kind"] == "outcome"]
+    assert (outcome.status, outcome.score, outcome.broken) == ("failed", None, 1)
+    assert "OPENAI_API_KEY holds no key" in outcome.reason
+
+
 def test_without_a_judge_a_task_says_what_is_missing(mirror: Path) -> None:
     with pytest.raises(Unsupported, match="none is configured: name one with --vlm-judge"):
         task_in("mmvet", Settings(data=str(mirror))).samples(1, 0)
