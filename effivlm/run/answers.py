@@ -93,6 +93,19 @@ class Answers:
             found.lack([self.dense], "shown", error)
         return found
 
+    def recalled(self, samples: Sequence[Sample], number: int, stored: Asked | None) -> Asked | None:
+        """What was stored of a sample, of the cells that would be asked now; None unless it is whole and the same sample."""
+        cells = self.standing
+        if stored is None or not all(any(cell in of for of in stored.ends) for cell in cells):
+            return None
+        found = stored.of(cells)
+        try:
+            sample = read(samples, number, self._known)
+        except FAULTS:
+            return None
+        same = all((one.id, one.prompt_sha256) == (sample.id, sample.prompt_sha256) for one in found.answers.values())
+        return found if same else None
+
     def take(self, found: Asked) -> None:
         """Take in all that a sample gave: nothing is known of one before, and nothing changes after."""
         self.refused |= found.refused

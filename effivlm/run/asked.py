@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -32,6 +32,11 @@ from effivlm.seams.meters import reclaim
 from effivlm.tasks._base import Task
 
 OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
+_T = TypeVar("_T")
+
+
+def _of(cells: Sequence[Cell], held: Mapping[Cell, _T]) -> dict[Cell, _T]:
+    return {cell: held[cell] for cell in cells if cell in held}
 
 
 @dataclass
@@ -48,6 +53,17 @@ class Asked:
     failed: dict[Cell, str] = field(default_factory=dict)
     lacking: list[tuple[Cell, str, str]] = field(default_factory=list)
     notes: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def ends(self) -> tuple[Mapping[Cell, Any], ...]:
+        """What a cell comes to: an answer, or one of two reasons for having none."""
+        return self.answers, self.refused, self.failed
+
+    def of(self, cells: Sequence[Cell]) -> Asked:
+        """The same of these cells alone, in their order."""
+        lacking = [one for one in self.lacking if one[0] in cells]
+        parts = (_of(cells, self.answers), _of(cells, self.leaves), _of(cells, self.refused), _of(cells, self.failed))
+        return Asked(*parts, lacking, self.notes)
 
     def lack(self, cells: Iterable[Cell], what: str, error: BaseException | str) -> None:
         reason = error if isinstance(error, str) else told(error)

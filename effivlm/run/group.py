@@ -6,7 +6,7 @@ to the seam at which their methods differ. `Settings.share` False runs every cel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from typing import Any, cast
@@ -112,25 +112,18 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
             + [f"judge {settings.judge}"] * (settings.judge != "" and issubclass(task, Judged))
             + Presenting.of(settings).differences(),
             "versions": _versions(),
-            "code": _code(cell, source, part, task)
-            + [replaced(type(one)) for one in _parts_of(method)]
-            + [replaced(task)],
+            "code": _code(method, task, source, part),
         }
     )
 
 
-def _code(cell: Cell, source: ModelSource, part: str, task: type) -> list[Any]:
+def _code(method: Method, task: type, source: ModelSource, part: str) -> list[Any]:
     """Digests of the code of a cell: its methods, task and family, what runs them, and what times them."""
-    return [
-        [class_digest("methods", step.method) for step in stored(cell.method, cell.preset)],
-        module_digest(task.__module__),
-        class_digest("models", source.family),
-        module_digest(__name__ if part == "quality" else TIMING),
-    ]
-
-
-def _parts_of(method: Method) -> tuple[Method, ...]:
-    return method.methods if isinstance(method, Composed) else (method,)
+    methods = method.methods if isinstance(method, Composed) else (method,)
+    family = [class_digest("models", source.family)] * (source.family in registry.names("models"))
+    runs = module_digest(__name__ if part == "quality" else TIMING)
+    kinds = [*map(type, methods), task]
+    return [[module_digest(kind.__module__) for kind in kinds], [replaced(kind) for kind in kinds], family, runs]
 
 
 @cache
@@ -145,13 +138,15 @@ def run_group(
     on_progress: Progress | None = None,
     on_note: Note | None = None,
     on_answers: OnAnswers | None = None,
+    stored: Mapping[int, Asked] | None = None,
 ) -> list[Outcome]:
     """Answer a task's samples under every cell of one (model, task) group.
 
     The dense cell always runs, first, because every other one is compared with it, and twice (on a share of many samples), to
     know how far it agrees with itself. One outcome per cell, in the order given, dense in front where it was not asked for.
     `on_note` gets lines that a report may show: of every sample ("sample"), and of the first ones what was kept ("kept").
-    `on_answers` gets, once a sample, its number and all that it gave, before anything is made of it.
+    `on_answers` gets, once a sample, its number and all that it gave, before anything is made of it. `stored` is what samples
+    gave before, by number: one of which it holds all cells is not asked again.
 
     Raises:
         ValueError: cells of several groups, or no samples.
@@ -170,8 +165,9 @@ def run_group(
     model.begin_task(task.pixels, task.tiles, task.max_new_tokens)
     with model.seams(), tracked(), ahead(samples) as ready:
         for number in range(len(ready)):
-            found = answers.ask(ready, number, settings.share)
-            if on_answers:
+            known = answers.recalled(ready, number, (stored or {}).get(number))
+            found = known or answers.ask(ready, number, settings.share)
+            if on_answers and not known:
                 on_answers(number, found)
             answers.take(found)
             if on_progress:
