@@ -309,6 +309,7 @@ class Settings:
     batch: int = 1
     prompt: int = 0
     data: str = ""
+    judge: str = ""
     folders: Mapping[str, str] = field(default_factory=dict)
     system: str | None = None
     pixels: int = 0

@@ -25,6 +25,7 @@ from effivlm.run.answers import Answers, Note
 from effivlm.run.asked import Asked
 from effivlm.run.audit import achieved, verdict
 from effivlm.run.faults import FAULTS, told
+from effivlm.run.judged import judge_of, marked_by
 from effivlm.run.noise import asked_again, change_of
 from effivlm.run.provenance import class_digest, module_digest, replaced
 from effivlm.run.scoring import FALLEN, overall, samples_of, settled
@@ -32,6 +33,7 @@ from effivlm.run.steps import Step, stored
 from effivlm.run.untouched import tracked
 from effivlm.tasks._base import Task
 from effivlm.tasks._folder import Folder
+from effivlm.tasks._judged import Judged
 from effivlm.tasks._opened import opened
 
 Progress = Callable[[int, int], None]
@@ -76,7 +78,10 @@ def task_of(name: str) -> Task:
 
 def task_in(name: str, settings: Settings, family: str = "") -> Task:
     """The task of a name as a run uses it."""
-    return opened(name, settings, family, task_of)
+    task = opened(name, settings, family, task_of)
+    if isinstance(task, Judged) and settings.judge and task.rubric:
+        task.judged(*marked_by(judge_of(settings.judge), task.rubric))
+    return task
 
 
 @cache
@@ -104,6 +109,7 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
             + [f"batch {settings.batch}"] * (part == "decode" and settings.batch > 1)
             + [f"prompt {settings.prompt}"] * (part != "quality" and settings.prompt > 0)
             + [f"data {settings.data}"] * (settings.data != "")
+            + [f"judge {settings.judge}"] * (settings.judge != "" and issubclass(task, Judged))
             + Presenting.of(settings).differences(),
             "versions": _versions(),
             "code": _code(method, task, source, part),
