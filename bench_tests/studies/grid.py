@@ -24,7 +24,8 @@ from effivlm.models._adapter import Adapter
 from effivlm.records import Budget, Cell
 from effivlm.run import steps
 from effivlm.run.group import method_of
-from effivlm.run.tree import Leaf, Tree
+from effivlm.run.leaf import Leaf
+from effivlm.run.tree import Tree
 from effivlm.seams.meters import Laps, reclaim
 from effivlm.timing.drawn import page
 from effivlm.timing.floors import rates, step_bytes

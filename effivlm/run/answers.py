@@ -12,11 +12,12 @@ from effivlm.compression.base import Method
 from effivlm.decoding.engine import Captured, Eager
 from effivlm.models._adapter import Adapter
 from effivlm.records import Answer, Cell, Sample
-from effivlm.run.asked import Asked, Asking, broken
+from effivlm.run.asked import Asking
 from effivlm.run.faults import FAULTS
+from effivlm.run.gave import Asked, broken
+from effivlm.run.leaf import Leaf
 from effivlm.run.scoring import read
 from effivlm.run.shown import SAMPLES, sample_record
-from effivlm.run.tree import Leaf
 from effivlm.tasks._base import Task
 
 Note = Callable[[dict[str, Any]], None]

@@ -22,9 +22,9 @@ from effivlm.models._presenting import Presenting
 from effivlm.models._sources import ModelSource
 from effivlm.records import Budget, Cell, Outcome, Settings, fingerprint
 from effivlm.run.answers import Answers, Note
-from effivlm.run.asked import Asked
 from effivlm.run.audit import achieved, verdict
 from effivlm.run.faults import FAULTS, told
+from effivlm.run.gave import Asked
 from effivlm.run.judged import judge_of, marked_by
 from effivlm.run.noise import asked_again, change_of
 from effivlm.run.provenance import class_digest, module_digest, replaced

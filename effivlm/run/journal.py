@@ -11,8 +11,8 @@ from dataclasses import asdict
 from typing import Any
 
 from effivlm.records import Cell, answer_of
-from effivlm.run.asked import Asked
-from effivlm.run.tree import Leaf
+from effivlm.run.gave import Asked
+from effivlm.run.leaf import Leaf
 
 KIND = "answers"
 Line = dict[str, Any]

@@ -17,7 +17,7 @@ from effivlm.report.strict import strict
 from effivlm.session.recorder import mend
 
 if TYPE_CHECKING:
-    from effivlm.run.asked import Asked
+    from effivlm.run.gave import Asked
 
 PATTERN = "journal-*.jsonl"
 
@@ -47,7 +47,7 @@ class Journal:
 
     def stored(self, names: Mapping[Cell, str]) -> dict[int, Asked]:
         """By sample number, what the cells of a group answered under these fingerprints already."""
-        from effivlm.run.asked import Asked
+        from effivlm.run.gave import Asked
         from effivlm.run.journal import asked_of
 
         groups, found = {cell.group for cell in names}, dict[int, Asked]()

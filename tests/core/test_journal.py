@@ -21,7 +21,7 @@ from toy_task import Toy, cells
 from effivlm.models._adapter import Adapter
 from effivlm.models._sources import resolve
 from effivlm.records import Cell, Outcome, Settings
-from effivlm.run.asked import Asked
+from effivlm.run.gave import Asked
 from effivlm.run.group import cell_fingerprint, open_model, run_group
 from effivlm.session import journal
 from effivlm.session.journal import Journal

@@ -30,7 +30,8 @@ from effivlm.models._adapter import Adapter
 from effivlm.records import Budget, Cell, Settings
 from effivlm.run import answers, group, shown
 from effivlm.run.group import run_group
-from effivlm.run.tree import Leaf, Tree
+from effivlm.run.leaf import Leaf
+from effivlm.run.tree import Tree
 
 CELL = Cell("twin", "any", "paper", "0.30", "toy")
 SCHEMA = Path(shown.__file__).parents[1] / "report" / "schema" / "outcome.schema.json"
