@@ -47,15 +47,11 @@ class Journal:
 
     def stored(self, names: Mapping[Cell, str]) -> dict[int, Asked]:
         """By sample number, what the cells of a group answered under these fingerprints already."""
-<<<<<<< HEAD
-        from effivlm.run.gave import Asked
-=======
         groups = {cell.group for cell in names}
         found: dict[int, Asked] = {}
         of_group = [one for one in lines(self.folder) if (one.get("model"), one.get("task")) in groups]
         if not of_group:
             return found
->>>>>>> w-runs
         from effivlm.run.journal import asked_of
 
         for line in of_group:
