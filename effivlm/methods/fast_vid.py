@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from effivlm.compression.base import Selection
 from effivlm.compression.budget import apportion
@@ -94,9 +95,15 @@ class FastVid(PerClip):
                 numbers = free[frame].nonzero()[:, 0]
                 centres = numbers[best(peaks(features[frame, numbers], NEAR), count)]
                 own = features[frame, centres].float()
-                joined = closest(unit(rest), unit(own))[1]
-                member = (joined == torch.arange(count, device=joined.device)[:, None]).float()
-                sizes = member.sum(1, keepdim=True)  # a product adds in one order, an indexed sum may not
+                order, sizes = joined_by(closest(unit(rest), unit(own))[1], count)
+                # bags are summed in one order on every device, which an atomic add is not
+                sums = embedding_bag(order, rest, sizes.cumsum(0) - sizes, mode="sum")
+                sizes = sizes[:, None]
                 weight = (1 / (sizes + 1)).clamp(min=self.least)
-                made = weight * own + (1 - weight) * (member @ rest) / sizes.clamp(min=1)
+                made = weight * own + (1 - weight) * sums / sizes.clamp(min=1)
                 yield centres + (start + frame) * size, made.to(features)
+
+
+def joined_by(anchors: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Tokens in the order of the anchors [N] they join, each in 0 .. count-1, and how many join each [count]."""
+    return anchors.argsort(stable=True), torch.bincount(anchors, minlength=count)
