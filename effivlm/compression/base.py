@@ -106,12 +106,14 @@ class ImageView:
     """One encoded image: projected features [n, d], and places (block, row, column) [n, 3] of every token.
 
     A block is a tile or frame; -1 marks newlines, which show no part of the image. Row and column count in the grid that tokens
-    run over row by row, which tiles packed side by side share. `tower` is there for parts that ask.
+    run over row by row, which tiles packed side by side share. `tower` is there for parts that ask; so is `question` [T, d], what
+    the decoder embeds of the text that follows the last image (of all text where none follows).
     """
 
     features: Tensor
     places: Tensor
     tower: Tower | None = None
+    question: Tensor | None = None
 
     @property
     def real(self) -> Tensor:
@@ -123,11 +125,12 @@ class ImageView:
 class VisualPart(Part):
     """Vision seam: visual tokens are dropped or merged before the decoder sees them.
 
-    `looks` says whether it needs what the vision tower's attention showed.
+    `looks` says whether it needs what the vision tower's attention showed, `reads` whether it needs the question.
     """
 
     seam: ClassVar[str] = "vision"
     looks: ClassVar[bool] = False
+    reads: ClassVar[bool] = False
 
     @abstractmethod
     def select(self, views: Sequence[ImageView], sample_id: str) -> list[Selection]:

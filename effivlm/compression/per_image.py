@@ -19,11 +19,12 @@ SCOPES = ("tile", "image")
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The n tokens that compete with each other, all of an image or of one tile or frame: features [n, d], and what the tower
-    showed of them."""
+    """The n tokens that compete with each other, all of an image or of one tile or frame: features [n, d], what the tower
+    showed of them, and what the method found of each when it saw the whole image [n]."""
 
     features: Tensor
     tower: Tower | None
+    found: Tensor | None = None
 
     @property
     def shown(self) -> Tower:
@@ -53,6 +54,10 @@ class PerImage(VisualPart):
         """Numbers of the tokens that compete with each other, ascending in each pool: all that show a part of the image."""
         return [view.real]
 
+    def whole(self, view: ImageView) -> Tensor | None:
+        """A number for every token of an image [n] that only the whole image tells, for `choose` to see."""
+        return None
+
     def select(self, views: Sequence[ImageView], sample_id: str) -> list[Selection]:
         return [self._of(view, share) for view, share in zip(views, self.shares(views), strict=True)]
 
@@ -61,16 +66,17 @@ class PerImage(VisualPart):
             return Selection(view.real[:0])
         pools = self.pools(view)
         budgets = apportion([1] * len(pools), share, int(share >= len(pools)), [len(pool) for pool in pools])
-        found = [self._of_pool(view, pool, budget) for pool, budget in zip(pools, budgets, strict=True) if budget]
+        whole = self.whole(view)
+        found = [self._of_pool(view, whole, *one) for one in zip(pools, budgets, strict=True) if one[1]]
         kept, order = torch.cat([one.kept for one in found]).sort()
         if all(one.features is None for one in found):
             return Selection(kept)
         made = [view.features[one.kept] if one.features is None else one.features for one in found]
         return Selection(kept, torch.cat(made)[order])
 
-    def _of_pool(self, view: ImageView, pool: Tensor, budget: int) -> Selection:
+    def _of_pool(self, view: ImageView, whole: Tensor | None, pool: Tensor, budget: int) -> Selection:
         tower = view.tower and Tower(view.tower.received[pool], view.tower.single[pool], view.tower.keys[pool])
-        chosen = self.choose(Seen(view.features[pool], tower), budget)
+        chosen = self.choose(Seen(view.features[pool], tower, None if whole is None else whole[pool]), budget)
         return Selection(pool[chosen.kept], chosen.features)
 
 

@@ -276,7 +276,8 @@ class Tree:
             prompt, encoded = self.prompt((image, None)), self._encoded(image)
             stays, features = prompt.image < 0, []
             towers = encoded.towers or [None] * len(encoded.features)
-            views = [ImageView(*seen) for seen in zip(encoded.features, encoded.places, towers, strict=True)]
+            question = asked_of(prompt) if part.reads else None
+            views = [ImageView(*seen, question) for seen in zip(encoded.features, encoded.places, towers, strict=True)]
             with untouched(part, views=views):
                 selections = self.within("method", lambda: part.select(views, self.sample.id))
             for number, (feature, selection) in enumerate(zip(encoded.features, selections, strict=True)):
@@ -293,6 +294,13 @@ class Tree:
         return self.within(
             "prefill", lambda: prefilled(self.model, prompt, part, observers, self.sample.id, self.within)
         )
+
+
+def asked_of(prompt: Prompt) -> Tensor:
+    """Embeddings [T, d] of the text that follows the last image of a prompt; of all its text where none follows."""
+    last = prompt.visual.nonzero()[-1:, 0]
+    after = torch.arange(prompt.length, device=last.device) > last
+    return prompt.embeds[0, after if after.any() else ~prompt.visual]
 
 
 def path_of(method: Method) -> Path:

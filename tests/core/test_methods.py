@@ -209,7 +209,9 @@ def test_visual_methods_keep_exactly_the_budget_in_order(kind, values, seed, sha
     places, features = grids(shapes), []
     for number, place in enumerate(places):
         features.append(torch.randn(len(place), 5, generator=torch.Generator().manual_seed(seed + number)))
-    views = [ImageView(feature, place, tower(seed, place)) for feature, place in zip(features, places, strict=True)]
+    asked = torch.randn(3, 5, generator=torch.Generator().manual_seed(seed))
+    pairs = zip(features, places, strict=True)
+    views = [ImageView(feature, place, tower(seed, place), asked) for feature, place in pairs]
     chosen = part.select(views, "s")
     total = sum(len(place) for place in places)
     real = sum(int((place[:, 0] >= 0).sum()) for place in places)
