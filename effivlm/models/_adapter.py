@@ -27,7 +27,7 @@ from effivlm.models._text import Turns
 from effivlm.models._torchvision import ensure_torchvision
 from effivlm.records import Sample
 from effivlm.seams.angles import Angles
-from effivlm.seams.hooks import Tower, seams
+from effivlm.seams.hooks import Tower, adding, seams
 from effivlm.seams.meters import Within, untimed
 from effivlm.seams.rotary import growing, prefilling, steady
 
@@ -38,12 +38,14 @@ class Visual:
 
     features [n_i, d] per image; places [n_i, 3] per image: (block, row, column) of each token, where a block is a tile or a
     frame, row and column count in the grid that tokens run over row by row (tiles packed side by side share one), and -1 marks
-    tokens that show no part of the image (newline markers); towers per image, for who looks at the tower.
+    tokens that show no part of the image (newline markers); towers per image, for who looks at the tower; deep [L, n_i, d] per
+    image, where decoder layers 0 to L - 1 are followed by features of their own.
     """
 
     features: tuple[Tensor, ...]
     places: tuple[Tensor, ...]
     towers: tuple[Tower, ...] | None = None
+    deep: tuple[Tensor, ...] | None = None
 
     @property
     def counts(self) -> list[int]:
@@ -54,13 +56,15 @@ class Visual:
 class Prompt:
     """What enters the decoder: embeddings [1, N, d], positions [.., 1, N], the next position, and which entries are visual.
 
-    `image` [N] holds the number of the image (or video) an entry belongs to, -1 for text.
+    `image` [N] holds the number of the image (or video) an entry belongs to, -1 for text. `deep` [L, N, d] is added to what
+    leaves decoder layers 0 to L - 1, zeros for text; a merged entry has that of its anchor, the one whose place it keeps.
     """
 
     embeds: Tensor
     positions: Tensor
     next_position: int
     image: Tensor
+    deep: Tensor | None = None
 
     @property
     def length(self) -> int:
@@ -173,13 +177,21 @@ class Adapter(Presented):
             yield
 
     def prepare(self, sample: Sample) -> dict[str, Any]:
-        """Processor output for one sample on the model's device: token ids [1, N], pixel values and grids."""
+        """Processor output for one sample on the model's device: token ids [1, N], pixel values and grids.
+
+        Raises:
+            ValueError: the sample is a video, and the family takes none.
+        """
         visual: dict[str, Any] = {}
         if sample.images:
             # nested: all belong to one sample, which decides whether LLaVA-OneVision tiles them
             pictures = [plain(image) for image in sample.images]
             visual = {"images": [pictures], **self.limiting(self.fitting(sample, pictures))}
         if sample.video:
+            if getattr(self.processor, "video_processor", None) is None:
+                raise ValueError(
+                    f"model {self.source.name!r} ({self.model_type}) takes no videos, and {sample.id!r} is one"
+                )
             visual |= self.video_arguments(sample)
         inputs = self.turns.inputs(sample, visual, self.presenting.messages())
         return {
@@ -241,7 +253,11 @@ class Adapter(Presented):
             counts = torch.tensor(visual.counts, device=self.device)
             image[places] = torch.repeat_interleave(torch.arange(len(counts), device=self.device), counts)
         positions, following = self.positions(inputs)
-        return Prompt(embeds, positions, following, image)
+        deep = None
+        if visual.deep is not None:
+            deep = embeds.new_zeros(len(visual.deep[0]), *embeds.shape[1:])
+            deep[:, places] = torch.cat(visual.deep, 1).to(embeds)
+        return Prompt(embeds, positions, following, image, deep)
 
     def pruned(self, prompt: Prompt, kept: Tensor, features: Tensor | None = None) -> Prompt:
         """The prompt with only its `kept` entries (ascending positions [K]); `features` replace the visual ones kept."""
@@ -250,7 +266,8 @@ class Adapter(Presented):
         if features is not None:
             embeds = embeds.clone()
             embeds[0, image >= 0] = features.to(embeds)
-        cut = replace(prompt, embeds=embeds, image=image, positions=prompt.positions[..., kept])
+        deep = None if prompt.deep is None else prompt.deep[:, kept]
+        cut = replace(prompt, embeds=embeds, image=image, positions=prompt.positions[..., kept], deep=deep)
         if self.positions_after_pruning == "original":
             return cut
         return replace(cut, positions=torch.arange(len(kept), device=self.device)[None], next_position=len(kept))
@@ -258,7 +275,7 @@ class Adapter(Presented):
     def prefill(self, prompt: Prompt, cache: PromptCache, within: Within = untimed) -> Tensor:
         """Run the decoder over a prompt; fills `cache`, returns the logits [vocab] of its last position, made `within` the part
         "first"."""
-        with prefilling(self.growing, prompt.next_position):
+        with prefilling(self.growing, prompt.next_position), adding(self.layers, prompt.deep):
             hidden = self.text(
                 inputs_embeds=prompt.embeds, position_ids=prompt.positions, past_key_values=cache, use_cache=True
             ).last_hidden_state
