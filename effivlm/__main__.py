@@ -29,7 +29,7 @@ from effivlm.session.places import trial
 from effivlm.session.recorder import devices
 
 NECESSARY = ("torch", "transformers", "pytest", "numpy", "scipy", "plotly", "pillow", "rapidfuzz")
-USEFUL = ("pytest-benchmark", "pytest-xdist", "tokenizers", "safetensors", "datasets")
+USEFUL = ("pytest-benchmark", "pytest-xdist", "tokenizers", "safetensors", "datasets", "av")
 MICRO = "effivlm_micro"
 EXIT_CODES = {"passed": 0, "failed": 1, "refused": 2}
 RUN_EXAMPLE = "reports/2026-01-31T12-00-00"
@@ -90,11 +90,15 @@ def _parser() -> argparse.ArgumentParser:
         "convert",
         "make a native checkpoint of a repository in its authors' own format",
         _convert,
-        "InternVL2_5-38B internvl2_5_38b",
+        "OpenGVLab/InternVL2_5-38B internvl2_5_38b",
     )
-    converted.add_argument("source", type=Path, metavar="SRC", help="folder of the downloaded repository")
+    converted.add_argument(
+        "source", metavar="SRC", help="folder of a downloaded repository, or its hub id, which is fetched"
+    )
     converted.add_argument("target", type=Path, metavar="DST", help="new folder, for --vlm-models NAME=DST")
-    converted.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="take the tokenizer of this folder")
+    converted.add_argument(
+        "--tokenizer", default="", metavar="FROM", help="take the tokenizer of this folder or hub id"
+    )
     for module in (fetch, rescore, run):
         module.add(command)
     return parser
@@ -119,6 +123,7 @@ def _compare_arguments(parser: argparse.ArgumentParser) -> None:
     for name, default, text in (
         ("missing", "fail", "measurements that only A has"),
         ("new", "warn", "measurements that only B has"),
+        ("inconclusive", "warn", "what looks worse, with too few samples or rounds to tell"),
         ("device-change", "warn", "another device, so that timings are not compared"),
     ):
         parser.add_argument(f"--{name}", choices=POLICIES, default=default, help=f"{text} (default: {default})")
@@ -146,7 +151,8 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    limits = Limits(tolerances(options.tolerance), options.missing, options.new, options.device_change)
+    policies = (options.missing, options.new, options.device_change, options.inconclusive)
+    limits = Limits(tolerances(options.tolerance), *policies)
     before, after = load(options.before), load(options.after)
     limits.check_names(before.names | after.names)
     found = verdict(before, after, limits)
@@ -157,9 +163,12 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from effivlm.models._convert import convert
+    from effivlm.models._convert import convert, folder_of
 
-    convert(options.source, options.target, options.tokenizer)
+    if options.target.exists():
+        raise ValueError(f"{options.target} exists already: name a new folder")
+    tokenizer = folder_of(options.tokenizer) if options.tokenizer else None
+    convert(folder_of(options.source), options.target, tokenizer)
     return 0
 
 

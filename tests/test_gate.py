@@ -84,7 +84,7 @@ def test_pairing_finds_a_loss_that_unpaired_intervals_hide() -> None:
     document = build(HEADER, [quality(FASTV, right(100))], END)
     unpaired = judged(of_document(document, "report.json"), after)
     (row,) = (row for row in unpaired["rows"] if row["check"] == "score")
-    assert (row["status"], row["how"]) == ("ok", "unpaired, n 200")
+    assert (row["status"], row["how"]) == ("warn", "unpaired, n 200")
 
 
 def test_answers_scored_together_are_drawn_together() -> None:
@@ -184,6 +184,50 @@ def test_one_sample_cannot_tell_and_says_so() -> None:
     found = judged(side([quality(DENSE, [1])]), side([quality(DENSE, [0])]))
     assert rows(found, "warn") == [(DENSE.id, "score")]
     assert any("too few to tell" in line for line in lines(found))
+
+
+def test_a_drop_that_few_samples_cannot_tell_is_inconclusive_and_acts_as_asked() -> None:
+    before, after = side([quality(DENSE, right(8, 8))]), side([quality(DENSE, right(6, 8))])
+    for policy, status in (("warn", "warn"), ("fail", "fail"), ("ok", "ok")):
+        (row,) = (row for row in judged(before, after, inconclusive=policy)["rows"] if row["check"] == "score")
+        assert (row["status"], row["change"], row["interval"][0]) == (status, 0.25, 0.0)
+        assert "inconclusive" in row["text"]
+    assert judged(before, after)["policies"]["inconclusive"] == "warn"
+    with pytest.raises(ValueError, match="inconclusive: 'maybe' is not one of"):
+        Limits(inconclusive="maybe")
+
+
+def test_one_failure_stands_before_forty_warnings_which_are_summed_up() -> None:
+    tasks = [cell("fastv", "0.10", f"task_{number}") for number in range(42)]
+    before = side([quality(FASTV, right(200))])
+    text = lines(judged(before, side([quality(FASTV, right(100)), *(quality(one, right(9, 9)) for one in tasks)])))
+    (place,) = (number for number, line in enumerate(text) if line.startswith("FAIL"))
+    warned = [number for number, line in enumerate(text) if line.startswith("warn")]
+    assert place < min(warned)
+    assert text[max(warned)] == "warn: and 39 more of this kind (new)"
+    assert len(warned) == 4
+    assert "42 warn" in text[-1]
+
+
+def test_another_seed_is_refused_and_no_new_baseline_is_advised() -> None:
+    run = [quality(DENSE, right(6, 8))]
+    found = judged(side(run, settings={"seed": 0, "limit": 8}), side(run, settings={"seed": 7, "limit": 8}))
+    assert (found["status"], rows(found, "refused")) == ("refused", [("", "seed")])
+    text = " ".join(lines(found))
+    assert "seed 0 against 7" in text
+    assert "run with --vlm-seed 0" in text
+    assert "--vlm-update-baseline" not in text
+
+
+@pytest.mark.parametrize("score", ["NaN", "Infinity", "1e999", '"0.5"', "true", "2", "-0.1"])
+def test_a_baseline_with_a_score_that_could_hide_a_drop_is_refused(tmp_path: Path, score: str) -> None:
+    path = tmp_path / "base.json"
+    write_baseline(path, side([quality(DENSE, [0.625, 1, 1, 0])]))
+    text = path.read_text()
+    assert text.count("0.625") == 1
+    path.write_text(text.replace("0.625", score))
+    with pytest.raises(ValueError, match=r"is not JSON|is damaged"):
+        load(path)
 
 
 def test_two_runs_with_nothing_in_common_are_refused_even_where_all_is_allowed() -> None:

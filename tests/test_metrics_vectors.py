@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from effivlm.metrics.realworldqa import realworldqa
 from effivlm.metrics.relaxed import relaxed_accuracy
 from effivlm.metrics.videomme import videomme_letter
 from effivlm.metrics.vqa_accuracy import vqa_accuracy
+from effivlm.tasks.mathvista import Mathvista
 
 VECTORS = Path(__file__).parent / "data" / "vectors"
 Case = Mapping[str, Any]
@@ -177,3 +179,12 @@ def test_a_picture_of_mme_without_its_second_question_is_refused(profile: Profil
     (case,) = (case for case in cases("mme_aggregate") if case["expected"] == "EXC")
     with pytest.raises(ValueError, match="two questions about a picture, got 1 about 'i1'"):
         mme_score(case, profile)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for case in cases("mathvista_prompt") if case["meta"]["shot_type"] == "step-by-step"],
+    ids=itemgetter("id"),
+)
+def test_mathvista_is_asked_in_the_official_words(case: Case) -> None:
+    assert Mathvista().prompt(case["meta"]["problem"], None) == case["expected"]

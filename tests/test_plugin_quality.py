@@ -37,6 +37,9 @@ def test_the_first_line_names_the_run_and_the_last_its_end(toy: Toy) -> None:
     settings = {"limit": 2, "seed": 7, "device": "cpu", "dtype": "float32", "share": True, "engine": "auto"} | {
         "batch": 1,
         "prompt": 0,
+        "data": "",
+        "judge": "",
+        "folders": {},
     }
     assert settings.items() <= first["settings"].items()
     assert "--vlm-seed=7" in first["command"]

@@ -23,6 +23,7 @@ from effivlm.session.recorder import devices
 from effivlm.session.suites import expanded, suites
 
 LISTS = ("models", "methods", "budgets", "tasks")
+ALL = "1000000000"
 LONG_PROMPT = 10_000  # tokens: a page in LLaVA-OneVision's tiles, or 32 frames
 
 
@@ -71,7 +72,7 @@ def _command(asked: dict[str, tuple[str, ...]], options: argparse.Namespace) -> 
     command = [sys.executable, "-m", "pytest", str(cases), f"--rootdir={cases.parent}"]
     command += [] if options.timings else ["-k", "quality"]
     command += [f"--vlm-{name}={','.join(words)}" for name, words in asked.items() if words]
-    words = {"limit": options.limit or str(10**9), "data": options.data, "run": options.out}
+    words = {"limit": options.limit or ALL, "data": options.data, "run": options.out}
     command += [f"--vlm-{name}={value}" for name, value in words.items() if value]
     return [*command, *options.rest]
 
@@ -89,10 +90,11 @@ def _foreseen(asked: dict[str, tuple[str, ...]], options: argparse.Namespace) ->
         yield f"model {name}: {reason}"
     yield from _downloads(tasks, options)
     yield from _memory(models, plan)
-    planned = [(cell, "quality") for cell in plan.cells]
-    limit = min(plan.settings.limit, 1000)
-    yield f"time: {estimate(planned, limit, Path('reports'))}, at {limit} samples a cell"
-    yield "a first run with --limit 4 measures what a sample takes here, and the estimate is made from it"
+    for name in dict.fromkeys(cell.task for cell in plan.cells):
+        planned = [(cell, "quality") for cell in plan.cells if cell.task == name]
+        limit = min(plan.settings.limit, _rows(name, plan) or 1000)
+        yield f"time {name}: {estimate(planned, limit, Path('reports'))}, {limit} samples a cell"
+    yield "a first run with --limit 4 measures what a sample takes here, and estimates are made from it"
     yield f"command: {shlex.join(_command(asked, options))}"
 
 
@@ -109,10 +111,14 @@ def _planned(
         except ValueError as error:
             missing[name] = str(error)
     rest: dict[str, Any] = {name: words for name, words in asked.items() if name != "models"}
-    given = Asked(
-        models=tuple(here) or (matrix.DEFAULT_MODEL,), limit=options.limit or "1000", data=options.data, **rest
-    )
+    given = Asked(models=tuple(here) or (matrix.DEFAULT_MODEL,), limit=options.limit or ALL, data=options.data, **rest)
     return matrix.build(given), missing
+
+
+def _rows(name: str, plan: Plan) -> int:
+    """How many rows the set of a task has, 0 where that is not known."""
+    sources = () if name in plan.settings.folders else sources_of(name)
+    return sources[0].rows if sources else 0
 
 
 def _downloads(tasks: Sequence[str], options: argparse.Namespace) -> Iterator[str]:

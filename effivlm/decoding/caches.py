@@ -71,6 +71,12 @@ def kv_bytes(cache: Sequence[KeptLayer]) -> int:
     return sum(layer.nbytes for layer in cache)
 
 
+def row_bytes(cache: Sequence[KeptLayer], room: int) -> int:
+    """Bytes that a row of a decoding batch takes for a prompt, padding and `room` for new tokens counted."""
+    layers = ((layer.keys.nbytes + layer.values.nbytes, layer.keys.shape[-2]) for layer in cache)
+    return sum(size + size * room // max(1, entries) for size, entries in layers)
+
+
 @dataclass(slots=True)
 class _Segment:
     """Rows of a decoding batch whose caches have one length in this layer, so that they need no padding between them."""

@@ -1,4 +1,4 @@
-"""How many copies of one compressed prompt a device holds, tried and not computed."""
+"""How much a device holds: copies of one compressed prompt, tried and not computed, and the caches of a batch."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from collections.abc import Callable
 import torch
 
 from effivlm.decoding.eager import Start, Step
-from effivlm.decoding.engine import Replay
-from effivlm.seams.meters import reclaim, synchronise
+from effivlm.decoding.replay import Replay
+from effivlm.seams.meters import free_bytes, reclaim, synchronise
+
+CPU_BYTES = 4 << 30
+"""What the caches of one batch may take where nobody says how much memory is free."""
 
 
 def largest_batch(fits: Callable[[int], bool], guess: int = 1, most: int = 4096) -> int:
@@ -40,3 +43,9 @@ def batch_fits(step: Step, start: Start, steps: int, device: torch.device, batch
     finally:
         reclaim(device)
     return True
+
+
+def batch_bytes(device: torch.device) -> int:
+    """What the compressed prompts of a sample and the caches that decode them may take together: half of what is free, the other
+    half being the prefills'."""
+    return free_bytes(device) // 2 if device.type == "cuda" else CPU_BYTES

@@ -10,6 +10,7 @@ from effivlm.metrics import mentions
 LETTERS = "ABCDEFGH"
 _MARKUP = re.compile(r"[*_`\"“”]+")
 _LEADING = re.compile(r"\(?([A-Za-z])[.):](?=\s|$)|([A-Z])[^\S\n]*+\n\s*+(?=\S{2})")
+_MARK = re.compile(r"\(?([A-Z])[.):]\s*")
 _LISTED = re.compile(r"^([A-H])\. (.+)$", re.MULTILINE)
 _DENIAL = re.compile(r" (?:not|no|nor|neither|never|t) (?:(?:a|an|the) )?$")
 
@@ -40,11 +41,10 @@ def letter(text: str, letters: str = LETTERS, options: Mapping[str, str] | None 
 def lettered(options: Sequence[str]) -> dict[str, str]:
     """Options in their order as letter to text: ("cat", "dog") is {"A": "cat", "B": "dog"}, and so is ("A. cat", "B. dog")."""
     texts = {chr(ord("A") + place): option.strip() for place, option in enumerate(options)}
-    marks = {mark: re.match(rf"\(?{mark}[.):]\s*", text) for mark, text in texts.items()}
-    return {
-        mark: text[hit.end() :] if all(marks.values()) and (hit := marks[mark]) else text
-        for mark, text in texts.items()
-    }
+    marks = {mark: _MARK.match(text) for mark, text in texts.items()}
+    if any(hit is None or hit[1] != mark for mark, hit in marks.items()):
+        return texts
+    return {mark: text[hit.end() :] if (hit := marks[mark]) else text for mark, text in texts.items()}
 
 
 def invalid(text: str, letters: str = LETTERS, options: Mapping[str, str] | None = None) -> bool:

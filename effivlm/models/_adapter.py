@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from effivlm.decoding.caches import DecodingCache, PromptCache
+from effivlm.decoding.generation import NO_RULES
+from effivlm.models._generation import end_tokens, rules_of
 from effivlm.models._guards import disagreeing, few, foreign, told, unfit
 from effivlm.models._memory import needs
 from effivlm.models._pictures import plain
@@ -99,8 +101,8 @@ class Adapter(Presented):
         self.head: nn.Module = model.get_output_embeddings()
         self.device: torch.device = model.get_input_embeddings().weight.device
         self.dtype: torch.dtype = model.get_input_embeddings().weight.dtype
-        eos = model.generation_config.eos_token_id
-        self.eos: frozenset[int] = frozenset([eos] if isinstance(eos, int) else eos or [])
+        self.eos: frozenset[int] = end_tokens(model.generation_config, processor.tokenizer, weights)
+        self.rules = NO_RULES
 
     @classmethod
     def load(cls, source: ModelSource, device: str, dtype: str) -> Adapter:
@@ -169,6 +171,17 @@ class Adapter(Presented):
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def choose_as(self, generation: str) -> None:
+        """Choose tokens as greedy `generate` does with this "checkpoint", or plainly "greedy".
+
+        Raises:
+            ValueError: the checkpoint asks for what is not done here.
+        """
+        self.rules = NO_RULES
+        if generation == "checkpoint":
+            vocab = self.model.config.get_text_config().vocab_size
+            self.rules = rules_of(self.model.generation_config, vocab, self.eos, f"model {self.source.name!r}")
 
     @contextmanager
     def seams(self) -> Iterator[None]:

@@ -28,6 +28,20 @@ SHOWN = 3
 Shapes = dict[str, tuple[int, ...]]
 
 
+def folder_of(given: str) -> Path:
+    """The folder of that name, or what a hub repository (`owner/name[@revision]`) holds, fetched as far as it is not here.
+
+    Raises:
+        ValueError: there is no such folder, or the repository cannot be had.
+    """
+    folder = Path(given).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.is_absolute() or not _hub.ID.fullmatch(given):
+        raise ValueError(f"folder {given} does not exist")
+    return _hub.whole(given.partition("@")[0].rpartition("/")[2], given)
+
+
 def convert(source: Path, target: Path, tokenizer: Path | None = None, say: Callable[[str], None] = print) -> None:
     """Write the native form of the checkpoint in `source` into the new folder `target`.
 
@@ -97,7 +111,7 @@ def _tokenizer(source: Path, given: Path | None, rules: Any) -> Any:
         return transformers.Qwen2Tokenizer.from_pretrained(str(folder), extra_special_tokens=tokens)
     raise ValueError(
         f"{folder} holds neither tokenizer.json nor vocab.json with merges.txt, only what its authors' code reads: give the"
-        f" tokenizer of a native sister with --tokenizer FOLDER ({rules.SISTER})"
+        f" tokenizer of a native sister with --tokenizer FOLDER_OR_HUB_ID ({rules.SISTER})"
     )
 
 

@@ -14,6 +14,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from threading import Thread
 from urllib.parse import urlsplit
@@ -56,12 +57,26 @@ def snapshot(name: str, wanted: str, known: Sequence[str] = ()) -> Snapshot:
 def identity(repository: str, commit: str, folder: Path) -> str:
     """A fingerprint of a snapshot: its commit, and what says how the model is asked and answers (its template, its processor, its
     generation configuration, its tokenizer), since files in a cache can be edited."""
-    facts = {path.name: path.read_text(encoding="utf-8", errors="replace") for path in _described(folder)}
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".jinja"))
+    return _identity(repository, commit, tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in files))
+
+
+@cache
+def _identity(repository: str, commit: str, files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Read once per state of the folder: every cell asks for it."""
+    facts = {path.name: path.read_text(encoding="utf-8", errors="replace") for path, *_ in files}
     return fingerprint({"repository": repository, "commit": commit, **facts})
 
 
-def _described(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix in (".json", ".jinja"))
+def whole(name: str, wanted: str) -> Path:
+    """The folder of `owner/name[@revision]` with all of its weights.
+
+    Raises:
+        ValueError: as `snapshot` and `bring_weights`.
+    """
+    shot = snapshot(name, wanted)
+    bring_weights(name, shot.repository, shot.commit, shot.folder)
+    return shot.folder
 
 
 def bring_weights(name: str, repository: str, commit: str, folder: Path) -> None:

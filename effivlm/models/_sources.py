@@ -157,8 +157,8 @@ def _named(name: str, source: str, family: str, revision: str) -> ModelSource:
     if source.startswith(CONVERT):
         original = source.removeprefix(CONVERT)
         raise ValueError(
-            f"model {name!r}: {original} is published in its authors' format alone; download it, then"
-            f" python -m effivlm convert DOWNLOADED NEW_FOLDER and --vlm-models {name}=NEW_FOLDER"
+            f"model {name!r}: {original} is published in its authors' format alone; make a native checkpoint of it:"
+            f" python -m effivlm convert {original} NEW_FOLDER, then --vlm-models {name}=NEW_FOLDER"
         )
     if revision and (source.startswith(PACKAGE) or not revision[1:]):
         raise ValueError(f"model {name + revision!r}: {name} has no revision {revision[1:]!r}; give {name} alone")

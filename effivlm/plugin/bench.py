@@ -20,7 +20,7 @@ import pytest
 from effivlm.plugin import gate, hookspec
 from effivlm.plugin.controller import CARGO, Controller
 from effivlm.plugin.progress import Progress
-from effivlm.plugin.scheduler import COLLECTED, FOLDER, REFUSAL, Xdist
+from effivlm.plugin.scheduler import COLLECTED, FOLDER, REFUSAL, TEMPLATED, Xdist
 from effivlm.records import PARTS, Cell, Outcome, dump
 from effivlm.session import matrix
 from effivlm.session.groups import Groups, on_device
@@ -30,6 +30,7 @@ from effivlm.session.recorder import FILE
 
 BENCH = "effivlm-bench"
 ARGUMENT = "cell"
+TEMPLATES = 8  # kinds of tests of one part that are told apart
 LISTS = {
     "models": f"checkpoint, NAME=FOLDER_OR_HUB_ID, folder or hub id (default: {matrix.DEFAULT_MODEL})",
     "methods": "method, METHOD@PRESET, or several in a row such as fastv:0.40+snapkv (default: all)",
@@ -37,7 +38,7 @@ LISTS = {
     "tasks": f"task, suite such as paper, or NAME=DIR (default: {matrix.DEFAULT_TASK})",
 }
 WORDS = (
-    *("limit", "seed", "device", "dtype", "engine", "batch", "prompt", "data"),
+    *("limit", "seed", "device", "dtype", "engine", "batch", "prompt", "generation", "data", "judge"),
     *("system", "pixels", "tiles", "processor"),
 )
 
@@ -59,10 +60,19 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     group.addoption("--vlm-dtype", default=asked.dtype, help=f"{', '.join(matrix.DTYPES)} (default: %(default)s)")
     group.addoption("--vlm-engine", default=asked.engine, help=f"{', '.join(matrix.ENGINES)} (default: %(default)s)")
     group.addoption(
+        "--vlm-generation",
+        default=asked.generation,
+        help="greedy search with the penalties and bans of the checkpoint's generation configuration, as generate does it:"
+        " checkpoint; or without: greedy (default: %(default)s)",
+    )
+    group.addoption(
         "--vlm-batch", default=asked.batch, metavar="N", help="also time decoding of N copies at once (default: 1)"
     )
     group.addoption(
         "--vlm-prompt", default=asked.prompt, metavar="N", help="time on a drawn page of about N prompt tokens"
+    )
+    group.addoption(
+        "--vlm-judge", default=asked.judge, metavar="JUDGE", help="endpoint:MODEL[@URL] or local:FOLDER_OR_ID"
     )
     group.addoption(
         "--vlm-data",
@@ -152,6 +162,7 @@ class Bench:
     config: pytest.Config
     collected: int = 0
     selected: dict[str, list[Cell]] = field(default_factory=lambda: {part: [] for part in PARTS})
+    templates: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     refusal: str = ""
     _plan: Plan | None = None
     _groups: Groups | None = None
@@ -279,6 +290,10 @@ class Bench:
             return
         ours = [item for item in items if _cell(item) is not None]
         self.collected = len(ours)
+        for item in ours:  # before anything is deselected
+            kinds = self.templates.setdefault(part_of(item.nodeid), [])
+            if len(kinds) < TEMPLATES and (one := _template(item)) not in kinds:
+                kinds.append(one)
         if ours:
             order = self.plan().order
             groups: dict[tuple[str, str], int] = {}
@@ -311,6 +326,7 @@ class Bench:
         if self.worker:
             output = self.config.workeroutput  # type: ignore[attr-defined]
             output[REFUSAL], output[COLLECTED] = self.refusal, self.collected
+            output[TEMPLATED] = self.templates
 
 
 def _split(option: str, values: list[str]) -> tuple[str, ...]:
@@ -335,6 +351,17 @@ def _cell(item: pytest.Item) -> Cell | None:
     callspec = getattr(item, "callspec", None)
     cell = callspec.params.get(ARGUMENT) if callspec else None
     return cell if isinstance(cell, Cell) else None
+
+
+def _template(item: pytest.Item) -> dict[str, Any]:
+    """How a test of this kind is named and marked, whatever its cell; see `selection`."""
+    cell = _cell(item)
+    assert cell is not None, "only tests of cells have a template"
+    before, _, behind = item.nodeid.rpartition(cell.id)
+    around = [node.name for node in item.listchain()[2:-1]]  # neither the session nor its root folder
+    attributes = getattr(getattr(item, "function", None), "__dict__", {})
+    names = {*around, *item.listextrakeywords(), *(name for name in attributes if not name.startswith("_"))}
+    return {"nodeid": [before, behind], "names": sorted(names), "marks": sorted(m.name for m in item.iter_markers())}
 
 
 def _place(item: pytest.Item, order: Any, groups: Any) -> tuple[int, bool, int, int]:

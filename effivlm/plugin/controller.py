@@ -19,6 +19,7 @@ from effivlm.models._sources import unread
 from effivlm.plugin.session import Session
 from effivlm.plugin.summary import WITHOUT_TABLE, announce, rates, show
 from effivlm.records import Outcome, Settings
+from effivlm.session import journal
 from effivlm.session.groups import on_device
 from effivlm.session.matrix import part_of
 from effivlm.session.recorder import Key, Recorder, facts
@@ -97,6 +98,9 @@ class Controller:
             raise ValueError(f"{recorder.folder} holds a run already; go on with --vlm-resume, or name another folder")
         config.hook.pytest_vlm_header(config=config, header=header)
         recorder.open(header)
+        for line in journal.lines(recorder.folder):  # what a kill kept from being written behind its outcomes
+            for note in line.get("notes", ()):
+                recorder.add_sample(note)
         self._started = time.monotonic()
 
     def _checkpoints(self) -> dict[str, str]:
@@ -212,19 +216,24 @@ class Controller:
         why = self.stopped or str(session.shouldfail or session.shouldstop or "") or lost or "the session ended early"
         for cell, part in missing:
             self.recorder.add(Outcome(cell, "", "interrupted", part=part, reason=why))
+        asked = {
+            key: outcome.n + outcome.broken for key, outcome in self.recorder.recorded.items() if key[1] == "quality"
+        }
         self.recorder.close(
             {
                 "status": "interrupted" if missing or self.stopped else "finished",
                 "reason": why if missing or self.stopped else lost,
                 "exit_code": int(exitstatus),
                 "seconds": round(time.monotonic() - self._started, 3),
-                "rates": rates(self.seconds, self.bench.plan().settings.limit),
-                "samples": self.bench.plan().settings.limit * len(self.planned),
+                "rates": rates(self.seconds, self.bench.plan().settings.limit, asked),
+                "samples": sum(asked.get(key, 1) for key in self.planned),
                 "not_run": len(missing),
                 "passed_over": len(self.passed_over),
                 "reused": self.reused,
             }
         )
+        if not (missing or self.stopped):
+            journal.clear(self.recorder.folder)
 
     def _report(self, session: pytest.Session) -> None:
         """A report that cannot be made never changes what the run found; one that cannot be written fails the session."""

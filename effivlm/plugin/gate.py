@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effivlm import registry
+from effivlm.plugin.selection import Selection
 from effivlm.plugin.session import Run
 from effivlm.records import PARTS, dump
 from effivlm.report.limits import POLICIES, Limits, tolerances
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 NAME = "effivlm-gate"
 VERDICT, PAGE = "verdict.json", "verdict.html"
+RULES = ("missing", "new", "device-change", "inconclusive")
 BEGIN = b'{"kind":"baseline"'
 TESTS_FAILED = 1  # pytest's own exit code for it
 OPTIONS = {
@@ -27,6 +29,7 @@ OPTIONS = {
     "tolerance": ("TABLE", "what the gate allows, e.g. score=0.02,ttft=1.10,docvqa_micro.score=0.03"),
     "missing": ("POLICY", f"cells only in the baseline: {', '.join(POLICIES)} (default: fail, of those selected)"),
     "new": ("POLICY", f"cells only in the run: {', '.join(POLICIES)} (default: warn)"),
+    "inconclusive": ("POLICY", f"looks worse, too few to tell: {', '.join(POLICIES)} (default: warn)"),
     "device-change": ("POLICY", f"another device, so no timing compares: {', '.join(POLICIES)} (default: warn)"),
 }
 
@@ -44,7 +47,7 @@ class Gate:
 
     def __post_init__(self) -> None:
         target = self._path("update-baseline")
-        asked = any(self._option(name) for name in ("tolerance", "missing", "new", "device-change"))
+        asked = any(self._option(name) for name in ("tolerance", *RULES))
         if asked and not (self.wanted or target):
             raise ValueError("--vlm-tolerance and the gate's policies need --vlm-baseline FILE to compare with")
         if self.wanted:
@@ -58,12 +61,13 @@ class Gate:
 
     @cached_property
     def limits(self) -> Limits:
-        asked = {name: self._option(name) for name in ("missing", "new", "device-change")}
+        asked = {name: self._option(name) for name in RULES}
         for name, policy in asked.items():
             if policy and policy not in POLICIES:
                 raise ValueError(f"--vlm-{name}: {policy!r} is not one of {', '.join(POLICIES)}")
         table = tolerances(",".join(self._option("tolerance")))
-        return Limits(table, asked["missing"] or None, asked["new"] or "warn", asked["device-change"] or "warn")
+        new, device, inconclusive = (asked[name] or "warn" for name in RULES[1:])
+        return Limits(table, asked["missing"] or None, new, device, inconclusive)
 
     @cached_property
     def before(self) -> Side:
@@ -125,14 +129,23 @@ class Gate:
         return bool(found["status"] == "passed")
 
     def _unselected(self) -> set[Key]:
-        """Parts of the baseline's cells that a session with a selection left out; none where the whole suite ran."""
+        """Parts of the baseline's cells that a session with a selection left out; none where the whole suite ran.
+
+        What the selection names and the session does not have at all, such as a deleted method, is missing.
+        """
         bench = self.controller.bench
         option, arguments = bench.config.option, bench.config.args
         narrowed = any("::" in one or one.endswith(".py") for one in arguments)
         if not (narrowed or option.keyword or option.markexpr or len(self.controller.planned) < bench.collected):
             return set()
         planned = {(cell.id, part) for cell, part in self.controller.planned}
-        return {(name, part) for name in self.before.cells for part in PARTS} - planned
+        there = bench.plan().by_id
+        here = bench.config.invocation_params.dir
+        words = [one.partition("::") for one in arguments]
+        paths = [((here / path).resolve(), rest) for path, _, rest in words]
+        selection = Selection(option.keyword, option.markexpr, paths, bench.config.rootpath, bench.templates)
+        left = {(name, part) for name in self.before.cells for part in PARTS} - planned
+        return {(name, part) for name, part in left if name in there or not selection.takes(name, part)}
 
     def _update(self, target: Path, good: bool, status: int) -> bool:
         from effivlm.report.baseline import write_baseline
@@ -164,10 +177,10 @@ def _names() -> list[str]:
 def _check_target(path: Path) -> None:
     """ValueError where no baseline can be written to `path`, or where something else than a baseline would be lost."""
     option = "--vlm-update-baseline"
-    around = next(one for one in path.absolute().parents if one.exists())
-    if path.is_dir() or not around.is_dir():
-        raise ValueError(f"{option}: {path} cannot be a file: a folder is needed around it")
     try:
+        around = next(one for one in path.absolute().parents if one.exists())
+        if path.is_dir() or not around.is_dir():
+            raise ValueError(f"{option}: {path} cannot be a file: a folder is needed around it")
         if not path.exists():
             trial(path)
             return

@@ -13,6 +13,7 @@ from effivlm.plugin.session import Distributed
 REFUSAL = "vlm_refusal"
 COLLECTED = "vlm_collected"
 FOLDER = "vlm_folder"
+TEMPLATED = "vlm_templates"
 
 
 class Xdist:
@@ -45,6 +46,7 @@ class Xdist:
 
     def pytest_testnodedown(self, node: Any, error: object) -> None:
         output = getattr(node, "workeroutput", {})
+        self.controller.bench.templates.update(output.get(TEMPLATED, {}))
         self.controller.worker_down(
             node.gateway.id, str(error or ""), output.get(REFUSAL, ""), output.get(COLLECTED, 0)
         )

@@ -16,6 +16,7 @@ class Session(Protocol):
 
     config: Any
     collected: int
+    templates: dict[str, list[dict[str, Any]]]
 
     @property
     def distributed(self) -> bool: ...

@@ -58,12 +58,24 @@ def estimate(planned: Sequence[Key], limit: int, runs: Path, processes: int = 1)
     return f"about {_span(seconds)} ({source})"
 
 
-def rates(seconds: Mapping[Key, float], limit: int) -> dict[str, dict[str, float]]:
-    """Mean seconds by group and part: of a sample of a quality case, of a whole timing case."""
+def rates(
+    seconds: Mapping[Key, float], limit: int, asked: Mapping[Key, int] | None = None
+) -> dict[str, dict[str, float]]:
+    """Mean seconds by group and part: of a sample of a quality case, of a whole timing case.
+
+    `asked` says how many samples a case had, where that is known: a set may hold fewer than `limit`.
+    """
+    counts: dict[str, int] = {}
+    for (cell, _), count in (asked or {}).items():
+        name = _name(cell.model, cell.task)
+        counts[name] = max(count, counts.get(name, 0))
     sums: dict[str, dict[str, list[float]]] = {}
     for (cell, part), spent in seconds.items():
         sums.setdefault(_name(cell.model, cell.task), {}).setdefault(part, []).append(spent)
-    return {group: {part: _rate(part, spent, limit) for part, spent in parts.items()} for group, parts in sums.items()}
+    return {
+        group: {part: _rate(part, spent, counts.get(group) or limit) for part, spent in parts.items()}
+        for group, parts in sums.items()
+    }
 
 
 def _rate(part: str, spent: Sequence[float], limit: int) -> float:

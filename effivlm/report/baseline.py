@@ -12,6 +12,7 @@ from typing import Any
 from effivlm.records import SCHEMA, Outcome, dump
 from effivlm.report.conditions import Conditions, conditions, machines
 from effivlm.report.document import build, read
+from effivlm.report.strict import strict
 from effivlm.report.trust import TIMED, own_doubts
 
 OUTCOMES, DOCUMENT = "outcomes.jsonl", "report.json"
@@ -131,6 +132,13 @@ def write_baseline(path: Path, side: Side) -> None:
     path.write_bytes(text.encode("utf-8", "replace"))  # half a surrogate pair has no UTF-8 form
 
 
+def _score(value: Any, of: str) -> float:
+    """A score as it is stored; one that is no number in [0, 1] could hide a drop."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"{of} has the score {value!r}, which is no number in [0, 1]")
+    return float(value)
+
+
 def _set(one: Measured) -> tuple[str, tuple[str, ...], str]:
     return (str(one.data["task"]), one.ids, one.prompts)
 
@@ -171,7 +179,7 @@ def _reasons(document: Mapping[str, Any]) -> dict[Key, str]:
 
 def _stored(path: Path) -> Side:
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = strict(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is not JSON, so it is no report.json and no baseline: {error}") from None
     if not isinstance(stored, dict) or "cells" not in stored or "run" not in stored:
@@ -208,7 +216,7 @@ def _of_baseline(stored: Mapping[str, Any], name: str) -> Side:
         if len(cell["scores"]) != len(ids):
             raise ValueError(f"{cell['id']} has {len(cell['scores'])} scores of {len(ids)} samples")
         data = {key: cell[key] for key in KEPT}
-        scores = tuple(None if score is None else float(score) for score in cell["scores"])
+        scores = tuple(None if score is None else _score(score, cell["id"]) for score in cell["scores"])
         where, engines = conditions(stored["run"], known, cell), dict(cell["engines"])
         doubted, group = dict(cell.get("untrusted", {})), int(cell["group"])
         cells[str(cell["id"])] = Measured(data, where, engines, doubted, group, ids, prompts, scores)

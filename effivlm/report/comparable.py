@@ -21,6 +21,9 @@ def _runs(old: Measured, new: Measured, part: str) -> Reason | None:
     if before.dtype and after.dtype and before.dtype != after.dtype:
         asked = f"run with --vlm-dtype {before.dtype}, or {RENEW}"
         return ("dtype", f"precision {before.dtype} against {after.dtype}: {asked}")
+    if None not in (before.seed, after.seed) and before.seed != after.seed:
+        asked = f"run with --vlm-seed {before.seed}, or name a baseline of that seed"
+        return ("seed", f"seed {before.seed} against {after.seed}, so other samples and draws: {asked}")
     if None not in (before.task_version, after.task_version) and before.task_version != after.task_version:
         versions = f"version {before.task_version} against {after.task_version}"
         return ("task_version", f"task {task} is another one, {versions}: {RENEW}")
@@ -31,7 +34,8 @@ def _samples(old: Measured, new: Measured) -> Reason | None:
     task, before = old.data["task"], old.where["quality"]
     counts = [len(one.ids) or int(one.data["n"]) + int(one.data["broken"]) for one in (old, new)]
     if counts[0] != counts[1] or (old.ids and new.ids and set(old.ids) != set(new.ids)):
-        asked = f"run with --vlm-limit {before.limit} --vlm-seed {before.seed}, or {RENEW}"
+        asked = f"run with --vlm-limit {before.limit} --vlm-seed {before.seed}"
+        asked += "" if before.limit != new.where["quality"].limit else f", or {RENEW}"
         return ("samples", f"task {task} has other samples, {counts[0]} against {counts[1]}: {asked}")
     if old.prompts and new.prompts and old.prompts != new.prompts:
         return ("samples", f"task {task} asks other questions of the same samples: {RENEW}")

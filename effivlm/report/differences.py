@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 SHOWN = 40  # rows in a terminal
+EACH = 3  # warnings of a kind there
 ROWS = 5000  # rows on a page
 WORDS = {"fail": "FAIL", "refused": "REFUSED", "warn": "warn", "ok": "ok"}
 HEADLINES = {
@@ -18,15 +19,31 @@ COLUMNS = ("verdict", "cell", "part", "check", "before", "after", "change", "95 
 
 
 def lines(verdict: Mapping[str, Any]) -> list[str]:
-    """The verdict as lines: both sides, notes, every row that is not ok (the worst 40), and the headline last."""
+    """The verdict as lines: both sides, notes, what failed or was refused (the worst 40), some warnings of each kind,
+    and the headline last."""
     shown = [row for row in verdict["rows"] if row["status"] != "ok"]
     text = [f"{word}: {_side(verdict[word])}" for word in ("before", "after")]
     text += [f"note: {note}" for note in verdict["notes"]]
-    text += [f"{WORDS[row['status']]}: {_sentence(row)}" for row in shown[:SHOWN]]
-    if len(shown) > SHOWN:
-        text.append(f"and {len(shown) - SHOWN} more rows that are not ok")
+    bad = [row for row in shown if row["status"] != "warn"]
+    text += [f"{WORDS[row['status']]}: {_sentence(row)}" for row in bad[:SHOWN]]
+    if len(bad) > SHOWN:
+        text.append(f"and {len(bad) - SHOWN} more rows that failed or were refused")
+    text += _warnings([row for row in shown if row["status"] == "warn"])
     text.append(headline(verdict))
     return [_printable(line) for line in text]
+
+
+def _warnings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A few warnings of each kind, and how many more there are: they must not hide what failed."""
+    kinds: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        kinds.setdefault(row["check"], []).append(row)
+    text = []
+    for check, of in kinds.items():
+        text += [f"warn: {_sentence(row)}" for row in of[:EACH]]
+        if len(of) > EACH:
+            text.append(f"warn: and {len(of) - EACH} more of this kind ({check})")
+    return text
 
 
 def headline(verdict: Mapping[str, Any]) -> str:

@@ -36,8 +36,8 @@ class Change:
         return self.interval is not None and self.interval[0] > allowed
 
     def undecided(self, allowed: float) -> bool:
-        """Whether it looks worse than allowed and there is no interval to tell by."""
-        return self.interval is None and self.value > allowed
+        """Whether it looks worse than allowed and its interval, if there is one, does not tell."""
+        return self.value > allowed and not self.worse_than(allowed)
 
 
 def score_drop(before: Measured, after: Measured) -> Change | None:

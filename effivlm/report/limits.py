@@ -44,18 +44,27 @@ class Tolerance:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Tolerances and policies. `missing` None: fail, but cells that a session did not select are not missing."""
+    """Tolerances and policies. `missing` None: fail, but cells that a session did not select are not missing.
+
+    `inconclusive`: what looks worse than allowed, and was measured too little to tell.
+    """
 
     tolerances: tuple[Tolerance, ...] = ()
     missing: str | None = None
     new: str = "warn"
     device: str = "warn"
+    inconclusive: str = "warn"
     defaults: Mapping[str, float] = field(default_factory=lambda: {name: one.default for name, one in GROUPS.items()})
 
     def __post_init__(self) -> None:
-        for name, policy in (("missing", self.missing or "fail"), ("new", self.new), ("device", self.device)):
+        for name, policy in self.policies.items():
             if policy not in POLICIES:
                 raise ValueError(f"{name}: {policy!r} is not one of {', '.join(POLICIES)}")
+
+    @property
+    def policies(self) -> dict[str, str]:
+        rest = {"new": self.new, "device": self.device, "inconclusive": self.inconclusive}
+        return {"missing": self.missing or "fail", **rest}
 
     def allowed(self, group: str, cell: Mapping[str, Any]) -> float:
         """The tolerance of a cell: one for its task, model or method goes before a general one, the last named wins."""

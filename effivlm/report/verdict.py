@@ -44,7 +44,7 @@ def verdict(before: Side, after: Side, limits: Limits, unselected: Collection[Ke
         "status": next((LEVELS[status] for status in LEVELS if counts[status]), "passed"),
         "before": _facts(before),
         "after": _facts(after),
-        "policies": {"missing": limits.missing or "fail", "new": limits.new, "device": limits.device},
+        "policies": limits.policies,
         "tolerances": [
             *({"of": "", "group": name, "value": value} for name, value in limits.defaults.items()),
             *({"of": one.of, "group": one.group, "value": one.value} for one in limits.tolerances),
@@ -172,7 +172,7 @@ class _Judge:
                 allowed = sum(limit for _, limit in found) / len(found)
                 label = method if preset == "paper" else f"{method}@{preset}"
                 name = f"{model}-{label}-keep{Budget.parse(keep).label} over {len(found)} tasks"
-                yield _judged(name, "quality", "score", drop, allowed)
+                yield _judged(name, "quality", "score", drop, allowed, self.limits.inconclusive)
 
     def _cost(self, group: str, old: Measured, new: Measured, part: str) -> None:
         name = GROUPS[group].cost
@@ -181,7 +181,7 @@ class _Judge:
             self._judge(old.id, part, group, ratio, self.limits.allowed(group, old.data))
 
     def _judge(self, name: str, part: str, check: str, change: Change, allowed: float) -> None:
-        self.rows.append(_judged(name, part, check, change, allowed))
+        self.rows.append(_judged(name, part, check, change, allowed, self.limits.inconclusive))
 
     def _kept(self, old: Measured, new: Measured) -> None:
         before, after = old.data["achieved"], new.data["achieved"]
@@ -208,16 +208,16 @@ class _Judge:
             self.rows.append(_row(old.id, part, check, status, text, **facts))
 
 
-def _judged(name: str, part: str, check: str, change: Change, allowed: float) -> Row:
+def _judged(name: str, part: str, check: str, change: Change, allowed: float, inconclusive: str) -> Row:
     worse, undecided = change.worse_than(allowed), change.undecided(allowed)
-    status = "fail" if worse else "warn" if undecided else "ok"
+    status = "fail" if worse else inconclusive if undecided else "ok"
     if check == "score":
         text = f"score {change.before:.4f} -> {change.after:.4f}, drop {change.value:+.4f}"
     else:
         text = f"{GROUPS[check].cost} {change.before:.4g} -> {change.after:.4g}, ratio {change.value:.3f}"
     if change.interval:
         text += f" [{change.interval[0]:.4g}, {change.interval[1]:.4g}]"
-    text += f", allowed {allowed:.4g}" + (" (too few to tell)" if undecided else "")
+    text += f", allowed {allowed:.4g}" + (" (inconclusive: too few to tell)" if undecided else "")
     facts = {"before": change.before, "after": change.after, "change": change.value, "interval": ends(change.interval)}
     return _row(name, part, check, status, text, **facts, allowed=allowed, how=f"{change.how}, n {change.n}")
 

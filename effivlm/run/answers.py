@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -11,11 +12,12 @@ from effivlm.compression.base import Method
 from effivlm.decoding.engine import Captured, Eager
 from effivlm.models._adapter import Adapter
 from effivlm.records import Answer, Cell, Sample
-from effivlm.run.asked import Asked, Asking, broken
+from effivlm.run.asked import Asking
 from effivlm.run.faults import FAULTS
+from effivlm.run.gave import Asked, broken
+from effivlm.run.leaf import Leaf
 from effivlm.run.scoring import read
 from effivlm.run.shown import SAMPLES, sample_record
-from effivlm.run.tree import Leaf
 from effivlm.tasks._base import Task
 
 Note = Callable[[dict[str, Any]], None]
@@ -23,6 +25,7 @@ LACKING = {
     "again": "dense could not be asked again",
     "forced": "token agreement could not be computed",
     "kept": "the kept visual tokens could not be told",
+    "memory": "memory ran out, and cells were decoded in smaller batches,",
     "shown": "the sample could not be shown in the report",
     "prompt": "the question was shown to the model with U+FFFD for half a surrogate pair",
 }
@@ -35,6 +38,7 @@ class Answers:
     `leaves` are what was kept of each prompt, without tensors; `refused` says why a cell cannot exist, `failed` why one was given
     up; `lacking` holds, by cell, what could not be found out beside its answers. `note` gets what a report may show of samples.
     `twice` are the numbers of the samples on which dense is asked once more.
+    `most_bytes` is what the compressed prompts of a sample may take at once, with the caches that decode them.
     """
 
     model: Adapter
@@ -44,6 +48,7 @@ class Answers:
     note: Note
     engine: Captured | Eager
     twice: AbstractSet[int]
+    most_bytes: float = math.inf
     given: dict[Cell, list[Answer]] = field(init=False)
     leaves: dict[Cell, list[Leaf]] = field(init=False)
     refused: dict[Cell, str] = field(default_factory=dict)
@@ -72,7 +77,15 @@ class Answers:
         except FAULTS as error:
             return Asked({cell: broken(f"#{number}", "", error) for cell in self.standing})
         asking = Asking(
-            self.model, self.task, self.dense, self.methods, self.engine, sample, number < SAMPLES, number in self.twice
+            self.model,
+            self.task,
+            self.dense,
+            self.methods,
+            self.engine,
+            sample,
+            number < SAMPLES,
+            number in self.twice,
+            self.most_bytes,
         )
         found = asking.ask(self.standing, share)
         try:
@@ -80,6 +93,19 @@ class Answers:
         except FAULTS as error:  # what is noted beside an answer must not take the answer with it
             found.lack([self.dense], "shown", error)
         return found
+
+    def recalled(self, samples: Sequence[Sample], number: int, stored: Asked | None) -> Asked | None:
+        """What was stored of a sample, of the cells that would be asked now; None unless it is whole and the same sample."""
+        cells = self.standing
+        if stored is None or not all(any(cell in of for of in stored.ends) for cell in cells):
+            return None
+        found = stored.of(cells)
+        try:
+            sample = read(samples, number, self._known)
+        except FAULTS:
+            return None
+        same = all((one.id, one.prompt_sha256) == (sample.id, sample.prompt_sha256) for one in found.answers.values())
+        return found if same else None
 
     def take(self, found: Asked) -> None:
         """Take in all that a sample gave: nothing is known of one before, and nothing changes after."""

@@ -2,51 +2,47 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+
+import torch
 
 from effivlm.compression.base import Method
 from effivlm.compression.choose import Doubts, refuse
-from effivlm.decoding.eager import Start, agreements
+from effivlm.decoding.caches import row_bytes
+from effivlm.decoding.eager import Choose, Start, agreements
 from effivlm.decoding.engine import Captured, Eager
+from effivlm.decoding.generation import spoilt
 from effivlm.metrics.choice import listed_options
 from effivlm.metrics.same import same
 from effivlm.models._adapter import Adapter
 from effivlm.records import HALF_PAIR, Answer, Cell, Sample, Unsupported
 from effivlm.run.faults import FAULTS, told
+from effivlm.run.finite import in_step
+from effivlm.run.gave import Asked, broken
+from effivlm.run.leaf import Leaf
+from effivlm.run.lengths import Positions
 from effivlm.run.noise import again
 from effivlm.run.scoring import scored
 from effivlm.run.shown import kept_record
-from effivlm.run.tree import Leaf, Tree
+from effivlm.run.tree import Tree
 from effivlm.run.untouched import Blamed, Meddled
+from effivlm.seams.meters import reclaim
 from effivlm.tasks._base import Task
 
-
-@dataclass
-class Asked:
-    """All that one sample gave: answers, what was kept of its prompt (without tensors), and what could not be found out.
-
-    `refused` are cells that turned out not to exist, `failed` cells that are given up; they have no answers. `notes` are lines
-    that a report may show. Nothing in here holds a tensor, so that it can be stored.
-    """
-
-    answers: dict[Cell, Answer] = field(default_factory=dict)
-    leaves: dict[Cell, Leaf] = field(default_factory=dict)
-    refused: dict[Cell, str] = field(default_factory=dict)
-    failed: dict[Cell, str] = field(default_factory=dict)
-    lacking: list[tuple[Cell, str, str]] = field(default_factory=list)
-    notes: list[dict[str, Any]] = field(default_factory=list)
-
-    def lack(self, cells: Iterable[Cell], what: str, error: BaseException | str) -> None:
-        reason = error if isinstance(error, str) else told(error)
-        self.lacking += [(cell, what, reason) for cell in cells]
+OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
 
 
 @dataclass
 class Asking:
-    """One sample under the cells of a group; `show`: note which visual tokens each kept; `twice`: ask dense once more."""
+    """One sample under the cells of a group; `show`: note which visual tokens each kept; `twice`: ask dense once more.
+
+    Cells are decoded together as far as their prompts and caches take `most_bytes`, dense among the first, and one after another
+    in batches that size; a batch that runs out of memory all the same is halved. `lead` is dense's prompt, for batches after the
+    first, where the engine takes steps that follow its answer.
+    """
 
     model: Adapter
     task: Task
@@ -56,6 +52,8 @@ class Asking:
     sample: Sample
     show: bool
     twice: bool
+    most_bytes: float = math.inf
+    lead: Start | None = None
     found: Asked = field(default_factory=Asked)
 
     def ask(self, cells: Sequence[Cell], share: bool) -> Asked:
@@ -63,75 +61,139 @@ class Asking:
         if half := HALF_PAIR.search(self.sample.prompt):
             self.found.lack(cells, "prompt", f"U+{ord(half[0]):04X} at place {half.start()}")
         for batch in [cells] if share else [[cell] for cell in cells]:
+            self.lead = None
             self._ask(batch)
         return self.found
 
     def _ask(self, cells: Sequence[Cell]) -> None:
-        """The sample under cells that share what they can."""
-        tree, grown = self._grown(cells)
-        if not grown:
-            return
+        """The sample under cells that share what they can, grown anew without whoever broke or changed what the others share."""
+        while left := [cell for cell in cells if self._open(cell)]:
+            try:
+                tree = self._tree(left)
+            except FAULTS as error:  # the sample cannot be prepared, or is too long: for no cell
+                self._broken(left, error)
+                return
+            try:
+                self._through(tree, [cell for cell in left if self._open(cell)])
+            except Blamed as blamed:
+                guilty = [cell for cell in left if blamed.part in self.methods[cell].parts] or left
+                if isinstance(blamed.error, Meddled):
+                    self.found.failed |= dict.fromkeys(guilty, told(blamed.error))
+                    self.lead = None  # its cache may be what was changed
+                else:
+                    self._broken(guilty, blamed.error)
+
+    def _open(self, cell: Cell) -> bool:
+        """Whether a cell still has to say something, or why it does not."""
+        return not any(cell in of for of in (self.found.answers, self.found.refused, self.found.failed))
+
+    def _through(self, tree: Tree, cells: Sequence[Cell]) -> None:
+        """Grow and decode cells, as many at once as fit."""
+        waiting, grown, size = list(cells), dict[Cell, tuple[Leaf, Doubts]](), 0.0
+        while waiting:
+            cell = waiting[0]
+            try:
+                leaf, doubts = tree.unsure_leaf(self.methods[cell])
+            except OUT_OF_MEMORY as error:
+                if not grown:
+                    self._broken([waiting.pop(0)], error)
+                self._free(tree, grown, waiting)
+                size = 0.0
+                continue
+            except Blamed:
+                raise
+            except Unsupported as reason:
+                self.found.refused[cell] = str(reason)
+            except FAULTS as error:  # one broken sample is recorded and counted; it must not end the others
+                self._broken([cell], tree.cause(self.methods[cell], error))
+            else:
+                cost = (1 + self.engine.copies) * row_bytes(leaf.cache, self.task.max_new_tokens)
+                if grown and size + cost > self.most_bytes:
+                    self._free(tree, grown, waiting)
+                    size = 0.0
+                grown[cell], size = (leaf, doubts), size + cost
+            waiting.pop(0)
+        self._decoded(tree, grown)
+
+    def _free(self, tree: Tree, grown: dict[Cell, tuple[Leaf, Doubts]], waiting: Sequence[Cell]) -> None:
+        """Decode what is grown, and let go of it and of what those that wait do not need."""
+        self._decoded(tree, grown)
+        grown.clear()
+        tree.release([self.methods[cell] for cell in waiting])
+        reclaim(self.model.device)
+
+    def _decoded(self, tree: Tree, pairs: Mapping[Cell, tuple[Leaf, Doubts]]) -> None:
+        """The answers of cells that are grown."""
+        grown = {cell: leaf for cell, (leaf, _) in pairs.items()}
+        for cell, refused in zip(pairs, refuse(*(doubts for _, doubts in pairs.values())), strict=True):
+            if refused:
+                del grown[cell]
+                self._broken([cell], tree.cause(self.methods[cell], refused))
         if self.show:
             self._show(tree, grown)
         second = self._second(tree) if self.twice and self.dense in grown else []
-        starts = [leaf.start for leaf in grown.values()] + second
-        leader = list(grown).index(self.dense) if self.dense in grown and len(starts) > 1 else None
+        if grown:
+            self._together(grown, second)
+
+    def _together(self, grown: Mapping[Cell, Leaf], second: Sequence[Start]) -> None:
+        """Decode cells as one batch, `second` being dense's second run; in halves where that takes more memory than there is."""
         try:
-            said, made = self.engine.followed(starts, self.task.max_new_tokens, self.model.eos, leader)
-        except FAULTS as error:  # one broken sample is recorded and counted; it must not end the others
-            self._broken(grown, error)
-            return
+            self._batch(grown, second)
+        except OUT_OF_MEMORY as error:
+            self.engine.forget()
+            reclaim(self.model.device)
+            cells = list(grown)
+            if len(cells) == 1 and self.lead is None and not second:
+                self._broken(cells, error)
+                return
+            reason = str(error).partition("\n")[0]
+            self.found.lack(cells, "memory", reason)
+            if len(cells) == 1:
+                self.lead = None
+                self.found.lack(cells if second else (), "again", reason)
+                self._together(grown, ())
+                return
+            half = len(cells) // 2
+            self._together({cell: grown[cell] for cell in cells[:half]}, second)
+            self._together({cell: grown[cell] for cell in cells[half:]}, ())
+        except FAULTS as error:  # as in `_through`
+            self._broken([cell for cell in grown if self._open(cell)], error)
+
+    def _batch(self, grown: Mapping[Cell, Leaf], second: Sequence[Start]) -> None:
+        """As `_together`, of what fits."""
+        starts = [leaf.start for leaf in grown.values()] + list(second)
+        leader = list(grown).index(self.dense) if self.dense in grown and len(starts) > 1 else None
+        led = starts if self.dense in grown or self.lead is None else [*starts, self.lead]
+        leader = len(starts) if len(led) > len(starts) else leader
+        said, made = self.engine.followed(led, self.task.max_new_tokens, self.model.eos, leader)
         for (cell, leaf), tokens in zip(grown.items(), said, strict=False):
+            if (step := spoilt(tokens)) is not None:
+                self._broken([cell], in_step(step))
+                continue
             self.found.leaves[cell] = leaf.without_cache()
             self.found.answers[cell] = self._scored(tokens, leaf)
+        if self.dense in grown and self.engine.follows:
+            self.lead = grown[self.dense].start
         self._compare(list(grown), starts, said, made)
 
     def _tree(self, cells: Sequence[Cell]) -> Tree:
-        """The tree of the cells whose methods can say where they work; the others' answers are broken."""
+        """The tree of the cells whose methods can say where they work; the others' answers are broken.
+
+        Raises:
+            Ill: the prompt is longer than the model's positions. What the processor raises comes through.
+        """
+        positions = Positions(self.model)
+        positions.refuse_text(self.sample.prompt)
         shown, able = replace(self.sample, prompt=HALF_PAIR.sub("\ufffd", self.sample.prompt)), []
         for cell in cells:
             try:
                 Tree(self.model, shown, [self.methods[cell]])
                 able.append(cell)
-            except FAULTS as error:  # as in `_ask`
+            except FAULTS as error:  # as in `_through`
                 self._broken([cell], error)
-        return Tree(self.model, shown, [self.methods[cell] for cell in able])
-
-    def _grown(self, cells: Sequence[Cell]) -> tuple[Tree, dict[Cell, Leaf]]:
-        """The compressed prompt of every cell that has one, grown anew without whoever broke or changed what the others share."""
-        while True:
-            found = self.found
-            left = [
-                cell for cell in cells if not any(cell in of for of in (found.answers, found.refused, found.failed))
-            ]
-            tree = self._tree(left)
-            try:
-                return tree, self._leaves(tree, [cell for cell in left if cell not in found.answers])
-            except Blamed as blamed:
-                guilty = [cell for cell in left if blamed.part in self.methods[cell].parts]
-                if isinstance(blamed.error, Meddled):
-                    found.failed |= dict.fromkeys(guilty or left, told(blamed.error))
-                else:
-                    self._broken(guilty or left, blamed.error)
-
-    def _leaves(self, tree: Tree, cells: Sequence[Cell]) -> dict[Cell, Leaf]:
-        """The compressed prompts of a tree; of cells without one it is recorded why not."""
-        grown: dict[Cell, Leaf] = {}
-        doubts: dict[Cell, Doubts] = {}
-        for cell in cells:
-            try:
-                grown[cell], doubts[cell] = tree.unsure_leaf(self.methods[cell])
-            except Blamed:
-                raise
-            except Unsupported as reason:
-                self.found.refused[cell] = str(reason)
-            except FAULTS as error:  # as in `_ask`
-                self._broken([cell], error)
-        for cell, refused in zip(doubts, refuse(*doubts.values()), strict=True):
-            if refused:
-                del grown[cell]
-                self._broken([cell], refused)
-        return grown
+        tree = Tree(self.model, shown, [self.methods[cell] for cell in able])
+        positions.refuse(tree.whole_inputs, self.task.max_new_tokens)
+        return tree
 
     def _broken(self, cells: Iterable[Cell], error: BaseException) -> None:
         for cell in cells:
@@ -173,7 +235,7 @@ class Asking:
         )
         try:
             extracted, score = scored(self.task, text, self.sample)
-        except FAULTS as error:  # as in `_ask`
+        except FAULTS as error:  # as in `_through`
             return replace(answer, error=told(error))
         return replace(answer, extracted=extracted, score=score)
 
@@ -191,25 +253,47 @@ class Asking:
         answers, reference = self.found.answers, self.found.answers.get(self.dense)
         if reference is None or reference.error:
             return
-        steps, eos = self.task.max_new_tokens, self.model.eos
         try:
             choose = self.engine.chosen if made is None else partial(_told, made)
-            shares = agreements(choose, starts, said, reference.tokens, steps, eos)
+            shares = self._agreements(choose, starts, said[: len(starts)], reference.tokens)
         except FAULTS as error:  # as in `_show`
             self.found.lack(cells, "forced", error)
             shares = []
         forced: list[float | None] = [*shares] or [None] * len(starts)
         kind = self.task.answer_type
-        for cell, share in zip(cells, forced, strict=False):
+        for number, (cell, share) in enumerate(zip(cells, forced, strict=False)):
             if answers[cell].error:
                 continue
+            if shares and share is None:
+                self.found.lack([cell], "forced", in_step(len(said[number])))
             ours = against(answers[cell], reference, kind, self.sample)
             if cell != self.dense:
                 ours = replace(ours, forced=share)
+            elif len(starts) > len(cells) and (step := spoilt(said[len(cells)])) is not None:
+                self.found.lack([cell], "again", in_step(step))
             elif len(starts) > len(cells):
-                tokens = tuple(said[-1])
-                ours = replace(ours, again=self.model.decode_text(tokens), again_tokens=tokens, forced=forced[-1])
+                tokens = tuple(said[len(cells)])
+                ours = replace(
+                    ours, again=self.model.decode_text(tokens), again_tokens=tokens, forced=forced[len(cells)]
+                )
             answers[cell] = ours
+
+    def _agreements(
+        self, choose: Choose, starts: Sequence[Start], said: Sequence[Sequence[int]], target: Sequence[int]
+    ) -> list[float | None]:
+        """As `eager.agreements`, in halves where that takes more memory than there is."""
+        try:
+            return agreements(choose, starts, said, target, self.task.max_new_tokens, self.model.eos)
+        except OUT_OF_MEMORY:
+            if len(starts) == 1:
+                raise
+        self.engine.forget()
+        reclaim(self.model.device)
+        half = len(starts) // 2
+        return [
+            *self._agreements(choose, starts[:half], said[:half], target),
+            *self._agreements(choose, starts[half:], said[half:], target),
+        ]
 
 
 def _told(
@@ -217,11 +301,6 @@ def _told(
 ) -> list[list[int]]:
     """As `decode.chosen`, of what is known."""
     return [list(made[row][1 : len(fed) + 1]) for row in rows]
-
-
-def broken(sample: str, prompt_sha256: str, error: BaseException) -> Answer:
-    """No answer to a sample, and why."""
-    return Answer(sample, prompt_sha256, "", "", None, error=told(error))
 
 
 def against(answer: Answer, dense: Answer, kind: str, sample: Sample) -> Answer:

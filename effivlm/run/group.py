@@ -6,7 +6,7 @@ to the seam at which their methods differ. `Settings.share` False runs every cel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from typing import Any, cast
@@ -15,15 +15,17 @@ from effivlm import __version__, registry
 from effivlm.compression.base import Method
 from effivlm.compression.composed import Composed
 from effivlm.data.ahead import ahead
+from effivlm.decoding.capacity import batch_bytes
 from effivlm.decoding.engine import engine_for
 from effivlm.models._adapter import Adapter
 from effivlm.models._presenting import Presenting
 from effivlm.models._sources import ModelSource
 from effivlm.records import Budget, Cell, Outcome, Settings, fingerprint
 from effivlm.run.answers import Answers, Note
-from effivlm.run.asked import Asked
 from effivlm.run.audit import achieved, verdict
 from effivlm.run.faults import FAULTS, told
+from effivlm.run.gave import Asked
+from effivlm.run.judged import judge_of, marked_by
 from effivlm.run.noise import asked_again, change_of
 from effivlm.run.provenance import class_digest, module_digest, replaced
 from effivlm.run.scoring import FALLEN, overall, samples_of, settled
@@ -31,6 +33,7 @@ from effivlm.run.steps import Step, stored
 from effivlm.run.untouched import tracked
 from effivlm.tasks._base import Task
 from effivlm.tasks._folder import Folder
+from effivlm.tasks._judged import Judged
 from effivlm.tasks._opened import opened
 
 Progress = Callable[[int, int], None]
@@ -41,10 +44,12 @@ HOLDS = {"quality": 2, "ttft": 1, "decode": 1}
 
 
 def open_model(source: ModelSource, settings: Settings) -> Adapter:
-    """Load the checkpoint of `source` with its family's adapter; ValueError when it is damaged."""
+    """Load the checkpoint of `source` with its family's adapter; ValueError when it is damaged, or asks for a way to generate
+    that is not done here."""
     adapter = cast(type[Adapter], registry.load("models", source.family))
     model = adapter.load(source, settings.device, settings.dtype)
     model.present(Presenting.of(settings))
+    model.choose_as(settings.generation)
     return model
 
 
@@ -73,7 +78,10 @@ def task_of(name: str) -> Task:
 
 def task_in(name: str, settings: Settings, family: str = "") -> Task:
     """The task of a name as a run uses it."""
-    return opened(name, settings, family, task_of)
+    task = opened(name, settings, family, task_of)
+    if isinstance(task, Judged) and settings.judge and task.rubric:
+        task.judged(*marked_by(judge_of(settings.judge), task.rubric))
+    return task
 
 
 @cache
@@ -97,30 +105,25 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
             "task": [cell.task, _declared(cell.task, folder)],
             "settings": [settings.limit, settings.seed, settings.device.split(":")[0], settings.dtype]
             + [settings.engine] * (settings.engine != "auto")
+            + [settings.generation] * (settings.generation != "checkpoint")
             + [f"batch {settings.batch}"] * (part == "decode" and settings.batch > 1)
             + [f"prompt {settings.prompt}"] * (part != "quality" and settings.prompt > 0)
             + [f"data {settings.data}"] * (settings.data != "")
+            + [f"judge {settings.judge}"] * (settings.judge != "" and issubclass(task, Judged))
             + Presenting.of(settings).differences(),
             "versions": _versions(),
-            "code": _code(cell, source, part, task)
-            + [replaced(type(one)) for one in _parts_of(method)]
-            + [replaced(task)],
+            "code": _code(method, task, source, part),
         }
     )
 
 
-def _code(cell: Cell, source: ModelSource, part: str, task: type) -> list[Any]:
+def _code(method: Method, task: type, source: ModelSource, part: str) -> list[Any]:
     """Digests of the code of a cell: its methods, task and family, what runs them, and what times them."""
-    return [
-        [class_digest("methods", step.method) for step in stored(cell.method, cell.preset)],
-        module_digest(task.__module__),
-        class_digest("models", source.family),
-        module_digest(__name__ if part == "quality" else TIMING),
-    ]
-
-
-def _parts_of(method: Method) -> tuple[Method, ...]:
-    return method.methods if isinstance(method, Composed) else (method,)
+    methods = method.methods if isinstance(method, Composed) else (method,)
+    family = [class_digest("models", source.family)] * (source.family in registry.names("models"))
+    runs = module_digest(__name__ if part == "quality" else TIMING)
+    kinds = [*map(type, methods), task]
+    return [[module_digest(kind.__module__) for kind in kinds], [replaced(kind) for kind in kinds], family, runs]
 
 
 @cache
@@ -135,13 +138,15 @@ def run_group(
     on_progress: Progress | None = None,
     on_note: Note | None = None,
     on_answers: OnAnswers | None = None,
+    stored: Mapping[int, Asked] | None = None,
 ) -> list[Outcome]:
     """Answer a task's samples under every cell of one (model, task) group.
 
     The dense cell always runs, first, because every other one is compared with it, and twice (on a share of many samples), to
     know how far it agrees with itself. One outcome per cell, in the order given, dense in front where it was not asked for.
     `on_note` gets lines that a report may show: of every sample ("sample"), and of the first ones what was kept ("kept").
-    `on_answers` gets, once a sample, its number and all that it gave, before anything is made of it.
+    `on_answers` gets, once a sample, its number and all that it gave, before anything is made of it. `stored` is what samples
+    gave before, by number: one of which it holds all cells is not asked again.
 
     Raises:
         ValueError: cells of several groups, or no samples.
@@ -153,20 +158,16 @@ def run_group(
     task = task_in(dense.task, settings, model.source.family)
     samples = samples_of(dense.task, task, settings.limit, settings.seed)
     methods, unmade = _methods(ordered, settings.seed)
-    answers = Answers(
-        model,
-        task,
-        dense,
-        methods,
-        on_note or (lambda line: None),
-        engine_for(model.step, model.device, settings.engine, model.spread),
-        asked_again(len(samples), settings.seed),
-    )
+    most = batch_bytes(model.device)
+    engine = engine_for(model.step, model.device, settings.engine, model.spread, model.rules, most)
+    twice = asked_again(len(samples), settings.seed)
+    answers = Answers(model, task, dense, methods, on_note or (lambda line: None), engine, twice, most)
     model.begin_task(task.pixels, task.tiles, task.max_new_tokens)
     with model.seams(), tracked(), ahead(samples) as ready:
         for number in range(len(ready)):
-            found = answers.ask(ready, number, settings.share)
-            if on_answers:
+            known = answers.recalled(ready, number, (stored or {}).get(number))
+            found = known or answers.ask(ready, number, settings.share)
+            if on_answers and not known:
                 on_answers(number, found)
             answers.take(found)
             if on_progress:

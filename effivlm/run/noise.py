@@ -19,6 +19,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from effivlm.decoding.caches import KeptLayer, PromptCache
 from effivlm.decoding.eager import Start
 from effivlm.models._adapter import Adapter
+from effivlm.run.finite import first_token, not_finite
 from effivlm.run.tree import Tree
 
 SAMPLES = 100
@@ -57,7 +58,11 @@ def again(tree: Tree) -> Start:
         logits = model.prefill(replace(prompt, embeds=embeds), cache)
         pairs = zip(cache.keys, cache.values, strict=True)
         layers = [KeptLayer(_rounded(key[0]), _rounded(value[0])) for key, value in pairs]
-    return Start(layers, int(logits.argmax()), prompt.next_position)
+    ids = tree.prompt_ids(None)
+    token = first_token(model.rules, logits, ids, ())
+    if token < 0:
+        raise not_finite((), prompt.embeds, cache)
+    return Start(layers, token, prompt.next_position, ids)
 
 
 def _other(model: Adapter) -> tuple[SDPBackend, SDPBackend] | None:

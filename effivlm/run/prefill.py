@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from effivlm.compression.base import CachePart, LayerPart, LayerView, Selection, Stage, question_rows
 from effivlm.decoding.caches import PromptCache
 from effivlm.models._adapter import Adapter, Prompt
+from effivlm.run.turned import Turned
 from effivlm.run.untouched import observing, untouched
-from effivlm.seams.angles import Angles, Moments, moments
 from effivlm.seams.columns import received
 from effivlm.seams.hooks import Entering, LseWatcher, Stay, Watcher, pruning, watching
 from effivlm.seams.meters import Within, untimed
@@ -56,7 +56,7 @@ def prefilled(
     for part in observers:
         with observing(part, visual=visual):
             rows, columns = max(rows, part.rows(visual)), columns or bool(part.columns)
-    turned = _Turned(model, prompt, observers)
+    turned = Turned(model, prompt, observers)
     question = question_rows(visual) if observers else -1
     seen: dict[int, LayerView] = {}
     marked: dict[torch.device, Tensor] = {}  # one tensor for all layers of a device: that they agree is seen by it
@@ -95,50 +95,17 @@ def prefilled(
         with watching(_joined(attentions, watchers, columns)), pruning(model.layers, chosen) as kept:
             logits = model.prefill(prompt, cache, within)
     stays = tuple(_stays(kept, number) for number in range(len(attentions)))
-    views = []
     for number, (key, value) in enumerate(zip(cache.keys, cache.values, strict=True)):
-        there = stays[number]
         if number not in seen:
             nothing = key.new_zeros(len(key[0]), 0, key.shape[-1])
             seen[number] = LayerView(nothing, key[0], value[0], marks(key), number, None, question)
-        view = seen[number]
-        views.append(view if there is None else replace(view, visual=view.visual[there.to(key.device)]))
-    return Prefilled(prompt, logits, cache, tuple(views), stays)
+    views = tuple(_left(seen[number], there) for number, there in enumerate(stays))
+    return Prefilled(prompt, logits, cache, views, stays)
 
 
-@dataclass
-class _Turned:
-    """What observers need to know of rotary embedding, of one prompt; the model is asked once."""
-
-    model: Adapter
-    prompt: Prompt
-    observers: Sequence[CachePart]
-    ahead: dict[int, Angles] = field(default_factory=dict)
-    behind: dict[torch.device, Angles] = field(default_factory=dict)
-
-    @property
-    def wanted(self) -> bool:
-        return any(part.moments_from(self.prompt.length) is not None for part in self.observers)
-
-    def moments(self, queries: Tensor, there: Tensor | None) -> dict[int, Moments]:
-        """Of queries [H_q, N, D] of the entries `there` (None: all), by the rows from which on observers ask for them."""
-        starts = {start for part in self.observers if (start := part.moments_from(queries.shape[1])) is not None}
-        if not starts:
-            return {}
-        if queries.device not in self.behind:
-            whole = self.model.angles(self.prompt.positions, self.prompt.embeds.dtype)
-            self.behind[queries.device] = whole.to(queries.device)
-        whole = self.behind[queries.device]
-        angles = whole if there is None else whole.of(there)
-        return {
-            start: moments(queries[:, start:], Angles(angles.cosines[start:], angles.sines[start:])) for start in starts
-        }
-
-    def following(self, count: int, device: torch.device) -> Angles:
-        """The angles of the `count` positions after the prompt."""
-        if count not in self.ahead:
-            self.ahead[count] = self.model.following(self.prompt, count)
-        return self.ahead[count].to(device)
+def _left(view: LayerView, there: Tensor | None) -> LayerView:
+    """The view with the marks of the entries that its layer sees, which are known when all layers have run."""
+    return view if there is None else replace(view, visual=view.visual[there.to(view.keys.device)])
 
 
 @dataclass

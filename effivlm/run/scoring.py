@@ -60,13 +60,14 @@ def scored(task: Task, text: str, sample: Sample) -> tuple[str, float]:
 def settled(answers: Sequence[Answer], task: Task) -> list[Answer]:
     """Answers with the scores that hold once all are known; one whose score falls with another's says so.
 
-    A sample that could not be read has no id that a task would know, so its group (consecutive samples) has no score.
+    A sample that could not be read has no answer, so the samples that are scored with it (`Task.fallen`) have no score.
 
     Raises:
         Ill: `settle` gave no list of one score an answer. Whatever it raises comes through.
     """
-    unread = {at // task.group for at, answer in enumerate(answers) if not answer.prompt_sha256}
-    there = [at for at in range(len(answers)) if at // task.group not in unread]
+    unread = [at for at, answer in enumerate(answers) if not answer.prompt_sha256]
+    fallen = task.fallen(unread) if unread else set()
+    there = [at for at in range(len(answers)) if at not in fallen]
     scores: Any = task.settle([answers[at].id for at in there], [answers[at].score for at in there])
     if not isinstance(scores, Sequence) or isinstance(scores, str) or len(scores) != len(there):
         raise Ill(f"settle() gave {_shown(scores)}, no list of {len(there)} scores")

@@ -7,7 +7,7 @@ the tuple of the parts above it, so that methods share exactly what they have in
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,53 +24,21 @@ from effivlm.compression.base import (
     Part,
     VisualPart,
 )
-from effivlm.compression.choose import Doubts, doubting, refuse
+from effivlm.compression.choose import NO_ORDER, Doubts, doubting, refuse
 from effivlm.compression.composed import Composed
-from effivlm.decoding.caches import KeptLayer, kv_bytes
-from effivlm.decoding.eager import Start
+from effivlm.decoding.caches import KeptLayer
 from effivlm.models._adapter import Adapter, Prompt
 from effivlm.models._pictures import plain
 from effivlm.records import SEAMS, Sample
+from effivlm.run.finite import first_token, in_features, not_finite
+from effivlm.run.hosted import Numbers, on_host
+from effivlm.run.leaf import Leaf
 from effivlm.run.prefill import Prefilled, prefilled
 from effivlm.run.untouched import untouched
 from effivlm.seams.meters import Within, untimed
 
 Path = tuple[Part | None, ...]
-Numbers = np.ndarray[Any, np.dtype[np.int64]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
-
-
-@dataclass(frozen=True, slots=True)
-class Leaf:
-    """A prompt as one method leaves it. `kept` of `of` is counted on tensors; `length` is the dense prompt's.
-
-    `shares` are (kept, of) of every method of a composition, of a method alone its own.
-    """
-
-    cache: Sequence[KeptLayer]
-    token: int
-    position: int
-    length: int
-    visual_tokens: int
-    kept: int
-    of: int
-    dense_bytes: int
-    shares: tuple[tuple[int, int], ...] = ()
-    measured: tuple[tuple[float, ...], int] = ((), 0)
-    heads: tuple[tuple[int, ...], ...] = ()
-
-    @property
-    def start(self) -> Start:
-        """Where decoding begins."""
-        return Start(self.cache, self.token, self.position)
-
-    def without_cache(self) -> Leaf:
-        """What is counted on the tensors, without them: entries of each layer, and of its KV heads if any differ, and bytes."""
-        heads: tuple[tuple[int, ...], ...] = ()
-        if any(layer.lengths for layer in self.cache):
-            heads = tuple(layer.lengths or (layer.keys.shape[1],) * len(layer.keys) for layer in self.cache)
-        counts = tuple(layer.kept for layer in self.cache)
-        return replace(self, cache=(), measured=(counts, kv_bytes(self.cache)), heads=heads)
 
 
 class Tree:
@@ -131,7 +99,7 @@ class Tree:
         kept, of = (round(entries), whole) if isinstance(method, Composed) else shares[0]
         leaf = Leaf(
             cache=cache,
-            token=self.once(("token", *prefill), lambda: self.within("first", lambda: int(done.logits.argmax()))),
+            token=self.once(("token", *prefill), lambda: self.within("first", lambda: self._first(path[0], done))),
             position=done.prompt.next_position,
             length=length,
             visual_tokens=visual,
@@ -139,8 +107,32 @@ class Tree:
             of=of,
             dense_bytes=round(sum(layer.nbytes for layer in cache) / entries * whole),
             shares=tuple(shares),
+            prompt=self.prompt_ids(path[0]),
         )
         return leaf, doubts
+
+    def _first(self, image: Part | None, done: Prefilled) -> int:
+        """The first token, which costs one look at the device.
+
+        Raises:
+            NotFiniteError: features of the tower or logits hold NaN or infinity; says where it was seen first.
+        """
+        features = self._encoded(image).features
+        token = first_token(self.model.rules, done.logits, self.prompt_ids(image), features)
+        if token < 0:
+            raise not_finite(features, done.prompt.embeds, done.cache)
+        return token
+
+    def cause(self, method: Method, error: BaseException) -> BaseException:
+        """What broke a method's leaf: where its scores had no order, visual features that are not finite if there are any."""
+        encoded = self._nodes.get(("encoded", self._path(method)[0]))
+        return error if str(error) != NO_ORDER or encoded is None else in_features(encoded.features) or error
+
+    def prompt_ids(self, image: Part | None) -> tuple[int, ...]:
+        """Token ids of the whole prompt, if the rules of generation ask for them."""
+        if not self.model.rules.change:
+            return ()
+        return self.once(("ids", image), lambda: tuple(self._inputs(image)["input_ids"][0].tolist()))  # type: ignore[no-any-return]
 
     def _share(self, path: Path, method: Method, done: Prefilled, entries: float) -> tuple[int, int]:
         """What one method of `path` kept of what came to its seam: visual tokens, or `entries` of the cache in all layers."""
@@ -158,6 +150,11 @@ class Tree:
     def inputs_of(self, method: Method) -> dict[str, Any]:
         """The processor's output that a method's tower sees."""
         return self._inputs(self._path(method)[0])
+
+    @property
+    def whole_inputs(self) -> dict[str, Any]:
+        """The processor's output for the sample as it is."""
+        return self._inputs(None)
 
     def lengths_of(self, method: Method) -> list[int]:
         """How many entries each layer sees in a method's prefill."""
@@ -212,6 +209,12 @@ class Tree:
     def prefilled(self, path: Path) -> Prefilled:
         """Run the decoder over the prompt at `path` (image, vision, layer part), once."""
         return self.once(("prefill", path), lambda: self._prefill(path))  # type: ignore[no-any-return]
+
+    def release(self, methods: Sequence[Method]) -> None:
+        """Let go of the prefills that none of `methods` begins with; the dense one stays."""
+        left = {(None, None, None), *(self._path(method)[:3] for method in methods)}
+        for name in [name for name in self._nodes if name[0] == "prefill" and name[1] not in left]:
+            del self._nodes[name]
 
     def once(self, name: tuple[Any, ...], make: Callable[[], Any]) -> Any:
         """What `make` computes, under a name that says all it depends on beside the sample."""
@@ -290,22 +293,6 @@ class Tree:
         return self.within(
             "prefill", lambda: prefilled(self.model, prompt, part, observers, self.sample.id, self.within)
         )
-
-
-def on_host(tensors: Sequence[Tensor | None]) -> list[Numbers | None]:
-    """Copies of tensors of whole numbers, fetched from each device in one go: each transfer waits for the device."""
-    found: list[Numbers | None] = [None] * len(tensors)
-    places: dict[torch.device, list[int]] = {}
-    for number, tensor in enumerate(tensors):
-        if tensor is not None:
-            places.setdefault(tensor.device, []).append(number)
-    for numbers in places.values():
-        those = [tensor for number in numbers if (tensor := tensors[number]) is not None]
-        flat = torch.cat([tensor.flatten() for tensor in those]).cpu().numpy()
-        ends = np.cumsum([tensor.numel() for tensor in those])
-        for number, tensor, piece in zip(numbers, those, np.split(flat, ends[:-1]), strict=True):
-            found[number] = piece.reshape(tensor.shape)
-    return found
 
 
 def path_of(method: Method) -> Path:

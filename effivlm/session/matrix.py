@@ -24,9 +24,11 @@ DEFAULT_BUDGETS = ("0.01", "0.05", "0.10", "0.20", "0.40")
 DEFAULT_LIMIT = 100  # samples a cell: keeps the whole default run under 15 minutes on two cores
 MOST = 2**31 - 1  # of a whole number: what every library takes as a seed or a size
 ENGINES = ("auto", "eager", "cuda_graph")
+GENERATIONS = ("checkpoint", "greedy")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 PROCESSORS = ("pil", "torchvision")
+JUDGE = re.compile(r"(endpoint|local):[^@\s]+(@\S+)?")
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
@@ -46,10 +48,12 @@ class Asked:
     batch: str = "1"
     prompt: str = "0"
     data: str = ""
+    judge: str = ""
     system: str | None = None
     pixels: str = "0"
     tiles: str = "0"
     processor: str = PROCESSORS[0]
+    generation: str = "checkpoint"
     share: bool = True
 
 
@@ -108,11 +112,13 @@ def build(asked: Asked) -> Plan:
         batch=_whole("--vlm-batch", asked.batch, least=1),
         prompt=_whole("--vlm-prompt", asked.prompt, least=0),
         data=_data(asked.data),
+        judge=_judge(asked.judge),
         folders=folders,
         system=asked.system,
         pixels=_whole("--vlm-pixels", asked.pixels, least=0),
         tiles=_whole("--vlm-tiles", asked.tiles, least=0),
         processor=_choice("--vlm-processor", asked.processor, PROCESSORS),
+        generation=_choice("--vlm-generation", asked.generation, GENERATIONS),
     )
     budgets = _unique(_budget(text).label for text in asked.budgets or DEFAULT_BUDGETS)
     methods = _unique(steps.asked(text) for text in suites.expanded("methods", asked.methods) or _all("methods"))
@@ -176,6 +182,12 @@ def _data(text: str) -> str:
     if not path.is_dir():
         raise ValueError(f"--vlm-data: {text!r} is no folder, and not {STREAM!r}")
     return str(path.resolve())
+
+
+def _judge(text: str) -> str:
+    if text and not JUDGE.fullmatch(text):
+        raise ValueError(f"--vlm-judge: {text!r} is neither endpoint:MODEL[@URL] nor local:FOLDER_OR_ID[@COMMIT]")
+    return text
 
 
 def _all(kind: str) -> list[str]:

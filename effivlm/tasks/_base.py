@@ -69,6 +69,11 @@ class Task(ABC):
         parts of the benchmark."""
         return self.aggregate(scores)
 
+    def fallen(self, unread: Sequence[int]) -> set[int]:
+        """Places among the samples that have no score because those at `unread` could not be read, these among them."""
+        groups = {place // self.group for place in unread}
+        return {number * self.group + inner for number in groups for inner in range(self.group)}
+
     def identity(self) -> str:
         """What beside the task's code decides its samples: the content of a folder, "" where there is nothing else."""
         return ""

@@ -42,6 +42,8 @@ class Benchmark(Task):
     dense: ClassVar[Mapping[str, float]] = {}
     comparable: ClassVar[str] = "not in the paper"
     letters: ClassVar[str] = ""
+    jointly: ClassVar[bool] = False
+    """Whether samples of one group are scored together, and not only drawn together."""
 
     def __init__(self) -> None:
         self.rows: Rows | None = None
@@ -76,6 +78,13 @@ class Benchmark(Task):
             return self.sample(one, {**rows[row[PLACE]], PLACE: row[PLACE]}, item)
 
         return Lazy(len(chosen), make)
+
+    def fallen(self, unread: Sequence[int]) -> set[int]:
+        if not self.jointly:
+            return set(unread)
+        groups = [one.rpartition("-")[0] for one in self.known]
+        torn = {groups[place] for place in unread}
+        return {place for place, group in enumerate(groups) if group in torn}
 
     def _indexed(self, rows: Rows) -> list[Row]:
         index = rows.index(self.index)

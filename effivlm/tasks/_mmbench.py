@@ -27,6 +27,7 @@ class Mmbench(Choice):
     }
     index: ClassVar[tuple[str, ...]] = ("index",)
     instruction: ClassVar[str]
+    jointly: ClassVar[bool] = True
 
     def name(self, row: Row, item: Any) -> str:
         return str(row["index"] // ROTATION)

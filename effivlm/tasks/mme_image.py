@@ -34,6 +34,7 @@ class MmeImage(Benchmark):
     scale: ClassVar[float] = 2800.0
     max_new_tokens: ClassVar[int] = 16
     group: ClassVar[int] = 2
+    jointly: ClassVar[bool] = True
     chance: ClassVar[float] = 1050.0
     dense: ClassVar[dict[str, float]] = {"llava_onevision": 1974.1, "qwen2_vl": 2327.8, "internvl2_5": 2453.9}
     comparable: ClassVar[str] = "yes, on all pairs"

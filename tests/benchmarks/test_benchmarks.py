@@ -113,6 +113,34 @@ def test_mmbench_is_the_share_of_questions_with_all_rotations_right(opened: Open
 
 
 @pytest.mark.parametrize(
+    ("name", "torn", "fallen"),
+    [("mmbench_en", "11-2", ["11-0", "11-1", "11-2", "11-3"]), ("docvqa", "7-101", ["7-101"])],
+)
+def test_a_picture_that_cannot_be_read_takes_along_what_is_scored_with_it(
+    name: str,
+    torn: str,
+    fallen: list[str],
+    twin: Adapter,
+    opened: Opened,
+    mirror: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kind = type(opened(name))
+    whole = kind.sample
+
+    def sample(task: Benchmark, one: str, row: object, item: object = None) -> object:
+        if one == torn:
+            raise ValueError("the picture inside the table cannot be decoded")
+        return whole(task, one, row, item)
+
+    monkeypatch.setattr(kind, "sample", sample)
+    monkeypatch.setattr(kind, "max_new_tokens", 2)
+    (outcome,) = run_group([Cell("twin", "dense", "paper", "1.00", name)], twin, Settings(limit=100, data=str(mirror)))
+    assert outcome.broken == len(fallen)
+    assert outcome.n == len(outcome.answers) - len(fallen)
+
+
+@pytest.mark.parametrize(
     ("name", "text", "score"),
     [
         *[("ai2d", "The answer is (B).", 1.0), ("ai2d", "B or C", 0.0), ("ocrbench", "it says w1", 0.0)],
@@ -156,7 +184,7 @@ def test_a_benchmark_runs_end_to_end(
     monkeypatch.setattr(kind, "max_new_tokens", 3)
     settings = Settings(limit=2, data=str(mirror))
     if kind.scoring == "judge":
-        with pytest.raises(Unsupported, match="is scored by a judge, and none is configured"):
+        with pytest.raises(Unsupported, match=r"is scored by (a judge, and none is configured|the ratio of two marks)"):
             run_group([Cell("twin", "dense", "paper", "1.00", name)], twin, settings)
         return
     (outcome,) = run_group([Cell("twin", "dense", "paper", "1.00", name)], twin, settings)

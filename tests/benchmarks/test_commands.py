@@ -60,7 +60,10 @@ def test_a_dry_run_says_cells_downloads_memory_time_and_the_command(
     assert sum(line.startswith("set ") and line.endswith("to download") for line in lines) == 6
     assert any("memory random:qwen2_vl_7b: 16.6 GB of weights and about 630.8 MB of caches" in line for line in lines)
     assert any(line.startswith("memory here: ") for line in lines)
-    assert any(line.startswith("time: ") for line in lines)
+    assert [line.split()[1] for line in lines if line.startswith("time ")] == [
+        f"{x}:" for x in suites.suites("tasks")["hard"]
+    ]
+    assert any(line.startswith("time docvqa: ") and line.endswith("5349 samples a cell") for line in lines)
     assert lines[-1].endswith(
         f"--vlm-models={models} --vlm-methods=dense,fastv --vlm-budgets=0.1 --vlm-tasks=hard --vlm-limit=1000000000"
     )

@@ -200,5 +200,8 @@ def tokenizer(folder: Path, fast: bool) -> None:
     decoder = {str(number): {"content": token, "special": True} for token, number in added.items()}
     facts = {"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
     (folder / "tokenizer_config.json").write_text(
-        json.dumps({**facts, "added_tokens_decoder": decoder, "auto_map": {"AutoTokenizer": ["code.Words", None]}})
+        json.dumps(
+            {**facts, "added_tokens_decoder": decoder, "additional_special_tokens": list(ADDED[1:])}
+            | {"auto_map": {"AutoTokenizer": ["code.Words", None]}, "chat_template": "{{ messages }}"}
+        )
     )

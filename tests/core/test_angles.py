@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from brute_rotary import angles
 from forms import sample
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_methods import angles, view
+from test_methods import asked, view
 from test_oracle import TOKENS
 
 from effivlm.compression.base import LayerPart
+from effivlm.compression.choose import doubting
 from effivlm.decoding.eager import Start, forced
 from effivlm.methods.expected_attention import ExpectedAttention
 from effivlm.methods.fastv import FastV
@@ -23,7 +26,7 @@ from effivlm.methods.sparsevlm import SparseVlm
 from effivlm.models._adapter import Adapter
 from effivlm.records import Budget
 from effivlm.run.tree import Tree
-from effivlm.seams.angles import Angles, moments
+from effivlm.seams.angles import Angles, Moments, moments
 
 KEEP = Budget.parse("0.3")
 METHOD = ExpectedAttention(keep=KEEP)
@@ -121,3 +124,27 @@ def test_asking_for_positions_to_come_leaves_the_model_as_it_was(
 def test_a_layer_that_was_looked_at_without_its_angles_is_refused() -> None:
     with pytest.raises(ValueError, match="without its rotary embedding"):
         METHOD.compress([view(0, 30)], "s")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="only a GPU can be waited for")
+def test_on_a_gpu_the_same_entries_stay_and_nothing_waits_for_it() -> None:
+    shown = asked(view(5, 300), METHOD)
+    following = angles(range(300, 812), 8).to(torch.device("cuda"))
+    there = replace(
+        shown,
+        **{name: getattr(shown, name).cuda() for name in ("queries", "keys", "values", "visual")},
+        moments={start: Moments(one.mean.cuda(), one.covariance.cuda()) for start, one in shown.moments.items()},
+        following=lambda count: Angles(following.cosines[:count], following.sines[:count]),
+    )
+    METHOD.compress([there], "warm")
+    there = replace(there, keys=there.keys.clone())
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        with doubting():
+            (ours,) = METHOD.compress([there], "s")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    (theirs,) = METHOD.compress([shown], "s")
+    assert ours.indices is not None
+    assert theirs.indices is not None
+    assert ours.indices.tolist() == theirs.indices.tolist()

@@ -14,6 +14,7 @@ from typing import Any
 import originals
 import pytest
 import torch
+from fake_hub import FakeHub
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -51,6 +52,7 @@ def test_a_converted_checkpoint_is_the_native_model_and_answers_like_it(tmp_path
     convert(source, tmp_path / "native", say=quiet)
     adapter = open_model(resolve(f"mine={tmp_path / 'native'}"), Settings())
     assert adapter.eos == {258, 259 if kind == "internlm2" else 256}
+    assert adapter.decode_text([65 - 33, 256 + originals.ADDED.index("<quad>"), 66 - 33]) == "AB"
     sample = Sample("one", "What is é?", ("x",), (Image.new("RGB", (96, 48), (200, 30, 60)),))
     inputs = adapter.prepare(sample)
     assert inputs["pixel_values"].shape[0] == 3  # two tiles and a thumbnail
@@ -151,7 +153,7 @@ def test_a_tokenizer_that_only_its_authors_code_reads_is_taken_from_a_sister(rep
     source = shutil.copytree(repository, tmp_path / "changed")
     for name in ("vocab.json", "merges.txt"):
         (source / name).unlink()
-    with pytest.raises(ValueError, match="give the tokenizer of a native sister with --tokenizer FOLDER"):
+    with pytest.raises(ValueError, match="give the tokenizer of a native sister with --tokenizer FOLDER_OR_HUB_ID"):
         convert(source, tmp_path / "native", say=quiet)
     assert cli.main(["convert", str(source), str(tmp_path / "native"), "--tokenizer", str(repository)]) == 0
     with pytest.raises(ValueError, match="exists already: name a new folder"):
@@ -200,6 +202,18 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
     with pytest.raises(ValueError, match=r"no room for .*native: .* GB are needed, 0\.0 GB are free"):
         convert(repository, tmp_path / "native", say=quiet)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_hub_id_is_fetched_and_converted(hub: FakeHub, repository: Path, tmp_path: Path) -> None:
+    hub.put("authors/model", repository)
+    with pytest.raises(ValueError, match="python -m effivlm convert authors/model NEW_FOLDER"):
+        resolve("authors/model")
+    assert cli.main(["convert", "authors/model", str(tmp_path / "native")]) == 0
+    assert (tmp_path / "native" / "config.json").exists()
+    hub.asked.clear()
+    assert cli.main(["convert", "authors/model", str(tmp_path / "native")]) == 1
+    assert hub.asked == [], "a target that exists is refused before anything is fetched"
+    assert cli.main(["convert", str(tmp_path / "nowhere"), str(tmp_path / "other")]) == 1
 
 
 def test_the_authors_format_is_refused_with_the_command_that_converts_it(repository: Path) -> None:

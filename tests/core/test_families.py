@@ -6,6 +6,7 @@ import pytest
 import torch
 from forms import FORMS, sample
 
+from effivlm.compression.places import blocks_of, grids_of
 from effivlm.decoding.caches import ForkedCache, KeptLayer, PromptCache
 from effivlm.decoding.eager import Start, greedy
 from effivlm.decoding.engine import Paced
@@ -53,9 +54,12 @@ def test_visual_tokens_have_a_place_each_and_belong_to_their_image(model: Adapte
     for place in visual.places:
         real = place[place[:, 0] >= 0]
         assert len({tuple(row) for row in real.tolist()}) == len(real), "two tokens claim one place"
-        for block in real[:, 0].unique():
-            inside = real[real[:, 0] == block]
-            assert len(inside) == (inside[:, 1].max() + 1) * (inside[:, 2].max() + 1), "a block is a full grid"
+        for grid in grids_of(place):
+            assert len(grid) == int((place[grid, 1:].amax(0) + 1).prod()), (
+                "a grid is full; tiles side by side share one"
+            )
+        for block in blocks_of(place):
+            assert len(block) == int((place[block, 1:].amax(0) - place[block, 1:].amin(0) + 1).prod()), "a rectangle"
 
 
 def test_the_model_is_untouched_after_use_and_after_an_error(model: Adapter) -> None:

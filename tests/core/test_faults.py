@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -21,6 +22,7 @@ from effivlm.models._adapter import Adapter
 from effivlm.models._sources import resolve
 from effivlm.records import Answer, Outcome, Sample, Settings, dump
 from effivlm.run.group import open_model, run_group
+from effivlm.run.lengths import Positions
 from effivlm.run.scoring import FALLEN, settled
 from effivlm.tasks._base import Lazy, Task, by_group
 
@@ -228,6 +230,53 @@ def test_half_a_surrogate_pair_is_stored_and_read_back_equal(place: str, model: 
         assert any("U+FFFD" in remark for remark in one.remarks) == (place == "prompt")
     for line in lines:
         assert json.loads(dump(line).encode()) == json.loads(json.dumps(line))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "new", "reason"),
+    [
+        ("a" * 1_000_000, 6, "the question has 1000000 characters: longer than the model's 500 positions hold"),
+        ("a" * 600, 6, "positions and its answer up to 6 more: longer than the model's 500"),
+        ("a", 500, "positions and its answer up to 500 more: longer than the model's 500"),
+    ],
+    ids=["a book", "a page", "a long answer"],
+)
+def test_a_question_longer_than_the_models_positions_is_refused_before_the_tower_runs(
+    prompt: str, new: int, reason: str, model: Adapter, toy_task: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model.model.config.get_text_config(), "max_position_embeddings", 500)
+    monkeypatch.setattr(Toy, "max_new_tokens", new)
+    long = replace(sample("one", 7), prompt=prompt)
+    toy_task.samples = lambda limit, seed: [long] if new == 500 else [sample("text", 0), long]  # type: ignore[method-assign]
+    seen = Counter[str]()
+    for name in ("encode", "prepare"):
+        right = getattr(model, name)
+        monkeypatch.setattr(model, name, lambda *given, name=name, right=right: (seen.update([name]), right(*given))[1])
+    for one in run_group(ASKED, model, Settings()):
+        assert one.broken == 1
+        assert reason in (one.reason if new == 500 else one.answers[1].error)
+        assert one.n == (0 if new == 500 else 1)
+    tokenised = len(prompt) < 1_000_000
+    assert (seen["encode"], seen["prepare"]) == (int(new != 500), int(new != 500) + tokenised)
+
+
+@pytest.mark.parametrize(
+    ("named", "rope", "last"),
+    [
+        (500, {}, 500),
+        (500, {"factor": 4.0}, 2000),
+        (2000, {"factor": 4.0, "original_max_position_embeddings": 500}, 2000),
+        (500, None, 500),
+        (0, {}, 0),
+    ],
+)
+def test_scaled_positions_count(
+    named: int, rope: dict[str, Any] | None, last: int, model: Adapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = model.model.config.get_text_config()
+    monkeypatch.setattr(config, "max_position_embeddings", named)
+    monkeypatch.setattr(config, "rope_parameters", rope)
+    assert Positions(model).last == last
 
 
 @dataclass(frozen=True, kw_only=True)

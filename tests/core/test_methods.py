@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
 import pytest
 import torch
+from brute_rotary import turning
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +24,6 @@ from effivlm.methods.random_visual import RandomVisual
 from effivlm.methods.snapkv import SnapKv
 from effivlm.methods.streaming_llm import StreamingLlm
 from effivlm.records import Budget
-from effivlm.seams.angles import Angles, moments
 from effivlm.seams.columns import column_sums, row_attention
 from effivlm.seams.hooks import Tower
 
@@ -54,25 +53,10 @@ def view(seed: int, length: int, heads: int = 4, kv_heads: int = 2, rows: int | 
 
 def asked(shown: LayerView, method: CachePart) -> LayerView:
     """What a prefill would show `method` of a layer of which everything is known: its rows, and sums and moments where wanted."""
-    rows, start = method.rows(shown.visual), method.moments_from(shown.length)
+    rows = method.rows(shown.visual)
     sums = column_sums(shown.queries, shown.keys) if method.columns else None
-    whole = angles(range(shown.length), shown.keys.shape[-1])
-    counted = (
-        {} if start is None else {start: moments(shown.queries[:, start:], whole.of(torch.arange(start, shown.length)))}
-    )
-    return replace(
-        shown,
-        queries=shown.queries[:, shown.length - rows :],
-        received=sums,
-        moments=counted,
-        following=lambda count: angles(range(shown.length, shown.length + count), shown.keys.shape[-1]),
-    )
-
-
-def angles(positions: Sequence[int], dim: int) -> Angles:
-    """The plain rotary embedding of these positions, with a base of 10000."""
-    turns = torch.tensor(positions)[:, None] * 1e4 ** (-torch.arange(0, dim, 2) / dim)
-    return Angles(turns.cos().repeat(1, 2), turns.sin().repeat(1, 2))
+    asked_for = replace(shown, queries=shown.queries[:, shown.length - rows :], received=sums)
+    return replace(asked_for, **turning(shown, method.moments_from(shown.length)))
 
 
 def staged(shown: LayerView) -> Stage:

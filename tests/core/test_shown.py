@@ -28,9 +28,10 @@ from effivlm.methods.snapkv import SnapKv
 from effivlm.methods.streaming_llm import StreamingLlm
 from effivlm.models._adapter import Adapter
 from effivlm.records import Budget, Cell, Settings
-from effivlm.run import group, shown
+from effivlm.run import answers, group, shown
 from effivlm.run.group import run_group
-from effivlm.run.tree import Leaf, Tree
+from effivlm.run.leaf import Leaf
+from effivlm.run.tree import Tree
 
 CELL = Cell("twin", "any", "paper", "0.30", "toy")
 SCHEMA = Path(shown.__file__).parents[1] / "report" / "schema" / "outcome.schema.json"

@@ -123,6 +123,12 @@ def test_what_one_tile_shows_changes_nothing_in_another(kind: Any) -> None:
         assert torch.equal(ours.features[first[ours.kept]], theirs.features[first[theirs.kept]])
 
 
+@pytest.mark.parametrize("preset", ["paper", "joint"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_everything_kept_is_dense_whatever_the_scope(kind: Any, preset: str) -> None:
+    assert kind(keep=Budget.parse("1"), **kind.presets[preset]).parts == ()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_another_scope_is_refused_by_name(kind: Any) -> None:
     with pytest.raises(ValueError, match="scope 'crop' is neither 'tile' nor 'image'"):
