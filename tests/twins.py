@@ -17,7 +17,10 @@ from effivlm.models._torchvision import ensure_torchvision
 FAMILIES = ("llava_onevision", "qwen2_vl", "internvl2_5")
 """Every test that is for models of any kind runs over these, of the paper; over all others only those that a family can break."""
 NEWER = tuple(sorted({path.stem for path in (Path(__file__).parent / "twin_families").glob("*.py")} - {*FAMILIES}))
-WITHOUT_VIDEO = ("llava",)
+REFUSES = {"llava": ("video", "both"), "smolvlm": ("both",)}
+"""Forms of questions that a family's class does not have."""
+NEEDS = {"smolvlm": "num2words"}
+"""Packages beside our own that a family's processor needs."""
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 MEAN = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 TEMPLATE = (  # Qwen2-VL's own also starts with a system message; in bytes that would outweigh the picture

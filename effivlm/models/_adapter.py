@@ -95,7 +95,7 @@ class Adapter(Presented):
         self.turns = Turns(processor)
         self.source = source
         self.weights = weights
-        self.text = model.model.language_model
+        self.text = model.get_decoder()
         self.layers: Sequence[nn.Module] = self.text.layers
         self.growing = growing(self.text)
         self.head: nn.Module = model.get_output_embeddings()

@@ -43,5 +43,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="session", params=twins.NEWER)
 def newer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Adapter:
+    if request.param in twins.NEEDS:
+        pytest.importorskip(twins.NEEDS[request.param])
     folder = twins.build(request.param, tmp_path_factory.mktemp(request.param))
     return open_model(resolve(f"twin={folder}"), Settings())

@@ -48,15 +48,19 @@ CHECKS: tuple[tuple[Callable[..., None], tuple[Any, ...]], ...] = (
 )
 
 
-def takes(model: Adapter, shown: Sample) -> bool:
-    return not shown.video or model.model_type not in twins.WITHOUT_VIDEO
+REFUSED = "takes (no videos|images or a video)"
+
+
+def refused(model: Adapter, shown: Sample) -> bool:
+    form = ("both" if shown.images else "video") if shown.video else "images"
+    return form in twins.REFUSES.get(model.model_type, ())
 
 
 @pytest.mark.parametrize("form", SHOWN)
 def test_prefill_and_answer_are_those_of_stock_bit_for_bit(newer: Adapter, form: str) -> None:
     shown = SHOWN[form]
-    if not takes(newer, shown):
-        with pytest.raises(ValueError, match=r"takes no videos, and '\w+-0' is one"):
+    if refused(newer, shown):
+        with pytest.raises(ValueError, match=REFUSED + r", and '\w+-0' (is one|holds both)"):
             newer.prepare(shown)
         return
     inputs = newer.prepare(shown)
@@ -82,8 +86,8 @@ def test_prefill_and_answer_are_those_of_stock_bit_for_bit(newer: Adapter, form:
 def test_what_holds_for_the_papers_families_holds(
     newer: Adapter, check: Callable[..., None], given: tuple[Any, ...]
 ) -> None:
-    if {"video", "both"} & {*given} and newer.model_type in twins.WITHOUT_VIDEO:
-        with pytest.raises(ValueError, match="takes no videos"):
+    if {*twins.REFUSES.get(newer.model_type, ())} & {*given}:
+        with pytest.raises(ValueError, match=REFUSED):
             check(newer, *given)
     else:
         check(newer, *given)
@@ -97,12 +101,11 @@ def test_every_method_keeps_to_its_budget_or_says_why_not(newer: Adapter, name: 
     )
     with newer.seams():
         tree = Tree(newer, sample("two"), [method])
-        try:
-            leaf = tree.leaf(method)
-        except Unsupported as refused:
-            assert name == "downsample"
-            assert "the smallest image still makes" in str(refused)
+        if name == "downsample" and "qwen" not in newer.model_type:
+            with pytest.raises(Unsupported, match="the smallest image still makes"):
+                tree.leaf(method)
             return
+        leaf = tree.leaf(method)
         answer = greedy(newer.step, [leaf.start], 4, (), newer.device)[0]
     assert len(answer) == 4
     share = leaf.kept / leaf.of
@@ -117,8 +120,8 @@ def test_the_tower_shows_a_planted_patch_where_it_is(
     for name, weight in newer.model.named_parameters():
         if name.endswith(("attn.proj.weight", "out_proj.weight")):
             monkeypatch.setattr(weight, "data", torch.zeros_like(weight))
-    side = newer.processor.image_processor.patch_size * 2 if "qwen" in newer.model_type else 8
-    (row, column), rows = place, 6 if "qwen" in newer.model_type else 4
+    side, rows = {"llava": (8, 4), "smolvlm": (16, 4)}.get(newer.model_type, (16, 6))
+    row, column = place
     pixels = np.random.default_rng(1).integers(100, 150, (rows * side, 4 * side, 3), dtype=np.uint8)
     planted = pixels.copy()
     planted[row * side : (row + 1) * side, column * side : (column + 1) * side] = 255 - 2 * planted[:side, :side]
@@ -130,8 +133,27 @@ def test_the_tower_shows_a_planted_patch_where_it_is(
     assert before.towers is not None
     assert after.towers is not None
     changed = (after.towers[0].keys - before.towers[0].keys).flatten(1).norm(dim=1)
-    assert len(changed) == rows * 4
-    assert [after.places[0][at].tolist() for at in changed.nonzero()[:, 0]] == [[0, row, column]]
+    tiles = newer.model_type == "smolvlm"  # four of them, with the whole picture as a fifth
+    assert len(changed) == rows * 4 + 4 * tiles
+    found = [after.places[0][at].tolist() for at in changed.nonzero()[:, 0]]
+    there = [row // 2 * 2 + column // 2, row % 2, column % 2] if tiles else [0, row, column]
+    assert [one for one in found if one[0] < 4] == [there]
+    assert [4, row // 2, column // 2] in found or not tiles
+
+
+@pytest.mark.parametrize("limit", [0, 1, 3, 4])
+def test_a_limit_on_pictures_gives_the_tokens_it_promises(newer: Adapter, limit: int) -> None:
+    sizes = [(70, 100), (100, 30), (32, 32)]
+    pictures = tuple(picture(width, height, 0) for height, width in sizes)
+    pixels, tiles = (limit * 16 * 16, 0) if newer.limited_by == "pixels" else (0, limit)
+    newer.begin_task(pixels, tiles, 8)
+    try:
+        inputs = newer.prepare(Sample("limited", "What?", ("x",), pictures))
+    finally:
+        newer.begin_task(0, 0, 0)
+    promised = newer.tokens_of(sizes, pixels or tiles)
+    assert promised in (0, len(newer.visual_positions(inputs)))
+    assert (promised > 0) is (newer.model_type != "llava"), "a picture of LLaVA-1.5 cannot be limited"
 
 
 def only(family: str, folder: Any) -> Adapter:

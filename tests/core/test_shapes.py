@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+import twins
 from PIL import Image
 
 from effivlm.decoding.eager import greedy
@@ -27,8 +28,9 @@ PUBLISHED = {  # parameters, bytes of cache a token in bfloat16
     "qwen2_5_vl_7b": (8_292_166_656, 57_344),
     "qwen3_vl_8b": (8_767_123_696, 147_456),
     "llava_1_5_7b": (7_063_427_072, 524_288),
+    "smolvlm2_2_2b": (2_246_784_880, 196_608),
 }
-NEWER = ("qwen2_5_vl_7b", "qwen3_vl_8b", "llava_1_5_7b")
+NEWER = ("qwen2_5_vl_7b", "qwen3_vl_8b", "llava_1_5_7b", "smolvlm2_2_2b")
 SMALL = {
     "text_config": {
         "hidden_size": 64,
@@ -71,6 +73,9 @@ def expected(name: str, width: int, height: int) -> int:
         return math.ceil(height * larger / side) * math.ceil(width * larger / side)
     if name == "llava_1_5_7b":
         return 576
+    if name == "smolvlm2_2_2b":
+        shorter = int(1536 * min(width, height) / max(width, height))
+        return 81 * (4 * math.ceil(shorter / 384) + 1)
     if name == "llava_onevision_7b":
         fits = []
         for rows in range(1, 7):
@@ -105,6 +110,7 @@ def expected(name: str, width: int, height: int) -> int:
 def test_an_image_makes_as_many_visual_tokens_as_the_real_model_sees(name: str, size: tuple[int, int]) -> None:
     ensure_torchvision()
     facts = shape(name)
+    installed(name)
     processor = _shapes.processor(facts)
     inputs = processor(
         text=[processor.apply_chat_template([turn()], add_generation_prompt=True)],
@@ -113,6 +119,12 @@ def test_an_image_makes_as_many_visual_tokens_as_the_real_model_sees(name: str, 
     )
     token = facts["config"].get("image_token_id", facts["config"].get("image_token_index"))
     assert int((inputs["input_ids"] == token).sum()) == expected(name, *size)
+
+
+def installed(name: str) -> None:
+    """Skip where a package is missing that the family's processor needs."""
+    if package := twins.NEEDS.get(str(shape(name)["family"])):
+        pytest.importorskip(package)
 
 
 def turn() -> dict[str, object]:
@@ -143,6 +155,7 @@ def smaller(name: str) -> dict[str, dict[str, object]]:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_narrow_sister_of_two_layers_answers_as_stock_generate(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ensure_torchvision()
+    installed(name)
     small, stock = smaller(name), _shapes.build
     monkeypatch.setattr(
         "effivlm.models._adapter.build", lambda name, device, dtype: stock(name, device, dtype, **small)
