@@ -75,12 +75,12 @@ class Qwen2Vl(Adapter):
         """The reference implementation (qwen-vl-utils) caps the pixels of a frame, alone and by its share of the whole video, and
         so do the published numbers; the hub's configuration holds the much higher cap of single images."""
         size, most = self.processor.video_processor.size, FRAME_TOKENS * self._pixels_per_token
-        capped = _sized(size, min(size["longest_edge"], most, self.limit or most))
+        capped = sized(size, min(size["longest_edge"], most, self.limit or most))
         about = {"cap_pixels_per_frame": True, "size": capped}
         return {**super().video_arguments(sample), "videos_kwargs": about}
 
     def limiting(self, limit: int) -> dict[str, Any]:
-        return {"images_kwargs": {"size": _sized(self._sizing.size, limit)}} if limit else {}
+        return {"images_kwargs": {"size": sized(self._sizing.size, limit)}} if limit else {}
 
     def tighter(self) -> Iterator[int]:
         limit = self.limit
@@ -90,7 +90,7 @@ class Qwen2Vl(Adapter):
             yield limit
 
     def tokens_of(self, sizes: Sequence[tuple[int, int]], limit: int) -> int:
-        size = _sized(self._sizing.size, limit) if limit else self._sizing.size
+        size = sized(self._sizing.size, limit) if limit else self._sizing.size
         bounds = {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}
         patches = sum(self._sizing.get_number_of_image_patches(*one, bounds) for one in sizes)
         return int(patches // self._sizing.merge_size**2)
@@ -121,6 +121,6 @@ class Qwen2Vl(Adapter):
         return positions[None].expand(3, -1, -1)
 
 
-def _sized(size: Mapping[str, int], most: int) -> dict[str, int]:
+def sized(size: Mapping[str, int], most: int) -> dict[str, int]:
     """Bounds of a picture's pixels with another upper one."""
     return {"shortest_edge": min(int(size["shortest_edge"]), most), "longest_edge": most}

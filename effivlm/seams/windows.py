@@ -68,7 +68,11 @@ def packed(module: nn.Module) -> Pack | None:
 
 @contextmanager
 def joining(attentions: Sequence[nn.Module]) -> Iterator[None]:
-    """Inside, each of these modules makes one call a length of windows; they take the ends of their windows as `cu_seqlens`."""
+    """Inside, each of these modules makes one call a length of windows; they take the ends of their windows as `cu_seqlens`.
+
+    Raises:
+        RuntimeError: on a clean exit, when a module attended to the whole sequence, because it did so outside `seams`.
+    """
     packs, known = _Packs(), dict[int, tuple[Tensor, Pack, Tensor]]()
 
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -86,3 +90,5 @@ def joining(attentions: Sequence[nn.Module]) -> Iterator[None]:
         _PACKS.reset(token)
         for handle in handles:
             handle.remove()
+    if packs:
+        raise RuntimeError(f"{len(packs)} attention modules never reached the wrapper, so their windows were left out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +26,7 @@ from effivlm.methods.dense import Dense
 from effivlm.methods.fastv import FastV
 from effivlm.methods.visionzip import VisionZip
 from effivlm.models._adapter import Adapter
+from effivlm.models._guards import unfit
 from effivlm.models._sources import resolve
 from effivlm.records import Budget, Sample, Settings, Unsupported
 from effivlm.run.group import open_model
@@ -241,3 +243,32 @@ def test_windows_of_any_lengths_in_any_order_are_attended_apart() -> None:
     pack = Pack.of(torch.tensor([0, 3, 4, 9, 12, 13, 18, 23]))
     assert [tuple(places.shape) for places in pack.places] == [(2, 3), (2, 1), (3, 5)]
     torch.testing.assert_close(pack.attend(one, heads), pack.attend(one, heads, apart=True))
+
+
+def test_windows_that_nobody_asks_for_are_an_error(tmp_path_factory: pytest.TempPathFactory) -> None:
+    model = only("qwen2_5_vl", tmp_path_factory.mktemp("outside"))
+    inputs = model.prepare(sample("one"))
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="2 attention modules never reached the wrapper"):
+        model.encode(inputs)
+
+
+@pytest.mark.parametrize(("limit", "tokens"), [(0, 3 * 36), (9 * 256, 3 * 9), (4 * 256, 3 * 4)])
+def test_a_limit_is_that_of_each_frame_of_a_video_whose_bounds_are_those_of_all(
+    deep: Adapter, limit: int, tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = tuple(picture(96, 96, seed) for seed in range(6))
+    bounds = {"shortest_edge": 256, "longest_edge": 6 * 96 * 96}
+    monkeypatch.setattr(deep.processor.video_processor, "size", bounds)
+    deep.begin_task(limit, 0, 8)
+    try:
+        inputs = deep.prepare(Sample("frames", "What?", ("x",), (), frames, fps=2.0))
+    finally:
+        deep.begin_task(0, 0, 0)
+    assert len(deep.visual_positions(inputs)) == tokens
+
+
+def test_a_tower_that_gives_another_width_than_the_text_takes_is_refused(deep: Adapter) -> None:
+    config = deepcopy(deep.model.config)
+    assert unfit(config) == ""
+    config.vision_config.out_hidden_size = 48
+    assert unfit(config) == "its vision tower gives 48 channels to a text model of 64"
