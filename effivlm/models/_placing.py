@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from effivlm.models._adapter import Visual
+from effivlm.models._visual import Visual
 from effivlm.seams.hooks import Tower
 
 
