@@ -29,15 +29,14 @@ class SmolVlm(Adapter):
     positions_after_pruning: ClassVar[str] = "compact"
     checkpoints: ClassVar[Mapping[str, str]] = {"smolvlm2_2_2b": "HuggingFaceTB/SmolVLM2-2.2B-Instruct"}
 
-    def prepare(self, sample: Sample) -> dict[str, Any]:
+    def given(self, sample: Sample) -> Mapping[str, Any]:
         if sample.images and sample.video:
             raise ValueError(
                 f"model {self.source.name!r} ({self.model_type}) takes images or a video, and {sample.id!r} holds both"
             )
-        inputs = super().prepare(sample)
-        if sample.video:  # frames are whole squares; without a mask of ones the model makes its own
-            del inputs[MASK]
-        return inputs
+        inputs = super().given(sample)
+        # frames are whole squares; without a mask of ones the model makes its own
+        return {name: value for name, value in inputs.items() if name != MASK} if sample.video else inputs
 
     def video_arguments(self, sample: Sample) -> dict[str, Any]:
         given = super().video_arguments(sample)

@@ -7,7 +7,7 @@ to the seam at which their methods differ. `Settings.share` False runs every cel
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any, cast
 
@@ -18,6 +18,7 @@ from effivlm.data.ahead import ahead
 from effivlm.decoding.capacity import batch_bytes
 from effivlm.decoding.engine import engine_for
 from effivlm.models._adapter import Adapter
+from effivlm.models._ahead import Processed
 from effivlm.models._presenting import Presenting
 from effivlm.models._sources import ModelSource
 from effivlm.records import Budget, Cell, Outcome, Settings, fingerprint
@@ -26,6 +27,7 @@ from effivlm.run.audit import achieved, verdict
 from effivlm.run.faults import FAULTS, told
 from effivlm.run.gave import Asked
 from effivlm.run.judged import judge_of, marked_by
+from effivlm.run.lengths import Positions
 from effivlm.run.noise import asked_again, change_of
 from effivlm.run.provenance import class_digest, module_digest, replaced
 from effivlm.run.scoring import FALLEN, overall, samples_of, settled
@@ -163,6 +165,8 @@ def run_group(
     twice = asked_again(len(samples), settings.seed)
     answers = Answers(model, task, dense, methods, on_note or (lambda line: None), engine, twice, most)
     model.begin_task(task.pixels, task.tiles, task.max_new_tokens)
+    if model.device.type != "cpu":  # there the processor would take the model's own cores
+        samples = Processed(samples, partial(model.process, fit=Positions(model).refuse_text))
     with model.seams(), tracked(), ahead(samples) as ready:
         for number in range(len(ready)):
             known = answers.recalled(ready, number, (stored or {}).get(number))

@@ -47,16 +47,18 @@ class Journal:
 
     def stored(self, names: Mapping[Cell, str]) -> dict[int, Asked]:
         """By sample number, what the cells of a group answered under these fingerprints already."""
-        from effivlm.run.gave import Asked
+        groups = {cell.group for cell in names}
+        found: dict[int, Asked] = {}
+        of_group = [one for one in lines(self.folder) if (one.get("model"), one.get("task")) in groups]
+        if not of_group:
+            return found
         from effivlm.run.journal import asked_of
 
-        groups, found = {cell.group for cell in names}, dict[int, Asked]()
-        for line in lines(self.folder):
-            if (line.get("model"), line.get("task")) in groups:
-                try:
-                    _merge(found, int(line["number"]), asked_of(self._current(line), names))
-                except (AttributeError, KeyError, TypeError, ValueError):
-                    continue  # a damaged line costs its sample
+        for line in of_group:
+            try:
+                _merge(found, int(line["number"]), asked_of(self._current(line), names))
+            except (AttributeError, KeyError, TypeError, ValueError):
+                continue  # a damaged line costs its sample
         return found
 
     def _current(self, line: dict[str, Any]) -> dict[str, Any]:

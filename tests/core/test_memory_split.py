@@ -141,7 +141,7 @@ def test_captured_steps_are_kept_as_far_as_their_caches_fit(model: Adapter) -> N
         start = tree.leaf(Dense()).start
         size = row_bytes(start.cache, 3)
         for most, kept in ((2 * 1.25 * size, 1), (10 * size, 3)):
-            engine = Captured(model.step, model.device, most)
+            engine = Captured(model.step, model.device, most_bytes=most)
             for rows in (1, 2, 3):
                 engine.greedy([start] * rows, 4, ())
             assert len(engine._replays) == kept
