@@ -60,18 +60,18 @@ class Receipts(Task):
 FAMILY = """
 from effivlm.extending import Adapter, Visual, brought, capturing, feeding, grid
 
-class Llava(Adapter):
-    '''LLaVA-1.5: every picture is one tile of a tower with a class token.'''
+class VipLlava(Adapter):
+    '''ViP-LLaVA: every picture is one tile of a tower with a class token, seen by several of its layers.'''
 
-    model_type = "llava"
-    class_name = "LlavaForConditionalGeneration"
+    model_type = "vipllava"
+    class_name = "VipLlavaForConditionalGeneration"
     checkpoints = {}
 
     def encode(self, inputs, looking=False):
         if "pixel_values" not in inputs:
             return Visual((), ())
         config = self.model.config
-        source = feeding(self.model.model.vision_tower, config.vision_feature_layer)
+        source = feeding(self.model.model.vision_tower, config.vision_feature_layers)
         with capturing(source, looking, class_token=True) as shown:
             features = tuple(self.model.get_image_features(inputs["pixel_values"], return_dict=True).pooler_output)
         side = round(len(features[0]) ** 0.5)
@@ -92,7 +92,7 @@ BROKEN = {
 POINTS = {
     "methods": {"newest": "newest:Newest", **{name: f"plugged.{name}" for name in BROKEN}},
     "tasks": {"receipts": "receipts:Receipts", "no_task": "newest:Newest"},
-    "models": {"llava": "llava:Llava"},
+    "models": {"vip_llava": "vip_llava:VipLlava"},
 }
 
 
@@ -103,7 +103,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     package, facts = folder / "plugged", folder / "plugged-1.0.dist-info"
     package.mkdir()
     facts.mkdir()
-    for name, code in {"__init__": "", "newest": METHOD, "receipts": TASK, "llava": FAMILY, **BROKEN}.items():
+    for name, code in {"__init__": "", "newest": METHOD, "receipts": TASK, "vip_llava": FAMILY, **BROKEN}.items():
         (package / f"{name}.py").write_text(dedent(code).lstrip(), encoding="utf-8")
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: plugged\nVersion: 1.0\n", encoding="utf-8")
     lines = []
@@ -126,7 +126,7 @@ def run(site: Path, *words: str, cwd: Path = ROOT) -> subprocess.CompletedProces
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random LLaVA-1.5, which no file of the package knows."""
+    """A tiny random ViP-LLaVA, which no file of the package knows."""
     import torch
     import twins
 
@@ -136,16 +136,17 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import transformers as hf
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    folder = tmp_path_factory.mktemp("llava_twin")
+    folder = tmp_path_factory.mktemp("vip_llava_twin")
     torch.manual_seed(0)
-    tokenizer = twins._tokenizer({"image_token": "<image>"})
+    tokenizer = twins.tokenizer({"image_token": "<image>"})
     vision = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = hf.LlavaConfig(
+    config = hf.VipLlavaConfig(
         vision_config=hf.CLIPVisionConfig(**vision, image_size=32, patch_size=8),
-        text_config=hf.LlamaConfig(**twins._text(tokenizer, 4, 4, 2)),
+        text_config=hf.LlamaConfig(**twins.text(tokenizer, 4, 4, 2)),
         image_token_index=tokenizer.image_token_id,
+        vision_feature_layers=[-2, -1],
     )
-    model = hf.LlavaForConditionalGeneration(config)
+    model = hf.VipLlavaForConditionalGeneration(config)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.save_pretrained(folder)
     pictures = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
@@ -155,7 +156,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch_size=8,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
-        chat_template=twins._template("<image>", "<video>"),
+        chat_template=twins.template("<image>", "<video>"),
     ).save_pretrained(folder)
     return folder
 
@@ -245,7 +246,7 @@ def test_list_names_what_cannot_be_used_and_all_the_rest(site: Path) -> None:
     assert "The newest entries stay." in lines["newest"]
     assert "[presets: paper, older]" in lines["newest"]
     assert "SyntaxError" in lines["unreadable"]
-    assert {"snapkv", "receipts", "llava"} <= set(lines)
+    assert {"snapkv", "receipts", "vip_llava"} <= set(lines)
 
 
 def test_what_nobody_asked_for_is_left_out_and_said(site: Path) -> None:

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from threading import RLock
 from typing import Any, ClassVar
 
@@ -29,50 +29,14 @@ from effivlm.models._shapes import build
 from effivlm.models._sources import RANDOM, ModelSource, bring, verify
 from effivlm.models._text import Turns
 from effivlm.models._torchvision import ensure_torchvision
+from effivlm.models._visual import Prompt as Prompt
+from effivlm.models._visual import Visual as Visual
+from effivlm.models._visual import grid as grid
 from effivlm.records import Sample
 from effivlm.seams.angles import Angles
-from effivlm.seams.hooks import Tower, seams
+from effivlm.seams.hooks import adding, seams
 from effivlm.seams.meters import Within, untimed
 from effivlm.seams.rotary import growing, prefilling, steady
-
-
-@dataclass(frozen=True, slots=True)
-class Visual:
-    """Encoded images of one sample, in prompt order.
-
-    features [n_i, d] per image; places [n_i, 3] per image: (block, row, column) of each token, where a block is a tile or a
-    frame, row and column count in the grid that tokens run over row by row (tiles packed side by side share one), and -1 marks
-    tokens that show no part of the image (newline markers); towers per image, for who looks at the tower.
-    """
-
-    features: tuple[Tensor, ...]
-    places: tuple[Tensor, ...]
-    towers: tuple[Tower, ...] | None = None
-
-    @property
-    def counts(self) -> list[int]:
-        return [len(part) for part in self.features]
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """What enters the decoder: embeddings [1, N, d], positions [.., 1, N], the next position, and which entries are visual.
-
-    `image` [N] holds the number of the image (or video) an entry belongs to, -1 for text.
-    """
-
-    embeds: Tensor
-    positions: Tensor
-    next_position: int
-    image: Tensor
-
-    @property
-    def length(self) -> int:
-        return self.embeds.shape[1]
-
-    @property
-    def visual(self) -> Tensor:
-        return self.image >= 0
 
 
 class Adapter(Presented, Prepared):
@@ -93,7 +57,7 @@ class Adapter(Presented, Prepared):
         self.turns = Turns(processor)
         self.source = source
         self.weights = weights
-        self.text = model.model.language_model
+        self.text = model.get_decoder()
         self.layers: Sequence[nn.Module] = self.text.layers
         self.growing = growing(self.text)
         self.head: nn.Module = model.get_output_embeddings()
@@ -189,13 +153,21 @@ class Adapter(Presented, Prepared):
             yield
 
     def given(self, sample: Sample) -> Mapping[str, Any]:
-        """Processor output for one sample: token ids [1, N], pixel values and grids."""
+        """Processor output for one sample: token ids [1, N], pixel values and grids.
+
+        Raises:
+            ValueError: the sample is a video, and the family takes none.
+        """
         visual: dict[str, Any] = {}
         if sample.images:
             # nested: all belong to one sample, which decides whether LLaVA-OneVision tiles them
             pictures = [plain(image) for image in sample.images]
             visual = {"images": [pictures], **self.limiting(self.fitting(sample, pictures))}
         if sample.video:
+            if getattr(self.processor, "video_processor", None) is None:
+                raise ValueError(
+                    f"model {self.source.name!r} ({self.model_type}) takes no videos, and {sample.id!r} is one"
+                )
             visual |= self.video_arguments(sample)
         inputs: Mapping[str, Any] = self.turns.inputs(sample, visual, self.presenting.messages())
         return inputs
@@ -252,7 +224,11 @@ class Adapter(Presented, Prepared):
             counts = torch.tensor(visual.counts, device=self.device)
             image[places] = torch.repeat_interleave(torch.arange(len(counts), device=self.device), counts)
         positions, following = self.positions(inputs)
-        return Prompt(embeds, positions, following, image)
+        deep = None
+        if visual.deep is not None:
+            deep = embeds.new_zeros(len(visual.deep[0]), *embeds.shape[1:])
+            deep[:, places] = torch.cat(visual.deep, 1).to(embeds)
+        return Prompt(embeds, positions, following, image, deep)
 
     def pruned(self, prompt: Prompt, kept: Tensor, features: Tensor | None = None) -> Prompt:
         """The prompt with only its `kept` entries (ascending positions [K]); `features` replace the visual ones kept."""
@@ -261,7 +237,8 @@ class Adapter(Presented, Prepared):
         if features is not None:
             embeds = embeds.clone()
             embeds[0, image >= 0] = features.to(embeds)
-        cut = replace(prompt, embeds=embeds, image=image, positions=prompt.positions[..., kept])
+        deep = None if prompt.deep is None else prompt.deep[:, kept]
+        cut = replace(prompt, embeds=embeds, image=image, positions=prompt.positions[..., kept], deep=deep)
         if self.positions_after_pruning == "original":
             return cut
         return replace(cut, positions=torch.arange(len(kept), device=self.device)[None], next_position=len(kept))
@@ -269,7 +246,7 @@ class Adapter(Presented, Prepared):
     def prefill(self, prompt: Prompt, cache: PromptCache, within: Within = untimed) -> Tensor:
         """Run the decoder over a prompt; fills `cache`, returns the logits [vocab] of its last position, made `within` the part
         "first"."""
-        with prefilling(self.growing, prompt.next_position):
+        with prefilling(self.growing, prompt.next_position), adding(self.layers, prompt.deep):
             hidden = self.text(
                 inputs_embeds=prompt.embeds, position_ids=prompt.positions, past_key_values=cache, use_cache=True
             ).last_hidden_state
@@ -320,11 +297,6 @@ class Adapter(Presented, Prepared):
 
     def weight_bytes(self) -> int:
         return sum(parameter.nbytes for parameter in self.model.parameters())
-
-
-def grid(blocks: int, rows: int, columns: int, device: torch.device) -> Tensor:
-    """Places [blocks * rows * columns, 3] of tokens that run column by column, row by row, block by block."""
-    return torch.cartesian_prod(*(torch.arange(size, device=device) for size in (blocks, rows, columns))).reshape(-1, 3)
 
 
 def _placement(source: ModelSource, device: str, dtype: str) -> str:

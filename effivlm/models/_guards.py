@@ -76,6 +76,8 @@ def _tower(config: Any, width: int) -> Iterator[str]:
         yield f"a vision tower of width {wide} cannot be cut into {heads} heads"
     if getattr(vision, "embed_dim", None) and vision.hidden_size != width:
         yield f"its vision tower gives {vision.hidden_size} channels to a text model of {width}"
+    if (made := getattr(vision, "out_hidden_size", None)) and made != width:
+        yield f"its vision tower gives {made} channels to a text model of {width}"
     image, patch = _side(getattr(vision, "image_size", None)), _side(getattr(vision, "patch_size", None))
     if not image or not patch:
         return

@@ -68,12 +68,9 @@ def processor(facts: dict[str, Any]) -> Any:
     import transformers
 
     made = dict(facts["processor"])
-    return getattr(transformers, made.pop("cls"))(
-        image_processor=_part(facts["image_processor"]),
-        video_processor=_part(facts["video_processor"]),
-        tokenizer=_tokenizer(facts["tokens"], facts["names"]),
-        **made,
-    )
+    parts = {name: _part(facts[name]) for name in ("image_processor", "video_processor") if name in facts}
+    tokenizer = _tokenizer(facts["tokens"], facts["names"], facts.get("eos", "<|im_end|>"))
+    return getattr(transformers, made.pop("cls"))(tokenizer=tokenizer, **parts, **made)
 
 
 def _part(values: dict[str, Any]) -> Any:
@@ -83,20 +80,21 @@ def _part(values: dict[str, Any]) -> Any:
     return getattr(transformers, given.pop("cls"))(**given)
 
 
-def _tokenizer(tokens: dict[str, int], names: dict[str, str]) -> Any:
+def _tokenizer(tokens: dict[str, int], names: dict[str, str], eos: str) -> Any:
     import transformers
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     taken = set(tokens.values())
-    vocabulary = {letter: index for index, letter in enumerate(letters)}
-    vocabulary |= {f"<unused{index}>": index for index in range(len(letters), max(taken)) if index not in taken}
+    free = [index for index in range(max(taken) + len(letters)) if index not in taken]
+    vocabulary = dict(zip(letters, free, strict=False))
+    vocabulary |= {f"<unused{index}>": index for index in free[len(letters) :] if index < max(taken)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary | tokens, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in tokens])
     fast = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|im_end|>", extra_special_tokens=names
+        tokenizer_object=tokenizer, eos_token=eos, pad_token=eos, extra_special_tokens=names
     )
     if wrong := [token for token, index in tokens.items() if fast.convert_tokens_to_ids(token) != index]:
         raise ValueError(f"special tokens moved to other ids: {', '.join(wrong)}")

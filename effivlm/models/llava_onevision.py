@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from effivlm.models._adapter import Adapter, Visual, grid
+from effivlm.models._placing import Seen, gathered
 from effivlm.models._tower import brought, capturing, feeding
 from effivlm.seams.hooks import Tower
-
-_Seen = tuple[Tensor, Tensor, Tower | None]
 
 
 class LlavaOnevision(Adapter):
@@ -31,17 +30,14 @@ class LlavaOnevision(Adapter):
     _pinpoints: Sequence[list[int]] = ()
 
     def encode(self, inputs: Mapping[str, Any], looking: bool = False) -> Visual:
-        ids, config = inputs["input_ids"][0], self.model.config
-        parts: list[tuple[int, _Seen]] = []
+        config, sources = self.model.config, dict[int, list[Seen]]()
         if "pixel_values" in inputs:
-            parts += _placed(ids == config.image_token_id, self._images(inputs, looking))
+            sources[config.image_token_id] = self._images(inputs, looking)
         if "pixel_values_videos" in inputs:
-            parts += _placed(ids == config.video_token_id, self._videos(inputs["pixel_values_videos"], looking))
-        found = [seen for _, seen in sorted(parts, key=lambda part: part[0])]
-        towers = tuple(tower for *_, tower in found if tower is not None)
-        return Visual(tuple(seen[0] for seen in found), tuple(seen[1] for seen in found), towers or None)
+            sources[config.video_token_id] = self._videos(inputs["pixel_values_videos"], looking)
+        return gathered(inputs["input_ids"][0], sources)
 
-    def _images(self, inputs: Mapping[str, Any], looking: bool) -> list[_Seen]:
+    def _images(self, inputs: Mapping[str, Any], looking: bool) -> list[Seen]:
         """Packed features [n_i, d] and places [n_i, 3] of every image: the whole picture first, then its tiles."""
         sizes = inputs["image_sizes"]
         with capturing(self._source, looking) as shown:
@@ -53,10 +49,10 @@ class LlavaOnevision(Adapter):
             count = 1 if len(feature) == self._side**2 + 1 else self._crops(size)
             patches = list(islice(crops, count))
             tower = self._tower(self._pack(torch.stack(patches), size, 0), feature) if patches else None
-            found.append((feature, self._places(size, count, len(feature)), tower))
+            found.append(Seen(feature, self._places(size, count, len(feature)), tower))
         return found
 
-    def _videos(self, pixels: Tensor, looking: bool) -> list[_Seen]:
+    def _videos(self, pixels: Tensor, looking: bool) -> list[Seen]:
         """Pooled features of every video with the one marker at its end, and their places; a block is a frame."""
         with capturing(self._source, looking) as shown:
             pooled = self.model.get_video_features(pixels, return_dict=True).pooler_output
@@ -65,10 +61,10 @@ class LlavaOnevision(Adapter):
         places = torch.cat([grid(pixels.shape[1], side, side, self.device), self._markers(1)])
         features = [torch.cat([video, newline]) for video in pooled]
         if not looking:
-            return [(feature, places, None) for feature in features]
+            return [Seen(feature, places) for feature in features]
         maps = self.model.model.apply_pooling(torch.stack(shown)).unflatten(0, (len(pooled), -1)).flatten(1, 2)
         maps = torch.cat([maps, maps.new_zeros(len(maps), 1, maps.shape[2])], 1)
-        return [(feature, places, self._tower(one, feature)) for feature, one in zip(features, maps, strict=True)]
+        return [Seen(feature, places, self._tower(one, feature)) for feature, one in zip(features, maps, strict=True)]
 
     def limit_pictures(self) -> None:
         """Grids of no more than `limit` tiles, for the processor that cuts them and the model that packs them."""
@@ -134,18 +130,3 @@ class LlavaOnevision(Adapter):
     def _markers(self, count: int) -> Tensor:
         """Places [count, 3] of newline markers."""
         return torch.full((count, 3), -1, device=self.device)
-
-
-def _placed(here: Tensor, found: list[_Seen]) -> list[tuple[int, _Seen]]:
-    """What was seen, with the position of its first placeholder.
-
-    Raises:
-        ValueError: features and placeholders differ in number.
-    """
-    positions, start, placed = here.nonzero()[:, 0].tolist(), 0, []
-    if len(positions) != (total := sum(len(feature) for feature, *_ in found)):
-        raise ValueError(f"{total} visual features for {len(positions)} placeholders in the prompt")
-    for seen in found:
-        placed.append((positions[start], seen))
-        start += len(seen[0])
-    return placed

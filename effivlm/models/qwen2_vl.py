@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from effivlm.models._adapter import Adapter, Visual, grid
+from effivlm.models._placing import Seen, gathered
 from effivlm.models._tower import brought, capturing, feeding
 from effivlm.records import Sample
 from effivlm.seams.hooks import Tower
 
 FRAME_TOKENS = 768
 """What a frame of a video may have at most."""
-_Seen = tuple[Tensor, Tensor, Tower | None]
 
 
 class Qwen2Vl(Adapter):
@@ -32,33 +33,39 @@ class Qwen2Vl(Adapter):
 
     def encode(self, inputs: Mapping[str, Any], looking: bool = False) -> Visual:
         config, model = self.model.config, self.model
-        sources: dict[int, Iterator[_Seen]] = {}
+        sources: dict[int, list[Seen]] = {}
         if "pixel_values" in inputs:
             pixels, shapes = inputs["pixel_values"], inputs["image_grid_thw"]
             sources[config.image_token_id] = self._seen(model.get_image_features, pixels, shapes, looking)
         if "pixel_values_videos" in inputs:
             pixels, shapes = inputs["pixel_values_videos"], inputs["video_grid_thw"]
             sources[config.video_token_id] = self._seen(model.get_video_features, pixels, shapes, looking)
-        order = _order(inputs["input_ids"][0], config.image_token_id, config.video_token_id)
-        found = [next(sources[token]) for token in order]
-        towers = tuple(tower for *_, tower in found if tower is not None)
-        return Visual(tuple(seen[0] for seen in found), tuple(seen[1] for seen in found), towers or None)
+        return gathered(inputs["input_ids"][0], sources)
 
-    def _seen(self, run: Callable[..., Any], pixels: Tensor, shapes: Tensor, looking: bool) -> Iterator[_Seen]:
-        """Features, places and tower of each image or video, in the order of their pixels."""
-        merge = self.model.config.vision_config.spatial_merge_size
-        with capturing(feeding(self.model.model.visual, -1), looking) as shown:
-            features = run(pixels, shapes, return_dict=True).pooler_output
+    def _seen(self, run: Callable[..., Any], pixels: Tensor, shapes: Tensor, looking: bool) -> list[Seen]:
+        """What is made of each image or video, in the order of their pixels."""
+        vision, tower = self.model.config.vision_config, self.model.model.visual
+        merge = vision.spatial_merge_size
+        with self.running(), capturing(feeding(tower, -1), looking) as shown:
+            made = run(pixels, shapes, return_dict=True)
+        features, counts = made.pooler_output, [len(feature) for feature in made.pooler_output]
         places = [grid(int(t), int(h) // merge, int(w) // merge, self.device) for t, h, w in shapes]
-        towers = self._towers(shown, features) if looking else [None] * len(features)
-        return iter(zip(features, places, towers, strict=True))
+        towers: Sequence[Tower | None] = [None] * len(counts)
+        if looking:  # the processor lets the patches that the merger puts into one token follow each other
+            means = self.ordered(torch.cat(list(shown)).unflatten(0, (-1, merge**2)).mean(1), shapes)
+            towers = [brought(*pair, vision.num_heads) for pair in zip(means.split(counts), features, strict=True)]
+        deep: Sequence[Tensor | None] = [None] * len(counts)
+        if layers := getattr(made, "deepstack_features", None):
+            deep = torch.stack(list(layers)).split(counts, 1)
+        return [Seen(*one) for one in zip(features, places, towers, deep, strict=True)]
 
-    def _towers(self, shown: Sequence[Tensor], features: Sequence[Tensor]) -> Sequence[Tower | None]:
-        """Means over the patches that the merger puts into one token: the processor lets them follow each other."""
-        config = self.model.config.vision_config
-        means = torch.cat(list(shown)).unflatten(0, (-1, config.spatial_merge_size**2)).mean(1)
-        parts = means.split([len(feature) for feature in features])
-        return [brought(*pair, config.num_heads) for pair in zip(parts, features, strict=True)]
+    def running(self) -> AbstractContextManager[None]:
+        """What the vision tower runs in."""
+        return nullcontext()
+
+    def ordered(self, means: Tensor, shapes: Tensor) -> Tensor:
+        """Maps of tokens [n, ..] in the order in which the tower's layers see them, brought into that of its features."""
+        return means
 
     def beside(self, dynamic: bool) -> list[nn.Module]:
         # four patches a token, rotated in float32: fusing takes a tenth off the tower, where it only delays smaller ones
@@ -68,12 +75,12 @@ class Qwen2Vl(Adapter):
         """The reference implementation (qwen-vl-utils) caps the pixels of a frame, alone and by its share of the whole video, and
         so do the published numbers; the hub's configuration holds the much higher cap of single images."""
         size, most = self.processor.video_processor.size, FRAME_TOKENS * self._pixels_per_token
-        capped = _sized(size, min(size["longest_edge"], most, self.limit or most))
+        capped = sized(size, min(size["longest_edge"], most, self.limit or most))
         about = {"cap_pixels_per_frame": True, "size": capped}
         return {**super().video_arguments(sample), "videos_kwargs": about}
 
     def limiting(self, limit: int) -> dict[str, Any]:
-        return {"images_kwargs": {"size": _sized(self._sizing.size, limit)}} if limit else {}
+        return {"images_kwargs": {"size": sized(self._sizing.size, limit)}} if limit else {}
 
     def tighter(self) -> Iterator[int]:
         limit = self.limit
@@ -83,7 +90,7 @@ class Qwen2Vl(Adapter):
             yield limit
 
     def tokens_of(self, sizes: Sequence[tuple[int, int]], limit: int) -> int:
-        size = _sized(self._sizing.size, limit) if limit else self._sizing.size
+        size = sized(self._sizing.size, limit) if limit else self._sizing.size
         bounds = {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}
         patches = sum(self._sizing.get_number_of_image_patches(*one, bounds) for one in sizes)
         return int(patches // self._sizing.merge_size**2)
@@ -106,6 +113,7 @@ class Qwen2Vl(Adapter):
             mm_token_type_ids=kinds,
             image_grid_thw=inputs.get("image_grid_thw"),
             video_grid_thw=inputs.get("video_grid_thw"),
+            second_per_grid_ts=inputs.get("second_per_grid_ts"),  # where frames are placed by their times
         )
         return positions, int(positions.max()) + 1
 
@@ -113,17 +121,6 @@ class Qwen2Vl(Adapter):
         return positions[None].expand(3, -1, -1)
 
 
-def _sized(size: Mapping[str, int], most: int) -> dict[str, int]:
+def sized(size: Mapping[str, int], most: int) -> dict[str, int]:
     """Bounds of a picture's pixels with another upper one."""
     return {"shortest_edge": min(int(size["shortest_edge"]), most), "longest_edge": most}
-
-
-def _order(ids: Tensor, image: int, video: int) -> list[int]:
-    """The placeholder token of each run, in prompt order; Qwen2-VL puts text markers between any two runs."""
-    runs: list[int] = []
-    previous = None
-    for token in ids.tolist():
-        if token in (image, video) and token != previous:
-            runs.append(token)
-        previous = token
-    return runs

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend
 
 from effivlm.seams.answering import AnsweringLayer
+from effivlm.seams.windows import packed
 
 ATTENTION = "effivlm"
 Watcher = Callable[[Tensor, Tensor, Tensor], None]
@@ -36,6 +37,8 @@ class LseWatcher:
 
 
 _WATCHERS: ContextVar[Mapping[nn.Module, Watcher | LseWatcher] | None] = ContextVar("effivlm_watchers", default=None)
+_LEFT: ContextVar[Mapping[int, Tensor] | None] = ContextVar("effivlm_left", default=None)
+"""Inside `pruning`: the positions of the prompt that stay, by the layer from which on."""
 
 
 @contextmanager
@@ -105,6 +108,9 @@ def _attention(
 
     if isinstance(key, AnsweringLayer):
         return key.attend(query, scaling), None
+    if pack := packed(module):
+        one = partial(_attention, module, attention_mask=attention_mask, scaling=scaling, **kwargs)
+        return pack.attend(one, (query, key, value), apart=module in (_WATCHERS.get() or {})), None
     watchers = _WATCHERS.get()
     watcher = watchers.get(module) if watchers else None
     if not isinstance(watcher, LseWatcher):
@@ -218,13 +224,32 @@ def pruning(
         for number, layer in enumerate(layers)
         if number >= first
     ]
+    token = _LEFT.set(kept)
     try:
         yield kept
     finally:
+        _LEFT.reset(token)
         for handle in handles:
             handle.remove()
     if missing := sorted(set(stages) - set(kept)):
         raise RuntimeError(f"decoder layer {missing[0]} was never reached, so nothing was pruned")
+
+
+@contextmanager
+def adding(layers: Sequence[nn.Module], deep: Tensor | None) -> Iterator[None]:
+    """In one prefill, add deep[l] of deep [L, N, d] to what leaves decoder layer l; of a pruned prompt, of what is left of it."""
+
+    def leave(number: int, layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        added, left = whole[number].to(output), _LEFT.get()
+        return output + (added.index_select(0, left[max(left)].to(added.device)) if left else added)
+
+    whole: Sequence[Tensor] = () if deep is None else tuple(deep)
+    handles = [layer.register_forward_hook(partial(leave, number)) for number, layer in enumerate(layers[: len(whole)])]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class _SeenError(Exception):

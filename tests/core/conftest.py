@@ -1,4 +1,4 @@
-"""Twins of the three families, loaded once."""
+"""Twins of the families, loaded once: `model` are the three of the paper, `newer` all others."""
 
 from __future__ import annotations
 
@@ -37,5 +37,13 @@ def toy_task(monkeypatch: pytest.MonkeyPatch) -> Toy:
 
 @pytest.fixture(scope="session", params=twins.FAMILIES)
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Adapter:
+    folder = twins.build(request.param, tmp_path_factory.mktemp(request.param))
+    return open_model(resolve(f"twin={folder}"), Settings())
+
+
+@pytest.fixture(scope="session", params=twins.NEWER)
+def newer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Adapter:
+    if request.param in twins.NEEDS:
+        pytest.importorskip(twins.NEEDS[request.param])
     folder = twins.build(request.param, tmp_path_factory.mktemp(request.param))
     return open_model(resolve(f"twin={folder}"), Settings())

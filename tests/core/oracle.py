@@ -40,8 +40,12 @@ def logits(model: Adapter, prompt: Prompt, tokens: Sequence[int], visible: Seque
             new = model.model.get_input_embeddings()(torch.tensor([list(tokens)]))
             ahead = torch.arange(len(tokens))[None] + prompt.next_position
             positions = torch.cat([prompt.positions, model.step_positions(ahead)], -1)
+            deep: dict[str, Any] = {}
+            if prompt.deep is not None:  # the model's own way, which takes whole prompts alone
+                mask = torch.cat([prompt.visual, torch.zeros(len(tokens), dtype=torch.bool)])[None]
+                deep = {"visual_pos_masks": mask, "deepstack_visual_embeds": [*prompt.deep[:, prompt.visual]]}
             hidden = model.text(
-                inputs_embeds=torch.cat([prompt.embeds, new], 1), position_ids=positions, use_cache=False
+                inputs_embeds=torch.cat([prompt.embeds, new], 1), position_ids=positions, use_cache=False, **deep
             ).last_hidden_state
             return model.head(hidden[0, prompt.length :])
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -233,11 +234,10 @@ WORDS = st.lists(
 @pytest.fixture(scope="module")
 def merging() -> Turns:
     """A processor of Qwen2-VL over a tokenizer with merges and the splitting of its real one, spaces and newlines among them."""
-    import twins
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    _, processor = twins._qwen2_vl(1, 2, 1)
+    _, processor = import_module("twin_families.qwen2_vl").twin(1, 2, 1)
     specials = list(processor.tokenizer.get_added_vocab())
     rule = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
     inner = Tokenizer(models.BPE())

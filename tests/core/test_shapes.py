@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+import twins
 from PIL import Image
 
 from effivlm.decoding.eager import greedy
@@ -24,7 +25,12 @@ PUBLISHED = {  # parameters, bytes of cache a token in bfloat16
     "internvl3_8b": (7_944_373_760, 57_344),
     "internvl3_38b": (38_388_164_992, 262_144),
     "internvl3_5_8b": (8_528_318_464, 147_456),
+    "qwen2_5_vl_7b": (8_292_166_656, 57_344),
+    "qwen3_vl_8b": (8_767_123_696, 147_456),
+    "llava_1_5_7b": (7_063_427_072, 524_288),
+    "smolvlm2_2_2b": (2_246_784_880, 196_608),
 }
+NEWER = ("qwen2_5_vl_7b", "qwen3_vl_8b", "llava_1_5_7b", "smolvlm2_2_2b")
 SMALL = {
     "text_config": {
         "hidden_size": 64,
@@ -59,8 +65,17 @@ def test_parameters_and_cache_bytes_are_the_published_ones(name: str) -> None:
 
 def expected(name: str, width: int, height: int) -> int:
     """Visual tokens of one image, from each family's published rule."""
-    if name == "qwen2_vl_7b":
-        return round(width / 28) * round(height / 28)
+    if side := {"qwen2_vl_7b": 28, "qwen2_5_vl_7b": 28, "qwen3_vl_8b": 32}.get(name):
+        high, wide = round(height / side), round(width / side)
+        if high * wide >= (least := {32: 64, 28: 4}[side]):
+            return high * wide
+        larger = math.sqrt(least * side**2 / (width * height))
+        return math.ceil(height * larger / side) * math.ceil(width * larger / side)
+    if name == "llava_1_5_7b":
+        return 576
+    if name == "smolvlm2_2_2b":
+        shorter = int(1536 * min(width, height) / max(width, height))
+        return 81 * (4 * math.ceil(shorter / 384) + 1)
     if name == "llava_onevision_7b":
         fits = []
         for rows in range(1, 7):
@@ -90,11 +105,12 @@ def expected(name: str, width: int, height: int) -> int:
     return 256 * (tiles + (tiles > 1))
 
 
-@pytest.mark.parametrize("name", ["llava_onevision_7b", "qwen2_vl_7b", "internvl2_5_8b", "internvl3_5_8b"])
+@pytest.mark.parametrize("name", ["llava_onevision_7b", "qwen2_vl_7b", "internvl2_5_8b", "internvl3_5_8b", *NEWER])
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: "x".join(map(str, size)))
 def test_an_image_makes_as_many_visual_tokens_as_the_real_model_sees(name: str, size: tuple[int, int]) -> None:
     ensure_torchvision()
     facts = shape(name)
+    installed(name)
     processor = _shapes.processor(facts)
     inputs = processor(
         text=[processor.apply_chat_template([turn()], add_generation_prompt=True)],
@@ -105,6 +121,12 @@ def test_an_image_makes_as_many_visual_tokens_as_the_real_model_sees(name: str, 
     assert int((inputs["input_ids"] == token).sum()) == expected(name, *size)
 
 
+def installed(name: str) -> None:
+    """Skip where a package is missing that the family's processor needs."""
+    if package := twins.NEEDS.get(str(shape(name)["family"])):
+        pytest.importorskip(package)
+
+
 def turn() -> dict[str, object]:
     return {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}
 
@@ -112,20 +134,28 @@ def turn() -> dict[str, object]:
 def smaller(name: str) -> dict[str, dict[str, object]]:
     """Two narrow layers; everything else (classes, positions, norms, biases, token ids) stays as it is."""
     small: dict[str, dict[str, object]] = {key: dict(value) for key, value in SMALL.items()}
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]}
     if name == "qwen2_vl_7b":
-        rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]}
         small["text_config"]["rope_parameters"] = rope
         small["vision_config"] = {"depth": 2, "embed_dim": 32, "num_heads": 2, "hidden_size": 64}
         return small
+    if name in ("qwen2_5_vl_7b", "qwen3_vl_8b"):
+        fifth = name == "qwen2_5_vl_7b"
+        more = {"fullatt_block_indexes": [1]} if fifth else {"deepstack_visual_indexes": [0, 1]}
+        tower = {"depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "out_hidden_size": 64}
+        small["text_config"] |= {"rope_parameters": rope if fifth else {**rope, "mrope_interleaved": True}}
+        small["text_config"] |= {} if fifth else {"head_dim": 16}
+        return {**small, "vision_config": {**tower, **more}}
     if "head_dim" in shape(name)["config"]["text_config"]:
         small["text_config"]["head_dim"] = 16
     tower = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
-    return {**small, "vision_config": dict(tower)}
+    return {**small, "vision_config": tower}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_narrow_sister_of_two_layers_answers_as_stock_generate(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ensure_torchvision()
+    installed(name)
     small, stock = smaller(name), _shapes.build
     monkeypatch.setattr(
         "effivlm.models._adapter.build", lambda name, device, dtype: stock(name, device, dtype, **small)
