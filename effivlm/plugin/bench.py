@@ -40,6 +40,7 @@ LISTS = {
 WORDS = (
     *("limit", "seed", "device", "dtype", "engine", "batch", "prompt", "generation", "data"),
     *("system", "pixels", "tiles", "processor"),
+    *("judge", "second_judge", "judge_repeats"),
 )
 
 
@@ -94,6 +95,22 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     )
     group.addoption(
         "--vlm-processor", default=asked.processor, help=f"{', '.join(matrix.PROCESSORS)} (default: %(default)s)"
+    )
+    group.addoption(
+        "--vlm-judge",
+        default=asked.judge,
+        metavar="SPEC",
+        help="who marks open answers: openai:MODEL (key and address: OPENAI_API_KEY, OPENAI_BASE_URL), local:FOLDER,"
+        " local:OWNER/NAME@COMMIT, or none: they are stored for rescore",
+    )
+    group.addoption(
+        "--vlm-second-judge", default=asked.second_judge, metavar="SPEC", help="another one, to know how far both agree"
+    )
+    group.addoption(
+        "--vlm-judge-repeats",
+        default=asked.judge_repeats,
+        metavar="N",
+        help="times a judge is asked about 50 answers, to know its noise (1: not measured; default: %(default)s)",
     )
     group.addoption("--vlm-run", default="", metavar="FOLDER", help="new folder of this run (default: reports/<time>)")
     group.addoption("--vlm-resume", default="", metavar="FOLDER", help="go on with a run: only what is missing")

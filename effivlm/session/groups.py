@@ -13,6 +13,7 @@ from effivlm import registry
 from effivlm.records import Cell, Outcome, Settings, Unsupported, dump
 from effivlm.run.faults import FAULTS, harmless, told
 from effivlm.run.steps import stored
+from effivlm.session.judged import mark_all
 from effivlm.session.matrix import Plan
 from effivlm.session.recorder import Key
 from effivlm.session.resume import fingerprint_of, standing
@@ -103,6 +104,7 @@ class Groups:
 
         try:
             answered = run_group(cells, open_model(), self.settings, progress, self.samples.append)
+            answered = mark_all(answered, self.settings, self.plan.sources[cells[0].model].family)
             outcomes = {outcome.cell: outcome for outcome in answered}
         except FAULTS as error:
             outcomes = {cell: self._broken(cell, "quality", error) for cell in cells}

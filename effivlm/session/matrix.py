@@ -14,7 +14,7 @@ from effivlm.models._sources import ModelSource, resolve
 from effivlm.records import PARTS, Budget, Cell, Settings
 from effivlm.registry import check, names, unusable
 from effivlm.run import steps
-from effivlm.session import suites
+from effivlm.session import judges, suites
 
 _T = TypeVar("_T")
 
@@ -52,6 +52,9 @@ class Asked:
     tiles: str = "0"
     processor: str = PROCESSORS[0]
     generation: str = "checkpoint"
+    judge: str = ""
+    second_judge: str = ""
+    judge_repeats: str = "3"
     share: bool = True
 
 
@@ -116,7 +119,11 @@ def build(asked: Asked) -> Plan:
         tiles=_whole("--vlm-tiles", asked.tiles, least=0),
         processor=_choice("--vlm-processor", asked.processor, PROCESSORS),
         generation=_choice("--vlm-generation", asked.generation, GENERATIONS),
+        judge=asked.judge,
+        second_judge=asked.second_judge,
+        judge_repeats=_whole("--vlm-judge-repeats", asked.judge_repeats, least=1),
     )
+    judges.check(named, settings)
     budgets = _unique(_budget(text).label for text in asked.budgets or DEFAULT_BUDGETS)
     methods = _unique(steps.asked(text) for text in suites.expanded("methods", asked.methods) or _all("methods"))
     sources = _sources(suites.expanded("models", asked.models) or (DEFAULT_MODEL,))

@@ -11,6 +11,7 @@ from typing import Any
 from effivlm.records import SCHEMA, Outcome, Settings
 from effivlm.report.conditions import differing
 from effivlm.report.strict import strict
+from effivlm.session.judges import judged_name
 from effivlm.session.matrix import Plan
 from effivlm.session.recorder import FILE, Key
 
@@ -53,7 +54,8 @@ def fingerprint_of(outcome_of: Key, plan: Plan, settings: Settings) -> str:
     from effivlm.run.group import cell_fingerprint
 
     cell, part = outcome_of
-    return cell_fingerprint(cell, plan.sources[cell.model], settings, part)
+    name = cell_fingerprint(cell, plan.sources[cell.model], settings, part)
+    return judged_name(name, cell.task, settings) if part == "quality" else name
 
 
 def checked(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
