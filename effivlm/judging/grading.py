@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from effivlm.judging.judge import Judge, Reply, Unanswered
+from effivlm.judging.remembered import Remembered
 from effivlm.judging.rubrics import Item, Marks, Rubric
 
 MOST_MISSING = 0.01  # share of missing marks from which on a score says too little
@@ -57,6 +58,8 @@ def grade(judge: Judge, rubric: Rubric, items: Sequence[Item], repeat: int = 0, 
         own = rubric.read(reply.text)
         if own is None:
             missing[item.id] = f"{_UNREADABLE}: {reply.text[:80]!r}"
+            if isinstance(judge, Remembered):
+                judge.forget(rubric.query(item), repeat)
         else:
             marks[item.id] = own
     score = rubric.total(list(marks.values()))
