@@ -13,12 +13,10 @@ from effivlm import registry
 from effivlm.records import Answer, Outcome, Sample, Settings, fingerprint
 from effivlm.report.write import OUTCOMES, write
 from effivlm.session.judged import Asked, marked, questions
-from effivlm.session.judges import NONE, Judges, judges_of, rubric_named
+from effivlm.session.judges import JUDGES, NONE, Judges, judges_of, rubric_named
 from effivlm.session.recorder import Recorder, read
 from effivlm.tasks._base import Task
 from effivlm.tasks._opened import opened
-
-JUDGES = ("judge", "second_judge", "judge_repeats")
 
 
 def add(command: Callable[..., Any]) -> None:

@@ -37,6 +37,17 @@ LISTS = {
     "budgets": f"fraction that stays, in (0, 1] (default: {' '.join(matrix.DEFAULT_BUDGETS)})",
     "tasks": f"task, suite such as paper, or NAME=DIR (default: {matrix.DEFAULT_TASK})",
 }
+JUDGES = {
+    "judge": (
+        "SPEC",
+        "who marks open answers: openai:MODEL, local:FOLDER, local:OWNER/NAME@COMMIT; none: rescore does",
+    ),
+    "second-judge": ("SPEC", "another judge, to know how far both agree"),
+    "judge-repeats": (
+        "N",
+        "times that a judge is asked the same, to know its noise (1: unknown; default: %(default)s)",
+    ),
+}
 WORDS = (
     *("limit", "seed", "device", "dtype", "engine", "batch", "prompt", "generation", "data"),
     *("system", "pixels", "tiles", "processor"),
@@ -96,22 +107,8 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     group.addoption(
         "--vlm-processor", default=asked.processor, help=f"{', '.join(matrix.PROCESSORS)} (default: %(default)s)"
     )
-    group.addoption(
-        "--vlm-judge",
-        default=asked.judge,
-        metavar="SPEC",
-        help="who marks open answers: openai:MODEL (key and address: OPENAI_API_KEY, OPENAI_BASE_URL), local:FOLDER,"
-        " local:OWNER/NAME@COMMIT, or none: they are stored for rescore",
-    )
-    group.addoption(
-        "--vlm-second-judge", default=asked.second_judge, metavar="SPEC", help="another one, to know how far both agree"
-    )
-    group.addoption(
-        "--vlm-judge-repeats",
-        default=asked.judge_repeats,
-        metavar="N",
-        help="times a judge is asked about 50 answers, to know its noise (1: not measured; default: %(default)s)",
-    )
+    for name, (value, text) in JUDGES.items():
+        group.addoption(f"--vlm-{name}", default=getattr(asked, name.replace("-", "_")), metavar=value, help=text)
     group.addoption("--vlm-run", default="", metavar="FOLDER", help="new folder of this run (default: reports/<time>)")
     group.addoption("--vlm-resume", default="", metavar="FOLDER", help="go on with a run: only what is missing")
     group.addoption("--vlm-no-share", action="store_true", help="run every cell alone instead of a group at once")

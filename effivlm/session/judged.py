@@ -47,11 +47,8 @@ def mark_all(outcomes: Iterable[Outcome], settings: Settings, family: str) -> li
     Where marking itself fails, an outcome has failed and keeps its answers.
     """
     found = list(outcomes)
-    task = found[0].cell.task
-    if not rubric_named(task, settings):
-        return found
     judges = judges_of(settings)
-    if judges is None:
+    if not found or judges is None or not rubric_named(task := found[0].cell.task, settings):
         return found
     try:
         own = opened(task, settings, family)

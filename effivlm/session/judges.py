@@ -16,12 +16,16 @@ from effivlm.judging.endpoint import KEY_VARIABLE, Endpoint
 from effivlm.judging.judge import Judge
 from effivlm.judging.local import Local
 from effivlm.judging.remembered import Remembered
-from effivlm.judging.rubrics import rubric_of
+from effivlm.judging.rubrics import RUBRICS, rubric_of
 from effivlm.models._content import folder_digest
 from effivlm.records import Settings, fingerprint
+from effivlm.run.provenance import module_digest
 
 NONE = "none"
+JUDGES = ("judge", "second_judge", "judge_repeats")
+"""What settings say of judges."""
 ADDRESS = "OPENAI_BASE_URL"
+READ = "effivlm.judging.rubrics"  # the code that reads replies
 THREADS = 8  # queries that are out at once
 _COMMIT = re.compile(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}")
 
@@ -37,7 +41,13 @@ class Judges:
 
     def facts(self, rubric: str) -> list[Any]:
         """What of them decides an outcome that they mark by a rubric."""
-        return [self.first.name, self.second and self.second.name, self.repeats, rubric_of(rubric).sha256]
+        return [
+            self.first.name,
+            self.second and self.second.name,
+            self.repeats,
+            rubric_of(rubric).sha256,
+            module_digest(READ),
+        ]
 
 
 def judge_of(spec: str) -> Judge:
@@ -84,7 +94,10 @@ def check(tasks: Iterable[str], settings: Settings) -> None:
     """Whether tasks that need a judge have one, and whether it can be asked. Raises ValueError naming the option."""
     if settings.second_judge and settings.judge in ("", NONE):
         raise ValueError("--vlm-second-judge: there is no first one to agree with; give --vlm-judge too")
-    need = [name for name in tasks if rubric_named(name, settings)]
+    need = {name: rubric for name in tasks if (rubric := rubric_named(name, settings))}
+    for name, rubric in need.items():
+        if rubric not in RUBRICS:
+            raise ValueError(f"--vlm-tasks: {name} names the rubric {rubric!r}; there are {', '.join(RUBRICS)}")
     if need and not settings.judge:
         proxies = [f"{name}_proxy" for name in need if f"{name}_proxy" in registry.names("tasks")]
         instead = f", take {', '.join(proxies)} instead" if proxies else ""

@@ -11,7 +11,7 @@ from typing import Any
 from effivlm.records import SCHEMA, Outcome, Settings
 from effivlm.report.conditions import differing
 from effivlm.report.strict import strict
-from effivlm.session.judges import judged_name
+from effivlm.session.judges import JUDGES, judged_name
 from effivlm.session.matrix import Plan
 from effivlm.session.recorder import FILE, Key
 
@@ -142,6 +142,9 @@ def _cause(outcome: Outcome, before: Header, now: Header) -> str:
     weights = [(header.get("checkpoints") or {}).get(outcome.cell.model) for header in (before, now)]
     if None not in weights and weights[0] != weights[1]:
         return f"the checkpoint {outcome.cell.model} changed"
+    asked = [[(header.get("settings") or {}).get(word) for word in JUDGES] for header in (before, now)]
+    if outcome.scoring == "judge" and asked[0] != asked[1]:
+        return f"answers to {outcome.cell.task} are marked by another judge, or another number of times"
     if before.get("versions") != now.get("versions"):
         return "versions of libraries changed"
     return "the code of its method, task or model changed"

@@ -175,7 +175,9 @@ def test_one_missing_mark_is_no_zero(
 def test_answers_that_wait_are_marked_by_rescore_as_in_the_run(
     run: Run, environment: Callable[[Server], None], pytester: pytest.Pytester, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run("--vlm-judge", "none").assert_outcomes(skipped=2)
+    waits = run("--vlm-judge", "none")
+    waits.assert_outcomes(skipped=2)
+    assert waits.ret == 0, "answers were stored, so the run did what it was asked for"
     for one in outcomes(pytester.path / "out"):
         assert (one.status, one.score) == ("unsupported", None)
         assert one.reason == "its answers wait for a judge: python -m effivlm rescore RUN --judge SPEC"
@@ -229,6 +231,10 @@ def test_a_run_without_a_judge_is_refused_with_the_ways_out(monkeypatch: pytest.
         ValueError, match=f"--vlm-judge: judge '{SPEC}' needs a key in the environment variable {KEY_VARIABLE}"
     ):
         matrix.build(Asked(tasks=("mmvet",), judge=SPEC))
+    with monkeypatch.context() as patched:
+        patched.setattr(judges, "rubric_named", lambda name, settings: "poem")
+        with pytest.raises(ValueError, match="--vlm-tasks: gqa names the rubric 'poem'; there are mmvet, wilder"):
+            matrix.build(Asked(tasks=("gqa",)))
     with pytest.raises(ValueError, match="--vlm-second-judge: there is no first one"):
         matrix.build(Asked(second_judge=SPEC))
     with pytest.raises(ValueError, match="--vlm-judge-repeats: '0' is not a whole number of at least 1"):
@@ -259,6 +265,20 @@ def test_a_judge_decides_the_fingerprint_of_what_it_marks_alone(monkeypatch: pyt
     plans = [matrix.build(Asked(tasks=("mmvet", "gqa"), judge=judge)) for judge in ("none", SPEC, "openai:other")]
     names = {task: {judges.judged_name("x", task, plan.settings) for plan in plans} for task in ("mmvet", "gqa")}
     assert (len(names["mmvet"]), names["gqa"]) == (3, {"x"})
+
+
+def test_a_resumed_run_with_another_judge_says_why_its_outcomes_do_not_count(
+    run: Run, environment: Callable[[Server], None], pytester: pytest.Pytester
+) -> None:
+    with serving(says("0.5")) as server:
+        environment(server)
+        run("--vlm-judge", SPEC)
+        asked = len(server.bodies)
+        same = run("--vlm-judge", SPEC, "--vlm-run", "", "--vlm-resume", "out")
+        assert len(server.bodies) == asked
+        same.stdout.fnmatch_lines(["*2 of 2 outcomes of * stand*"])
+        other = run("--vlm-judge", "openai:other", "--vlm-run", "", "--vlm-resume", "out")
+    other.stdout.fnmatch_lines(["*2 outcomes do not count any more: answers to mmvet are marked by another judge*"])
 
 
 @pytest.mark.parametrize(
