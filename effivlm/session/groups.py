@@ -13,7 +13,6 @@ from effivlm import registry
 from effivlm.records import Cell, Outcome, Settings, Unsupported, dump
 from effivlm.run.faults import FAULTS, harmless, told
 from effivlm.run.steps import stored
-from effivlm.session.judged import mark_all
 from effivlm.session.matrix import Plan
 from effivlm.session.recorder import Key
 from effivlm.session.resume import fingerprint_of, standing
@@ -101,6 +100,7 @@ class Groups:
 
     def _run(self, cells: Sequence[Cell], open_model: OpenModel, progress: Progress) -> None:
         from effivlm.run.group import run_group
+        from effivlm.session.judged import mark_all
 
         try:
             answered = run_group(cells, open_model(), self.settings, progress, self.samples.append)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from effivlm.judging.endpoint import KEY_VARIABLE, Endpoint
 from effivlm.judging.judge import Judge
 from effivlm.judging.local import Local
 from effivlm.judging.remembered import Remembered
-from effivlm.judging.rubrics import RUBRICS, rubric_of
 from effivlm.models._content import folder_digest
 from effivlm.records import Settings, fingerprint
 from effivlm.run.provenance import module_digest
@@ -41,6 +40,10 @@ class Judges:
 
     def facts(self, rubric: str) -> list[Any]:
         """What of them decides an outcome that they mark by a rubric."""
+        from effivlm.judging.rubrics import (
+            rubric_of,
+        )  # not above: it brings scorers, and collecting needs none
+
         return [
             self.first.name,
             self.second and self.second.name,
@@ -95,9 +98,8 @@ def check(tasks: Iterable[str], settings: Settings) -> None:
     if settings.second_judge and settings.judge in ("", NONE):
         raise ValueError("--vlm-second-judge: there is no first one to agree with; give --vlm-judge too")
     need = {name: rubric for name in tasks if (rubric := rubric_named(name, settings))}
-    for name, rubric in need.items():
-        if rubric not in RUBRICS:
-            raise ValueError(f"--vlm-tasks: {name} names the rubric {rubric!r}; there are {', '.join(RUBRICS)}")
+    if need:
+        _check_rubrics(need)
     if need and not settings.judge:
         proxies = [f"{name}_proxy" for name in need if f"{name}_proxy" in registry.names("tasks")]
         instead = f", take {', '.join(proxies)} instead" if proxies else ""
@@ -109,6 +111,14 @@ def check(tasks: Iterable[str], settings: Settings) -> None:
         judges_of(settings)
     except ValueError as error:
         raise ValueError(f"--vlm-judge: {error}") from None
+
+
+def _check_rubrics(named: Mapping[str, str]) -> None:
+    from effivlm.judging.rubrics import RUBRICS  # as above
+
+    for name, rubric in named.items():
+        if rubric not in RUBRICS:
+            raise ValueError(f"--vlm-tasks: {name} names the rubric {rubric!r}; there are {', '.join(RUBRICS)}")
 
 
 def judged_name(answers: str, task: str, settings: Settings) -> str:
