@@ -204,7 +204,8 @@ class Outcome:
     """One measured part of one cell (quality, ttft or decode).
 
     `group`: answers that were scored together, by their ids; `scoring`: how a score comes to be (exact, rule, judge or proxy);
-    `change`: the numeric change under which dense was asked `again`.
+    `change`: the numeric change under which dense was asked `again`; `judged`: who marked the answers, by which prompt, and how
+    far such marks can be trusted (`session.judged`), None where no judge did.
     """
 
     cell: Cell
@@ -228,6 +229,7 @@ class Outcome:
     weights: str = "trained"
     change: str = ""
     remarks: tuple[str, ...] = ()
+    judged: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
@@ -272,6 +274,7 @@ OUTCOME_TYPES: Mapping[str, Any] = {
     "score": int | float | None,
     "scale": int | float,
     "costs": Mapping,
+    "judged": Mapping | None,
 }
 ANSWER_TYPES: Mapping[str, Any] = {
     **dict.fromkeys(("id", "prompt_sha256", "text", "extracted", "error"), str),
@@ -298,6 +301,8 @@ class Settings:
     """Everything that was asked for, built once; what a run needs beside its cells.
 
     `data`: where published sets lie ("" = what was fetched, or the hub); `folders`: tasks that are a user's folder, by name.
+    `judge` and `second_judge`: specifications as typed ("none": answers wait), which hold no key; `judge_repeats`: how often a
+    judge is asked the same, to know its noise.
     """
 
     limit: int = 100
@@ -309,13 +314,15 @@ class Settings:
     batch: int = 1
     prompt: int = 0
     data: str = ""
-    judge: str = ""
     folders: Mapping[str, str] = field(default_factory=dict)
     system: str | None = None
     pixels: int = 0
     tiles: int = 0
     processor: str = "pil"
     generation: str = "checkpoint"
+    judge: str = ""
+    second_judge: str = ""
+    judge_repeats: int = 3
 
 
 def dump(record: Mapping[str, Any]) -> str:

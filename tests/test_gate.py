@@ -143,6 +143,19 @@ def test_on_another_device_scores_compare_and_timings_do_not() -> None:
 
 
 @pytest.mark.parametrize(
+    ("other", "words"),
+    [({"judge": "b"}, "marked by a, now by b"), ({"prompt_sha256": "2"}, "asked in other words now")],
+)
+def test_scores_of_two_judges_are_not_compared(other: dict[str, str], words: str) -> None:
+    marks = {"judge": "a", "models": [], "rubric": "mmvet", "prompt_sha256": "1", "missing": 0}
+    marks |= {"noise": None, "agreement": None}
+    one, two = (replace(quality(FASTV, [1.0] * 8), judged=own) for own in (marks, {**marks, **other}))
+    (row,) = (row for row in judged(side([one]), side([two]))["rows"] if row["check"] == "judge")
+    assert words in row["text"]
+    assert not [row for row in judged(side([one]), side([one]))["rows"] if row["check"] == "judge"]
+
+
+@pytest.mark.parametrize(
     ("facts", "advice"),
     [
         ({"settings": {"dtype": "bfloat16"}}, "--vlm-dtype float32"),

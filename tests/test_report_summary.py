@@ -173,6 +173,15 @@ def test_a_cell_scored_in_another_way_than_dense_has_no_ratio_and_says_so() -> N
     assert one["remarks"] == ["scored by judge and dense by rule, so there is no ratio"]
 
 
+def test_a_cell_marked_by_another_judge_than_dense_has_no_ratio_and_says_so() -> None:
+    own, other = (replace(quality(which, RIGHT), scoring="judge") for which in (cell(), cell("fastv", "0.10")))
+    facts = {"judge": "a", "noise": None, "agreement": None}
+    _, one = build(HEADER, [replace(own, judged=facts), replace(other, judged={**facts, "judge": "b"})], END)["cells"]
+    assert (one["ratio"], one["remarks"]) == (None, ["marked by b and dense by a, so there is no ratio"])
+    _, one = build(HEADER, [replace(own, judged=facts), replace(other, judged=facts)], END)["cells"]
+    assert one["ratio"] == 1.0
+
+
 def test_a_point_has_no_speedup_over_several_engines() -> None:
     outcomes = [*grid({"fastv": ["a", "b"]})]
     for task, engine in (("a", "eager"), ("b", "graph")):

@@ -1,22 +1,21 @@
-"""`python -m effivlm rescore`: score the stored answers of a run again, without a model, after a scorer changed."""
+"""`python -m effivlm rescore`: score the stored answers of a run again, without a model, after a scorer changed or by a judge."""
 
 from __future__ import annotations
 
 import argparse
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from effivlm import registry
 from effivlm.records import Answer, Outcome, Sample, Settings, fingerprint
 from effivlm.report.write import OUTCOMES, write
-from effivlm.run.faults import FAULTS, told
-from effivlm.run.judged import judge_of, marked_by
+from effivlm.session.judged import Asked, marked, questions
+from effivlm.session.judges import JUDGES, NONE, Judges, judges_of, rubric_named
 from effivlm.session.recorder import Recorder, read
 from effivlm.tasks._base import Task
-from effivlm.tasks._judged import Judged
 from effivlm.tasks._opened import opened
 
 
@@ -26,10 +25,17 @@ def add(command: Callable[..., Any]) -> None:
         "score the answers of a run again, without a GPU, and make its report in a new folder",
         run,
         "reports/2026-01-31T12-00-00 --out reports/rescored",
+        "reports/2026-01-31T12-00-00 --judge openai:gpt-4o-2024-08-06",
     )
     parser.add_argument("folder", type=Path, metavar="RUN", help=f"a folder that holds {OUTCOMES}")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="new folder (default: RUN-rescored)")
-    parser.add_argument("--judge", default=None, metavar="JUDGE", help="as --vlm-judge, if another than the run's")
+    parser.add_argument(
+        "--judge", default="", metavar="SPEC", help="mark the answers of tasks that a judge scores; as --vlm-judge"
+    )
+    parser.add_argument("--second-judge", default="", metavar="SPEC", help="as --vlm-second-judge")
+    parser.add_argument(
+        "--repeats", default=Settings().judge_repeats, type=int, metavar="N", help="as --vlm-judge-repeats"
+    )
     parser.add_argument("--data", default=None, metavar="DIR", help="where sets lie now, if not where the run had them")
 
 
@@ -44,10 +50,12 @@ def run(options: argparse.Namespace) -> int:
     header = next((one for one in records if one.get("kind") == "run"), None)
     if header is None:
         raise ValueError(f"{folder} holds no header, so it is not known which samples its answers belong to")
-    settings = _settings(header["settings"], {"data": options.data, "judge": options.judge})
-    book = _Book(settings, {})
+    settings = _settings(header["settings"], options)
+    families = {name: source.get("family", "") for name, source in header.get("models", {}).items()}
+    book = _Book(settings, families, judges_of(settings))
     made = [book.again(Outcome.from_json(one)) if one.get("kind") == "outcome" else one for one in records]
-    _store(out, folder, header, made)
+    asked = {name: getattr(settings, name) for name in JUDGES}
+    _store(out, folder, {**header, "settings": {**header["settings"], **asked}}, made)
     for line in book.told():
         print(line)
     write(out)
@@ -55,22 +63,36 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _settings(stored: Mapping[str, Any], given: Mapping[str, str | None]) -> Settings:
-    known = {name: stored[name] for name in ("limit", "seed", "data", "judge", "folders") if name in stored}
-    return Settings(**{**known, **{name: value for name, value in given.items() if value is not None}})
+def _settings(stored: Mapping[str, Any], options: argparse.Namespace) -> Settings:
+    known = {name: stored[name] for name in ("limit", "seed", "data", "folders") if name in stored}
+    given = {"judge": options.judge, "second_judge": options.second_judge, "judge_repeats": options.repeats}
+    settings = Settings(**{**known, **given, **({"data": options.data} if options.data is not None else {})})
+    if settings.judge_repeats < 1:
+        raise ValueError(f"--repeats must be at least 1, got {settings.judge_repeats}")
+    if settings.second_judge and settings.judge in ("", NONE):
+        raise ValueError("--second-judge: there is no first one to agree with; give --judge too")
+    return settings
 
 
 @dataclass
 class _Book:
-    """Tasks with their samples by id, and what changed by case."""
+    """Tasks with their samples by id, what judges are told of them, what changed by case, and what waits for a judge."""
 
     settings: Settings
-    tasks: dict[str, tuple[Task, dict[str, Sample]]]
-    changes: list[tuple[Outcome, Outcome]] | None = None
+    families: Mapping[str, str]
+    judges: Judges | None
+    tasks: dict[str, tuple[Task, dict[str, Sample]]] = field(default_factory=dict)
+    asked: dict[str, tuple[Task, Asked]] = field(default_factory=dict)
+    changes: list[tuple[Outcome, Outcome]] = field(default_factory=list)
+    waiting: set[str] = field(default_factory=set)
 
     def again(self, outcome: Outcome) -> Outcome:
         """The outcome with its answers scored again; one that holds no answers stands as it is."""
-        if outcome.part != "quality" or outcome.status != "ok":
+        if outcome.part != "quality" or not outcome.answers:
+            return outcome
+        if rubric_named(outcome.cell.task, self.settings):
+            return self._marked(outcome)
+        if outcome.status != "ok":
             return outcome
         task, samples = self._task(outcome.cell.task)
         answers = [self._scored(task, samples, one, outcome) for one in outcome.answers]
@@ -87,32 +109,45 @@ class _Book:
         name = fingerprint(
             {"rescored": outcome.fingerprint, "task": [type(task).__name__, task.version, task.identity()]}
         )
-        facts |= {"n": len(known), "broken": len(answers) - len(known), "fingerprint": name, "score": score}
-        if score is None:
-            facts |= {"status": "failed", "reason": f"no answer could be scored; the first: {answers[0].error}"}
-        found = replace(outcome, answers=tuple(answers), **facts)
-        self.changes = [*(self.changes or ()), (outcome, found)]
+        found = replace(outcome, **facts, fingerprint=name, answers=tuple(answers), score=score, n=len(known))
+        self.changes.append((outcome, found))
+        return found
+
+    def _marked(self, outcome: Outcome) -> Outcome:
+        """The outcome with its answers marked by the judges; where there are none it stands as it is."""
+        name, family = outcome.cell.task, self.families.get(outcome.cell.model, "")
+        if self.judges is None:
+            self.waiting.add(name)
+            return outcome
+        if name not in self.asked:
+            task = opened(name, self.settings, family)
+            self.asked[name] = task, questions(task, self.settings)
+        task, asked = self.asked[name]
+        facts = {"rescored": outcome.fingerprint, "task": [name, task.version, task.identity()]}
+        found = marked(outcome, task, asked, self.judges, self.settings.seed)
+        found = replace(found, fingerprint=fingerprint({**facts, "judges": self.judges.facts(task.rubric)}))
+        self.changes.append((outcome, found))
         return found
 
     def told(self) -> Iterator[str]:
         """One line for each case whose score is another now, and how many are not."""
         same = 0
-        for before, after in self.changes or ():
+        for before, after in self.changes:
             if before.score == after.score:
                 same += 1
                 continue
-            old, new = (one.score * one.scale if one.score is not None else float("nan") for one in (before, after))
-            yield f"{after.cell.id}: {old:.2f} is {new:.2f} now"
-        yield f"{same} of {len(self.changes or ())} scores stand"
+            old, new = (_shown(one) for one in (before, after))
+            yield f"{after.cell.id}: {old} is {new} now"
+        yield f"{same} of {len(self.changes)} scores stand"
+        if self.waiting:
+            yield f"as they were: {', '.join(sorted(self.waiting))}, whose answers a judge marks (--judge SPEC)"
 
     def _task(self, name: str) -> tuple[Task, dict[str, Sample]]:
         if name not in self.tasks:
             if name not in self.settings.folders:
                 registry.check("tasks", name)
             task = opened(name, self.settings)
-            task.pictured = isinstance(task, Judged)  # a judge may look at the picture
-            if isinstance(task, Judged) and self.settings.judge and task.rubric:
-                task.judged(*marked_by(judge_of(self.settings.judge), task.rubric))
+            task.pictured = False
             self.tasks[name] = task, {one.id: one for one in task.samples(self.settings.limit, self.settings.seed)}
         return self.tasks[name]
 
@@ -125,11 +160,12 @@ class _Book:
                 f"{outcome.cell.task}: the run asked {answer.id!r} with another prompt or set than there is now, so its answers"
                 " cannot be scored again"
             )
-        try:
-            score = task.score(answer.text, sample)
-        except FAULTS as error:  # as in a run: one answer that cannot be scored is missing, and the others stand
-            return replace(answer, score=None, error=told(error))
+        score = task.score(answer.text, sample)
         return replace(answer, score=score, error="", extracted=task.extract(answer.text))
+
+
+def _shown(outcome: Outcome) -> str:
+    return "no score" if outcome.score is None else f"{outcome.score * outcome.scale:.2f}"
 
 
 def _store(out: Path, folder: Path, header: Mapping[str, Any], made: Sequence[Any]) -> None:

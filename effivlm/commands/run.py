@@ -18,6 +18,7 @@ from effivlm.data.rows import place_of
 from effivlm.models._sources import RANDOM, shape, shapes
 from effivlm.plugin.summary import estimate
 from effivlm.session import matrix
+from effivlm.session.judges import NONE, rubric_named
 from effivlm.session.matrix import Asked, Plan
 from effivlm.session.recorder import devices
 from effivlm.session.suites import expanded, suites
@@ -41,6 +42,7 @@ def add(command: Callable[..., Any]) -> None:
         parser.add_argument(f"--{name}", default="", metavar="A,B", help=f"as --vlm-{name}; goes before the suite's")
     parser.add_argument("--limit", default="", metavar="N", help="samples a cell (default: all)")
     parser.add_argument("--data", default="", metavar="DIR", help="as --vlm-data")
+    parser.add_argument("--judge", default="", metavar="SPEC", help="as --vlm-judge, for tasks that a judge scores")
     parser.add_argument("--out", default="", metavar="FOLDER", help="new folder of this run")
     parser.add_argument("--timings", action="store_true", help="time every case too")
     parser.add_argument("--dry-run", action="store_true", help="only say what would run, be downloaded, and fit")
@@ -72,7 +74,7 @@ def _command(asked: dict[str, tuple[str, ...]], options: argparse.Namespace) -> 
     command = [sys.executable, "-m", "pytest", str(cases), f"--rootdir={cases.parent}"]
     command += [] if options.timings else ["-k", "quality"]
     command += [f"--vlm-{name}={','.join(words)}" for name, words in asked.items() if words]
-    words = {"limit": options.limit or ALL, "data": options.data, "run": options.out}
+    words = {"limit": options.limit or ALL, "data": options.data, "judge": options.judge, "run": options.out}
     command += [f"--vlm-{name}={value}" for name, value in words.items() if value]
     return [*command, *options.rest]
 
@@ -88,6 +90,9 @@ def _foreseen(asked: dict[str, tuple[str, ...]], options: argparse.Namespace) ->
     yield f"cells: {cells} ({len(models)} models x {len(tasks)} tasks x {each} methods and budgets), {cells * parts} cases"
     for name, reason in missing.items():
         yield f"model {name}: {reason}"
+    if judged := [name for name in tasks if "=" not in name and rubric_named(name, plan.settings)]:
+        judge = options.judge or "missing; give --judge SPEC, or --judge none to store the answers for rescore"
+        yield f"judge of {', '.join(judged)}: {judge}"
     yield from _downloads(tasks, options)
     yield from _memory(models, plan)
     for name in dict.fromkeys(cell.task for cell in plan.cells):
@@ -111,7 +116,13 @@ def _planned(
         except ValueError as error:
             missing[name] = str(error)
     rest: dict[str, Any] = {name: words for name, words in asked.items() if name != "models"}
-    given = Asked(models=tuple(here) or (matrix.DEFAULT_MODEL,), limit=options.limit or ALL, data=options.data, **rest)
+    given = Asked(
+        models=tuple(here) or (matrix.DEFAULT_MODEL,),
+        limit=options.limit or ALL,
+        data=options.data,
+        judge=options.judge or NONE,
+        **rest,
+    )
     return matrix.build(given), missing
 
 

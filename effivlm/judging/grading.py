@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from effivlm.judging.judge import Judge, Unanswered
+from effivlm.judging.judge import Judge, Reply, Unanswered
+from effivlm.judging.remembered import Remembered
 from effivlm.judging.rubrics import Item, Marks, Rubric
 
 MOST_MISSING = 0.01  # share of missing marks from which on a score says too little
@@ -36,8 +38,10 @@ class Graded:
         return len(self.missing) <= MOST_MISSING * (len(self.marks) + len(self.missing))
 
 
-def grade(judge: Judge, rubric: Rubric, items: Sequence[Item], repeat: int = 0) -> Graded:
+def grade(judge: Judge, rubric: Rubric, items: Sequence[Item], repeat: int = 0, threads: int = 1) -> Graded:
     """Every item's marks by one judge; a reply that does not come or cannot be read is missing, never 0.
+
+    `threads` queries are out at once; what comes of them does not depend on it.
 
     Raises ValueError without items, and where an id occurs twice.
     """
@@ -46,20 +50,40 @@ def grade(judge: Judge, rubric: Rubric, items: Sequence[Item], repeat: int = 0) 
     marks: dict[str, Marks] = {}
     missing: dict[str, str] = {}
     models: set[str] = set()
-    for item in items:
-        try:
-            reply = judge.reply(rubric.query(item), repeat)
-        except Unanswered as error:
-            missing[item.id] = str(error)
+    for item, reply in zip(items, _replies(judge, rubric, items, repeat, threads), strict=True):
+        if isinstance(reply, Unanswered):
+            missing[item.id] = str(reply)
             continue
         models.add(reply.model)
         own = rubric.read(reply.text)
         if own is None:
             missing[item.id] = f"{_UNREADABLE}: {reply.text[:80]!r}"
+            if isinstance(judge, Remembered):
+                judge.forget(rubric.query(item), repeat)
         else:
             marks[item.id] = own
     score = rubric.total(list(marks.values()))
     return Graded(rubric.name, judge.name, tuple(sorted(models)), rubric.sha256, repeat, marks, missing, score)
+
+
+def _replies(
+    judge: Judge, rubric: Rubric, items: Sequence[Item], repeat: int, threads: int
+) -> list[Reply | Unanswered]:
+    """A reply to each item in order, or why there is none; an interrupt waits for none of those that are still out."""
+
+    def asked(item: Item) -> Reply | Unanswered:
+        try:
+            return judge.reply(rubric.query(item), repeat)
+        except Unanswered as error:
+            return error
+
+    if threads == 1:
+        return [asked(item) for item in items]
+    pool = ThreadPoolExecutor(threads, "judge")
+    try:
+        return list(pool.map(asked, items))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +101,13 @@ class Noise:
 
 
 def noise(
-    judge: Judge, rubric: Rubric, items: Sequence[Item], repeats: int = 3, most: int = 50, seed: int = 0
+    judge: Judge,
+    rubric: Rubric,
+    items: Sequence[Item],
+    repeats: int = 3,
+    most: int = 50,
+    seed: int = 0,
+    threads: int = 1,
 ) -> Noise:
     """The noise floor over `repeats` askings about a seeded subset of at most `most` items, the same for every method.
 
@@ -87,7 +117,7 @@ def noise(
     if repeats < 2:
         raise ValueError(f"noise shows between repeats: at least 2, got {repeats}")
     chosen = subset(items, most, seed)
-    rounds = [grade(judge, rubric, chosen, repeat) for repeat in range(repeats)]
+    rounds = [grade(judge, rubric, chosen, repeat, threads) for repeat in range(repeats)]
     ids = [item.id for item in chosen if all(item.id in own.marks for own in rounds)]
     totals = [rubric.total([own.marks[name] for name in ids]) for own in rounds]
     scores = tuple(score for score in totals if score is not None)

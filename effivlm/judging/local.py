@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 from effivlm.judging.judge import LONGEST, Query, Reply, Unanswered
@@ -16,13 +17,14 @@ class Local:
     """A chat model by a folder or a hub id with its commit, loaded when first asked, greedy.
 
     It reads text alone: a query with pictures stays unanswered. Greedy decoding replies the same every time, so its noise
-    floor is 0 but for the device's own.
+    floor is 0 but for the device's own. `content` is a digest of a folder's files, so that its name tells two states of it apart.
 
     Raises ValueError for a revision that is no full commit: a branch may move on, and scores with it.
     """
 
     model: str
     revision: str = ""
+    content: str = ""
     device: str = "cpu"
     _loaded: tuple[Any, Any] | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -32,6 +34,8 @@ class Local:
 
     @property
     def name(self) -> str:
+        if self.content:
+            return f"local:{PurePath(self.model).name}#{self.content[:20]}"
         return f"local:{self.model}@{self.revision}" if self.revision else f"local:{self.model}"
 
     def reply(self, query: Query, repeat: int = 0) -> Reply:

@@ -37,6 +37,10 @@ class Remembered:
         _write(path, {"judge": self.name, "query_sha256": query.sha256(), "repeat": repeat, **asdict(reply)})
         return reply
 
+    def forget(self, query: Query, repeat: int = 0) -> None:
+        """Take back a reply that says nothing, so that the next run asks again."""
+        self._path(query, repeat).unlink(missing_ok=True)
+
     def _path(self, query: Query, repeat: int) -> Path:
         key = hashlib.sha256(json.dumps([self.name, query.sha256(), repeat]).encode()).hexdigest()
         return self.folder / key[:2] / f"{key}.json"

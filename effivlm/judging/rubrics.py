@@ -17,6 +17,7 @@ Marks = tuple[float, ...]
 """What a reply says of one answer: one mark in [0, 1], or two where a reference is marked too."""
 
 _MOST_MARK = 5
+_MOST_POINTS = 10
 _NAMED = re.compile(r"\{(question|reference|answer|fence)\}")
 
 
@@ -35,6 +36,8 @@ class Item:
 class Rubric:
     """A template, how its reply is read (None: no marks in it), and what marks amount to, in [0, 1] (None: none known).
 
+    `share` is what marks amount to for the one answer, in [0, 1].
+
     The template names {question}, {reference} and {answer} as far as the judge may see them, and {fence}, a line that the
     answer cannot hold, so that it cannot pass for the judge's instructions. `shown` says whether pictures go along.
     """
@@ -45,6 +48,7 @@ class Rubric:
     total: Callable[[Sequence[Marks]], float | None]
     shown: bool = False
     max_tokens: int = 256
+    share: Callable[[Marks], float] = lambda marks: marks[0]
 
     def query(self, item: Item) -> Query:
         """What the judge is asked about an item."""
@@ -69,6 +73,10 @@ def _mean(marks: Sequence[Marks]) -> float | None:
 
 def _ratio(marks: Sequence[Marks]) -> float | None:
     return wilder_ratio([(own[0], own[1]) for own in marks])
+
+
+def _own_mark(marks: Marks) -> float:
+    return marks[1] / _MOST_POINTS
 
 
 def _mmvet(reply: str) -> Marks | None:
@@ -129,7 +137,7 @@ RUBRICS: Mapping[str, Rubric] = {
     rubric.name: rubric
     for rubric in (
         Rubric("mmvet", _MMVET, _mmvet, _mean, max_tokens=16),
-        Rubric("wilder", _WILDER, wilder_marks, _ratio, shown=True, max_tokens=64),
+        Rubric("wilder", _WILDER, wilder_marks, _ratio, shown=True, max_tokens=64, share=_own_mark),
         Rubric("imagedc", _IMAGEDC, _imagedc, _mean, shown=True),
         Rubric("moviechat", _MOVIECHAT, _moviechat, _mean, max_tokens=64),
     )

@@ -37,9 +37,21 @@ LISTS = {
     "budgets": f"fraction that stays, in (0, 1] (default: {' '.join(matrix.DEFAULT_BUDGETS)})",
     "tasks": f"task, suite such as paper, or NAME=DIR (default: {matrix.DEFAULT_TASK})",
 }
+JUDGES = {
+    "judge": (
+        "SPEC",
+        "who marks open answers: openai:MODEL, local:FOLDER, local:OWNER/NAME@COMMIT; none: rescore does",
+    ),
+    "second-judge": ("SPEC", "another judge, to know how far both agree"),
+    "judge-repeats": (
+        "N",
+        "times that a judge is asked the same, to know its noise (1: unknown; default: %(default)s)",
+    ),
+}
 WORDS = (
-    *("limit", "seed", "device", "dtype", "engine", "batch", "prompt", "generation", "data", "judge"),
+    *("limit", "seed", "device", "dtype", "engine", "batch", "prompt", "generation", "data"),
     *("system", "pixels", "tiles", "processor"),
+    *("judge", "second_judge", "judge_repeats"),
 )
 
 
@@ -72,9 +84,6 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
         "--vlm-prompt", default=asked.prompt, metavar="N", help="time on a drawn page of about N prompt tokens"
     )
     group.addoption(
-        "--vlm-judge", default=asked.judge, metavar="JUDGE", help="endpoint:MODEL[@URL] or local:FOLDER_OR_ID"
-    )
-    group.addoption(
         "--vlm-data",
         default=asked.data,
         metavar="DIR",
@@ -98,6 +107,8 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     group.addoption(
         "--vlm-processor", default=asked.processor, help=f"{', '.join(matrix.PROCESSORS)} (default: %(default)s)"
     )
+    for name, (value, text) in JUDGES.items():
+        group.addoption(f"--vlm-{name}", default=getattr(asked, name.replace("-", "_")), metavar=value, help=text)
     group.addoption("--vlm-run", default="", metavar="FOLDER", help="new folder of this run (default: reports/<time>)")
     group.addoption("--vlm-resume", default="", metavar="FOLDER", help="go on with a run: only what is missing")
     group.addoption("--vlm-no-share", action="store_true", help="run every cell alone instead of a group at once")

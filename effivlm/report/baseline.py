@@ -21,8 +21,10 @@ Key = tuple[str, str]
 # What the gate looks at; the rest of a cell can be made again from its run and would fill a committed file.
 KEPT = (
     *("id", "model", "method", "preset", "keep", "task", "fingerprints", "metric", "answer_type", "scale", "n"),
-    *("broken", "score", "interval", "achieved", "costs", "weights"),
+    *("broken", "score", "interval", "achieved", "costs", "weights", "judged"),
 )
+
+LATER = ("judged",)  # a baseline of before this was stored is without it
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +217,7 @@ def _of_baseline(stored: Mapping[str, Any], name: str) -> Side:
         ids, prompts = ((), "") if cell["set"] is None else sets[cell["set"]]
         if len(cell["scores"]) != len(ids):
             raise ValueError(f"{cell['id']} has {len(cell['scores'])} scores of {len(ids)} samples")
-        data = {key: cell[key] for key in KEPT}
+        data = {key: cell.get(key) if key in LATER else cell[key] for key in KEPT}
         scores = tuple(None if score is None else _score(score, cell["id"]) for score in cell["scores"])
         where, engines = conditions(stored["run"], known, cell), dict(cell["engines"])
         doubted, group = dict(cell.get("untrusted", {})), int(cell["group"])

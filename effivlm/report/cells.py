@@ -67,6 +67,7 @@ def _describe(parts: Sequence[Outcome], quality: Quality | None, dense: Dense) -
         "metric": lead.metric,
         "answer_type": lead.answer_type,
         "scoring": lead.scoring,
+        "judged": lead.judged,
         "scale": lead.scale,
         "n": lead.n if lead.part == "quality" else 0,
         "units": quality.units,

@@ -41,6 +41,19 @@ def _samples(old: Measured, new: Measured) -> Reason | None:
         return ("samples", f"task {task} asks other questions of the same samples: {RENEW}")
     if old.data["metric"] != new.data["metric"]:
         return ("metric", f"task {task} is scored by {new.data['metric']}, before by {old.data['metric']}: {RENEW}")
+    return _judges(old, new)
+
+
+def _judges(old: Measured, new: Measured) -> Reason | None:
+    before, after = (one.data.get("judged") or {} for one in (old, new))
+    task = old.data["task"]
+    if not (before and after):
+        return None
+    if before["judge"] != after["judge"]:
+        asked = f"ask the same judge, or {RENEW}"
+        return ("judge", f"answers to {task} were marked by {before['judge']}, now by {after['judge']}: {asked}")
+    if before["prompt_sha256"] != after["prompt_sha256"]:
+        return ("judge", f"the judge of {task} is asked in other words now: {RENEW}")
     return None
 
 

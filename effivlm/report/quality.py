@@ -148,6 +148,9 @@ def _unlike(outcome: Outcome, dense: Outcome | None) -> tuple[str, ...]:
         return ()
     if outcome.scoring != dense.scoring:
         return (f"scored by {outcome.scoring} and dense by {dense.scoring}, so there is no ratio",)
+    own, other = ((one.judged or {}).get("judge", "") for one in (outcome, dense))
+    if own != other:
+        return (f"marked by {own or 'nobody known'} and dense by {other or 'nobody known'}, so there is no ratio",)
     asked = {answer.id: answer.prompt_sha256 for answer in dense.answers}
     others = sum(asked.get(answer.id, answer.prompt_sha256) != answer.prompt_sha256 for answer in outcome.answers)
     return (f"{others} of its samples ask other questions than dense's, so there is no ratio",) if others else ()

@@ -64,7 +64,25 @@ def _group(group: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, Any
         for of, those in _by_budget(group).items()
     }
     more = [f"and {len(failed) - REASONS} more failed: see report.html"] if len(failed) > REASONS else []
-    return _block(_group_title(group), head, body, [*map(_failure, failed[:REASONS]), *more])
+    return _block(_group_title(group), head, body, [*_judges(group), *map(_failure, failed[:REASONS]), *more])
+
+
+def _judges(group: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Who marked the answers of a block, the largest noise of that judge in it, and how far a second one agrees at least."""
+    known = [(cell["judged"], cell["scale"]) for cell in group if cell.get("judged")]
+    lines = []
+    for judge in dict.fromkeys(one["judge"] for one, _ in known):
+        mine = [(one, scale) for one, scale in known if one["judge"] == judge]
+        floors = [one["noise"]["spread"] * scale for one, scale in mine if one["noise"]]
+        alike = [one["agreement"] for one, _ in mine if one["agreement"]]
+        noise = f"its noise is up to {max(floors):.1f}" if floors else "its noise was not measured"
+        lines.append(f"marked by {judge}: {noise}")
+        if alike:
+            least = min(alike, key=lambda one: one["same"])
+            lines.append(
+                f"{least['judge']} gives the same mark to {least['same']:.0%} of {least['n']} answers at least"
+            )
+    return lines
 
 
 def _group_title(group: Sequence[Mapping[str, Any]]) -> str:

@@ -233,6 +233,8 @@ class Asking:
             kept=leaf.kept,
             of=leaf.of,
         )
+        if self.task.rubric:
+            return answer  # a judge marks it, once all are given
         try:
             extracted, score = scored(self.task, text, self.sample)
         except FAULTS as error:  # as in `_through`

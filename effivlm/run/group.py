@@ -26,16 +26,14 @@ from effivlm.run.answers import Answers, Note
 from effivlm.run.audit import achieved, verdict
 from effivlm.run.faults import FAULTS, told
 from effivlm.run.gave import Asked
-from effivlm.run.judged import judge_of, marked_by
 from effivlm.run.lengths import Positions
 from effivlm.run.noise import asked_again, change_of
 from effivlm.run.provenance import class_digest, module_digest, replaced
-from effivlm.run.scoring import FALLEN, overall, samples_of, settled
+from effivlm.run.scoring import FALLEN, WAITS, overall, samples_of, settled
 from effivlm.run.steps import Step, stored
 from effivlm.run.untouched import tracked
 from effivlm.tasks._base import Task
 from effivlm.tasks._folder import Folder
-from effivlm.tasks._judged import Judged
 from effivlm.tasks._opened import opened
 
 Progress = Callable[[int, int], None]
@@ -80,10 +78,7 @@ def task_of(name: str) -> Task:
 
 def task_in(name: str, settings: Settings, family: str = "") -> Task:
     """The task of a name as a run uses it."""
-    task = opened(name, settings, family, task_of)
-    if isinstance(task, Judged) and settings.judge and task.rubric:
-        task.judged(*marked_by(judge_of(settings.judge), task.rubric))
-    return task
+    return opened(name, settings, family, task_of)
 
 
 @cache
@@ -111,7 +106,6 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
             + [f"batch {settings.batch}"] * (part == "decode" and settings.batch > 1)
             + [f"prompt {settings.prompt}"] * (part != "quality" and settings.prompt > 0)
             + [f"data {settings.data}"] * (settings.data != "")
-            + [f"judge {settings.judge}"] * (settings.judge != "" and issubclass(task, Judged))
             + Presenting.of(settings).differences(),
             "versions": _versions(),
             "code": _code(method, task, source, part),
@@ -215,7 +209,7 @@ def _outcome(cell: Cell, name: str, all_answers: Answers) -> Outcome:
     if reason := all_answers.failed.get(cell):
         return Outcome(cell, name, "failed", reason=reason, **facts)
     try:
-        answers = settled(all_answers.given[cell], task)
+        answers = all_answers.given[cell] if task.rubric else settled(all_answers.given[cell], task)
         scores = [answer.score for answer in answers if answer.score is not None]
         score = overall(answers, task) if scores else None
     except FAULTS as error:  # a task that cannot sum up one cell's answers fails that cell
@@ -223,7 +217,7 @@ def _outcome(cell: Cell, name: str, all_answers: Answers) -> Outcome:
     errors = [answer.error for answer in answers if answer.error]
     broke = "broke or went with one that did" if FALLEN in errors else "broke"
     first = next((error for error in errors if error != FALLEN), "")
-    if not scores:
+    if not scores and len(errors) == len(answers):
         reason = f"every sample {broke}; the first: {first}"
         return Outcome(cell, name, "failed", reason=reason, broken=len(errors), **facts)
     remarks = [f"{len(errors)} of {len(answers)} samples {broke}: {first}"] if errors else []
@@ -234,7 +228,8 @@ def _outcome(cell: Cell, name: str, all_answers: Answers) -> Outcome:
     return Outcome(
         cell,
         name,
-        "ok",
+        "unsupported" if task.rubric else "ok",
+        reason=WAITS if task.rubric else "",
         n=len(scores),
         broken=len(errors),
         score=score,

@@ -12,6 +12,7 @@ from effivlm.run.faults import FAULTS, Ill, told
 from effivlm.tasks._base import Task
 
 FALLEN = "it is scored together with a sample that broke"
+WAITS = "its answers wait for a judge: python -m effivlm rescore RUN --judge SPEC"
 
 
 def samples_of(name: str, task: Task, limit: int, seed: int) -> Sequence[Sample]:

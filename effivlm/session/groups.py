@@ -105,11 +105,13 @@ class Groups:
 
     def _run(self, cells: Sequence[Cell], open_model: OpenModel, progress: Progress) -> None:
         from effivlm.run.group import run_group
+        from effivlm.session.judged import mark_all
 
         try:
             names = {cell: self._name(cell, "quality") for cell in (*cells, cells[0].dense)}
             write, stored = partial(self.journal.write, names=names), self.journal.stored(names)
             answered = run_group(cells, open_model(), self.settings, progress, self.samples.append, write, stored)
+            answered = mark_all(answered, self.settings, self.plan.sources[cells[0].model].family)
             outcomes = {outcome.cell: outcome for outcome in answered}
         except FAULTS as error:
             outcomes = {cell: self._broken(cell, "quality", error) for cell in cells}

@@ -14,7 +14,7 @@ from effivlm.models._sources import ModelSource, resolve
 from effivlm.records import PARTS, Budget, Cell, Settings
 from effivlm.registry import check, names, unusable
 from effivlm.run import steps
-from effivlm.session import suites
+from effivlm.session import judges, suites
 
 _T = TypeVar("_T")
 
@@ -28,7 +28,6 @@ GENERATIONS = ("checkpoint", "greedy")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 PROCESSORS = ("pil", "torchvision")
-JUDGE = re.compile(r"(endpoint|local):[^@\s]+(@\S+)?")
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
@@ -48,12 +47,14 @@ class Asked:
     batch: str = "1"
     prompt: str = "0"
     data: str = ""
-    judge: str = ""
     system: str | None = None
     pixels: str = "0"
     tiles: str = "0"
     processor: str = PROCESSORS[0]
     generation: str = "checkpoint"
+    judge: str = ""
+    second_judge: str = ""
+    judge_repeats: str = "3"
     share: bool = True
 
 
@@ -112,14 +113,17 @@ def build(asked: Asked) -> Plan:
         batch=_whole("--vlm-batch", asked.batch, least=1),
         prompt=_whole("--vlm-prompt", asked.prompt, least=0),
         data=_data(asked.data),
-        judge=_judge(asked.judge),
         folders=folders,
         system=asked.system,
         pixels=_whole("--vlm-pixels", asked.pixels, least=0),
         tiles=_whole("--vlm-tiles", asked.tiles, least=0),
         processor=_choice("--vlm-processor", asked.processor, PROCESSORS),
         generation=_choice("--vlm-generation", asked.generation, GENERATIONS),
+        judge=asked.judge,
+        second_judge=asked.second_judge,
+        judge_repeats=_whole("--vlm-judge-repeats", asked.judge_repeats, least=1),
     )
+    judges.check(named, settings)
     budgets = _unique(_budget(text).label for text in asked.budgets or DEFAULT_BUDGETS)
     methods = _unique(steps.asked(text) for text in suites.expanded("methods", asked.methods) or _all("methods"))
     sources = _sources(suites.expanded("models", asked.models) or (DEFAULT_MODEL,))
@@ -182,12 +186,6 @@ def _data(text: str) -> str:
     if not path.is_dir():
         raise ValueError(f"--vlm-data: {text!r} is no folder, and not {STREAM!r}")
     return str(path.resolve())
-
-
-def _judge(text: str) -> str:
-    if text and not JUDGE.fullmatch(text):
-        raise ValueError(f"--vlm-judge: {text!r} is neither endpoint:MODEL[@URL] nor local:FOLDER_OR_ID[@COMMIT]")
-    return text
 
 
 def _all(kind: str) -> list[str]:

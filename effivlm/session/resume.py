@@ -11,6 +11,7 @@ from typing import Any
 from effivlm.records import SCHEMA, Cell, Outcome, Settings
 from effivlm.report.conditions import differing
 from effivlm.report.strict import strict
+from effivlm.session.judges import JUDGES, judged_name
 from effivlm.session.matrix import Plan
 from effivlm.session.recorder import FILE, Key
 
@@ -61,7 +62,8 @@ def fingerprint_of(outcome_of: Key, plan: Plan, settings: Settings) -> str:
     from effivlm.run.group import cell_fingerprint
 
     cell, part = outcome_of
-    return cell_fingerprint(cell, plan.sources[cell.model], settings, part)
+    name = cell_fingerprint(cell, plan.sources[cell.model], settings, part)
+    return judged_name(name, cell.task, settings) if part == "quality" else name
 
 
 def checked(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -148,6 +150,9 @@ def _cause(outcome: Outcome, before: Header, now: Header) -> str:
     weights = [(header.get("checkpoints") or {}).get(outcome.cell.model) for header in (before, now)]
     if None not in weights and weights[0] != weights[1]:
         return f"the checkpoint {outcome.cell.model} changed"
+    asked = [[(header.get("settings") or {}).get(word) for word in JUDGES] for header in (before, now)]
+    if outcome.scoring == "judge" and asked[0] != asked[1]:
+        return f"answers to {outcome.cell.task} are marked by another judge, or another number of times"
     if before.get("versions") != now.get("versions"):
         return "versions of libraries changed"
     return "the code of its method, task or model changed"

@@ -20,6 +20,9 @@ class Task(ABC):
     the benchmark's published scale, `group` is how many consecutive samples are scored together. `pixels` and `tiles` limit each
     picture where the benchmark's published numbers did (0: the model's own limits), unless the run names others.
 
+    `rubric` names what a judge is asked about the answers (`judging.rubrics`); it marks them once all are given, and `score` is
+    not asked.
+
     A run sets `data`, where published sets lie (the folder of a mirror, "stream", or "" for what was fetched and the hub), and
     `family`, the family file of the model that answers ("" where nobody does): how many frames a video has may depend on it.
     Without `pictured`, samples may come without pictures: answers are only scored again.
@@ -34,6 +37,7 @@ class Task(ABC):
     group: ClassVar[int] = 1
     pixels: ClassVar[int] = 0
     tiles: ClassVar[int] = 0
+    rubric: ClassVar[str] = ""
     data: str = ""
     family: str = ""
     pictured: bool = True
@@ -52,6 +56,10 @@ class Task(ABC):
     def extract(self, text: str) -> str:
         """The part of the answer that is scored."""
         return text.strip()
+
+    def question(self, sample: Sample) -> str:
+        """What a judge is told was asked: the prompt, or the part of it that is the benchmark's own."""
+        return sample.prompt
 
     def settle(self, ids: Sequence[str], scores: Scores) -> list[float | None]:
         """The scores of all samples of one cell, in order, where they depend on each other; here they stand as they are.

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from effivlm.data.rows import Row
 from effivlm.data.source import Source
+from effivlm.records import Sample
 from effivlm.tasks._benchmark import Benchmark
 
 SOURCE = Source(
@@ -29,6 +30,9 @@ class Vet(Benchmark):
 
     def prompt(self, row: Row, item: Any) -> str:
         return f"{THINK}{row['question']}"
+
+    def question(self, sample: Sample) -> str:
+        return sample.prompt.removeprefix(THINK)
 
     def references(self, row: Row, item: Any) -> tuple[str, ...]:
         return (row["answer"],)

@@ -29,6 +29,7 @@ class LlavaWilder(Judged):
     metric: ClassVar[str] = "judge"
     answer_type: ClassVar[str] = "free"
     scoring: ClassVar[str] = "judge"
+    rubric: ClassVar[str] = "wilder"
     max_new_tokens: ClassVar[int] = 4096
     chance: ClassVar[float] = 10.0
     dense: ClassVar[dict[str, float]] = {"llava_onevision": 71.4, "qwen2_vl": 72.7, "internvl2_5": 74.8}

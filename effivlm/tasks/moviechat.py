@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from effivlm.data.rows import Row
 from effivlm.data.source import Source
+from effivlm.records import Sample
 from effivlm.tasks._benchmark import numbered
 from effivlm.tasks._judged import Judged
 from effivlm.tasks._video import Video
@@ -55,6 +56,9 @@ class Moviechat(Video, Judged):
 
     def prompt(self, row: Row, item: Any) -> str:
         return f"{INSTRUCTION}{row['question']}"
+
+    def question(self, sample: Sample) -> str:
+        return sample.prompt.removeprefix(INSTRUCTION)
 
     def references(self, row: Row, item: Any) -> tuple[str, ...]:
         return (row["answer"],)

@@ -79,6 +79,16 @@ def test_a_dry_run_sees_what_is_here_and_names_models_that_are_not(
     assert "model nowhere_7b: unknown model 'nowhere_7b'" in out
 
 
+def test_a_dry_run_says_which_tasks_lack_a_judge(mirror: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["run", "--tasks", "mmvet,gqa_micro", "--data", str(mirror), "--dry-run"]
+    assert cli.main(arguments) == 0
+    assert "judge of mmvet: missing; give --judge SPEC, or --judge none to store" in capsys.readouterr().out
+    assert cli.main([*arguments, "--judge", "none"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "judge of mmvet: none" in lines
+    assert " --vlm-judge=none" in lines[-1]
+
+
 def test_a_run_without_tasks_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", "--dry-run"]) == 1
     assert "name what to run: --suite paper, or --tasks docvqa,gqa" in capsys.readouterr().err

@@ -1,124 +1,289 @@
-"""Benchmarks scored by a judge, over a server on the loopback that says what a test wants."""
+"""Answers that a judge marks: in a run of pytest, from disk, by `rescore`, and with a judge that fails."""
 
 from __future__ import annotations
 
-import sys
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import jsonschema
 import pytest
+import twins
+from judge_server import Handler, Server, Step, fails, says, sends, serving
 from published_sets import Opened
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from judge_server import Server, says, serving
+from toy_session import ROOT
 
 from effivlm import __main__ as cli
-from effivlm.data.places import data_home
-from effivlm.records import Answer, Cell, Outcome, Settings, Unsupported
-from effivlm.run.group import task_in
-from effivlm.run.judged import judge_of
-from effivlm.session import matrix
+from effivlm import registry
+from effivlm.judging.endpoint import KEY_VARIABLE
+from effivlm.judging.local import Local
+from effivlm.judging.rubrics import RUBRICS
+from effivlm.records import Outcome
+from effivlm.session import judges, matrix
+from effivlm.session.judges import ADDRESS, judge_of
 from effivlm.session.matrix import Asked
-from effivlm.session.recorder import Recorder, read
+from effivlm.session.recorder import read
 
-KEY = "sk-not-to-be-seen"
+pytest.importorskip("openai", reason="the client of the extra 'judge' is not installed")
+SECRET = "sk-nobody-keeps-this-one"
+SPEC = "openai:some-judge"
+Run = Callable[..., pytest.RunResult]
+SCHEMA = json.loads((ROOT / "effivlm" / "report" / "schema" / "outcome.schema.json").read_text())
 
 
-def told(server: Server) -> str:
-    return f"endpoint:gpt-x@{server.url}"
+@pytest.fixture(scope="module")
+def twin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return twins.build("internvl2_5", tmp_path_factory.mktemp("twin"), layers=2)
 
 
-def test_a_judge_gives_the_marks_and_is_asked_once(
-    opened: Opened, mirror: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Server], None]:
+    def told(server: Server) -> None:
+        monkeypatch.setenv(KEY_VARIABLE, SECRET)
+        monkeypatch.setenv(ADDRESS, server.url)
+
+    return told
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester, twin: Path, opened: Opened, mirror: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A session of two cells of a tiny model over a task's small set."""
+    (pytester.path / "pytest.ini").write_text(
+        f"[pytest]\npythonpath = {ROOT}\naddopts = -p no:cacheprovider -p no:hypothesispytest\n"
+    )
+    (pytester.path / "conftest.py").write_text((ROOT / "conftest.py").read_text())
+    (pytester.path / "test_quality.py").write_text((ROOT / "bench_tests" / "test_quality.py").read_text())
+
+    def ran(*arguments: str, task: str = "mmvet", folder: str = "out") -> pytest.RunResult:
+        opened(task)  # tells the class how few rows there are
+        monkeypatch.setattr(registry.load("tasks", task), "max_new_tokens", 3)
+        where = ["--vlm-run", folder, "--vlm-models", f"twin={twin}", "--vlm-data", str(mirror), "--vlm-device", "cpu"]
+        what = ["--vlm-tasks", task, "--vlm-methods", "dense,snapkv", "--vlm-budgets", "0.40"]
+        return pytester.runpytest_inprocess(*where, *what, *arguments)
+
+    return ran
+
+
+def outcomes(folder: Path) -> list[Outcome]:
+    found = [one for one in read(folder) if one["kind"] == "outcome"]
+    for one in found:
+        jsonschema.validate(one, SCHEMA)
+    return [Outcome.from_json(one) for one in found]
+
+
+def text_of(body: dict[str, object]) -> str:
+    (message,) = body["messages"]  # type: ignore[misc, attr-defined]
+    content = message["content"]
+    return content if isinstance(content, str) else content[0]["text"]  # type: ignore[no-any-return]
+
+
+def marks_by_question(first: str, other: str) -> Step:
+    """One mark for the question about x, another for any other."""
+    return lambda handler: says(first if "What is x?" in text_of(handler.script.bodies[-1]) else other)(handler)
+
+
+def marks_in_turn(marks: Sequence[str]) -> Step:
+    def step(handler: Handler) -> None:
+        says(marks[len(handler.script.bodies) % len(marks)])(handler)
+
+    return step
+
+
+def test_a_run_marks_its_answers_and_a_second_one_asks_nothing(
+    run: Run, environment: Callable[[Server], None], pytester: pytest.Pytester
 ) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    opened("mmvet")
     with serving(says("0.5")) as server:
-        for _ in range(2):
-            task = task_in("mmvet", Settings(data=str(mirror), judge=told(server)))
-            samples = list(task.samples(10, 0))
-            assert [task.score("-1", one) for one in samples] == [0.5, 0.5]
-        assert len(server.bodies) == 2, "the second round is remembered"
-    assert task.metric.startswith("judge (endpoint:127.0.0.1")
-    assert "prompt " in task.metric
-    assert type(task).metric == "judge"
-    kept = "".join(path.read_text() for path in (data_home() / "judged").rglob("*.json"))
-    assert kept
-    assert KEY not in kept
+        environment(server)
+        run("--vlm-judge", SPEC).assert_outcomes(passed=2)
+        asked = len(server.bodies)
+        run("--vlm-judge", SPEC, folder="again").assert_outcomes(passed=2)
+    first, again = outcomes(pytester.path / "out"), outcomes(pytester.path / "again")
+    assert [one.score for one in first] == [0.5, 0.5] == [one.score for one in again]
+    assert len(server.bodies) == asked > 0
+    assert {one.fingerprint for one in first} == {one.fingerprint for one in again}
+    questions = [text_of(body) for body in server.bodies]
+    assert any("Question: What is x?\nReference: -1<AND>-5\n" in text for text in questions)
+    for path in (path for path in pytester.path.rglob("*") if path.is_file() and "twin" not in path.parts):
+        assert SECRET.encode() not in path.read_bytes(), path
 
 
-def test_a_reply_without_a_mark_is_missing_and_never_zero(
-    opened: Opened, mirror: Path, monkeypatch: pytest.MonkeyPatch
+def test_who_marked_and_how_far_to_trust_it_stands_beside_the_score(
+    run: Run, environment: Callable[[Server], None], pytester: pytest.Pytester
 ) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    opened("imagedc")
-    with serving(says("a fine picture")) as server:
-        task = task_in("imagedc", Settings(data=str(mirror), judge=told(server)))
-        with pytest.raises(ValueError, match="the judge's reply holds no mark: 'a fine picture'"):
-            task.score("text", task.samples(1, 0)[0])
-        content = server.bodies[0]["messages"][0]["content"]
-        assert [part["type"] for part in content] == ["text", "image_url"], "the judge sees the picture"
+    with serving(marks_by_question("1.0", "0.5")) as server:
+        environment(server)
+        result = run("--vlm-judge", SPEC, "--vlm-second-judge", "openai:other", "--vlm-judge-repeats", "2")
+        host = server.url.split("/")[2]
+    (dense, _) = outcomes(pytester.path / "out")
+    assert dense.judged is not None
+    assert (dense.score, dense.judged["judge"]) == (0.75, f"endpoint:{host}:some-judge")
+    assert (dense.judged["models"], dense.judged["rubric"]) == (["judge-2026-01-01"], "mmvet")
+    assert dense.judged["prompt_sha256"] == RUBRICS["mmvet"].sha256
+    assert dense.judged["noise"] == {"scores": [0.75, 0.75], "spread": 0.0, "changed": 0.0, "n": 2}
+    assert dense.judged["agreement"]["same"] == 1.0
+    assert dense.judged["agreement"]["judge"] == f"endpoint:{host}:other"
+    result.stdout.fnmatch_lines([f"marked by endpoint:{host}:some-judge: its noise is up to 0.0"])
+    result.stdout.fnmatch_lines([f"endpoint:{host}:other gives the same mark to 100% of 2 answers at least"])
+    page = (pytester.path / "out" / "report.html").read_text()
+    assert "smaller differences say nothing" in page
+    assert SECRET not in page
 
 
-@pytest.mark.parametrize("failing", [False, True])
-def test_stored_answers_are_marked_again_by_another_judge_whose_failures_are_missing(
-    failing: bool, tmp_path: Path, opened: Opened, mirror: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_judge_that_changes_its_mind_has_noise(
+    run: Run, environment: Callable[[Server], None], pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    samples = list(opened("mmvet").samples(10, 0))
-    answers = tuple(Answer(one.id, one.prompt_sha256, "-1", "-1", 0.1, tokens=(1,)) for one in samples)
-    recorder = Recorder(tmp_path / "run")
-    recorder.open(
-        {"settings": {"limit": 10, "seed": 0, "data": str(mirror), "folders": {}}, "started": "2026-11-28T12:00:00"}
+    monkeypatch.setattr(judges, "THREADS", 1)
+    with serving(marks_in_turn(["0.0", "1.0", "1.0"])) as server:
+        environment(server)
+        run("--vlm-judge", SPEC).assert_outcomes(passed=2)
+    noise = (outcomes(pytester.path / "out")[0].judged or {})["noise"]
+    assert (noise["spread"], noise["changed"]) == (0.5, 1.0)
+
+
+@pytest.mark.parametrize(
+    "failing",
+    [fails(400), fails(429, retry_after="0"), says("I would say half"), sends("{")],
+    ids=["400", "429", "no_mark", "torn"],
+)
+def test_a_failing_judge_leaves_marks_missing_and_the_run_standing(
+    failing: Step, run: Run, environment: Callable[[Server], None], pytester: pytest.Pytester
+) -> None:
+    with serving(failing) as server:
+        environment(server)
+        run("--vlm-judge", SPEC).assert_outcomes(failed=2)
+        for one in outcomes(pytester.path / "out"):
+            assert (one.status, one.score, one.n, one.broken) == ("failed", None, 0, 2)
+            assert all(
+                answer.score is None and answer.error.startswith("the judge gave no mark: ") for answer in one.answers
+            )
+        server.steps[:] = [says("0.5")]
+        assert cli.main(["rescore", str(pytester.path / "out"), "--judge", SPEC]) == 0
+    assert [one.score for one in outcomes(pytester.path / "out-rescored")] == [0.5, 0.5]
+
+
+def test_one_missing_mark_is_no_zero(
+    run: Run, environment: Callable[[Server], None], pytester: pytest.Pytester
+) -> None:
+    with serving(marks_by_question("1.0", "well")) as server:
+        environment(server)
+        run("--vlm-judge", SPEC).assert_outcomes(passed=2)
+    for one in outcomes(pytester.path / "out"):
+        assert (one.score, one.n, one.broken) == (1.0, 1, 1)
+        assert any(remark.startswith("judge: 1 of 2 answers have no mark, over 1%") for remark in one.remarks)
+
+
+def test_answers_that_wait_are_marked_by_rescore_as_in_the_run(
+    run: Run, environment: Callable[[Server], None], pytester: pytest.Pytester, capsys: pytest.CaptureFixture[str]
+) -> None:
+    waits = run("--vlm-judge", "none")
+    waits.assert_outcomes(skipped=2)
+    assert waits.ret == 0, "answers were stored, so the run did what it was asked for"
+    for one in outcomes(pytester.path / "out"):
+        assert (one.status, one.score) == ("unsupported", None)
+        assert one.reason == "its answers wait for a judge: python -m effivlm rescore RUN --judge SPEC"
+        assert len(one.answers) == 2
+    with serving(marks_by_question("1.0", "0.2")) as server:
+        environment(server)
+        assert cli.main(["rescore", str(pytester.path / "out"), "--judge", SPEC]) == 0
+        assert "twin-dense-keep1.00-mmvet: no score is 60.00 now" in capsys.readouterr().out
+        run("--vlm-judge", SPEC, folder="judged").assert_outcomes(passed=2)
+    late, now = outcomes(pytester.path / "out-rescored"), outcomes(pytester.path / "judged")
+    assert [(one.score, one.judged, one.answers) for one in late] == [
+        (one.score, one.judged, one.answers) for one in now
+    ]
+    (header,) = [one for one in read(pytester.path / "out-rescored") if one["kind"] == "run"]
+    assert header["settings"]["judge"] == SPEC
+
+
+def test_rescoring_without_a_judge_leaves_marks_alone_and_says_so(
+    run: Run, pytester: pytest.Pytester, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("--vlm-judge", "none")
+    assert cli.main(["rescore", str(pytester.path / "out")]) == 0
+    assert "as they were: mmvet, whose answers a judge marks (--judge SPEC)" in capsys.readouterr().out
+    assert outcomes(pytester.path / "out-rescored") == outcomes(pytester.path / "out")
+
+
+@pytest.mark.parametrize(
+    ("task", "said", "score"), [("llava_wilder", "8 6", 0.75), ("imagedc", "Final Score: 40", 0.4)]
+)
+def test_a_judge_sees_the_picture_where_the_rubric_shows_it(
+    task: str, said: str, score: float, run: Run, environment: Callable[[Server], None], pytester: pytest.Pytester
+) -> None:
+    with serving(says(said)) as server:
+        environment(server)
+        run("--vlm-judge", SPEC, task=task).assert_outcomes(passed=2)
+    assert [one.score for one in outcomes(pytester.path / "out")] == pytest.approx([score] * 2)
+    assert all(
+        body["messages"][0]["content"][1]["image_url"]["url"].startswith("data:image/jpeg") for body in server.bodies
     )
-    cell = Cell("twin", "dense", "paper", "1.00", "mmvet")
-    recorder.add(Outcome(cell, "before", "ok", n=2, score=0.1, scoring="judge", answers=answers))
-    recorder.close({"status": "finished", "reason": "", "exit_code": 0, "seconds": 1.0})
-    steps = [says("0.9"), says("nothing" if failing else "0.7")]
-    with serving(*steps) as server:
-        assert cli.main(["rescore", str(tmp_path / "run"), "--judge", told(server)]) == 0
-    (outcome,) = [Outcome.from_json(one) for one in read(tmp_path / "run-rescored") if one["kind"] == "outcome"]
-    assert outcome.score == pytest.approx(0.9 if failing else 0.8)
-    assert [one.score is None for one in outcome.answers].count(True) == failing
-    assert (outcome.n, outcome.broken) == (2 - failing, int(failing))
-    assert "gpt-x" in outcome.metric
-    assert KEY not in (tmp_path / "run-rescored" / "outcomes.jsonl").read_text()
 
 
-def test_a_judge_that_never_answers_fails_the_case_and_gives_no_zero(
-    tmp_path: Path, opened: Opened, mirror: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_run_without_a_judge_is_refused_with_the_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        ValueError, match=r"mmvet, imagedc: a judge .*give --vlm-judge SPEC, take mmvet_proxy .*--vlm-judge none"
+    ):
+        matrix.build(Asked(tasks=("mmvet", "gqa", "imagedc")))
+    assert matrix.build(Asked(tasks=("mmvet",), judge="none")).settings.judge == "none"
+    assert matrix.build(Asked(tasks=("gqa",))).settings.judge == ""
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    with pytest.raises(
+        ValueError, match=f"--vlm-judge: judge '{SPEC}' needs a key in the environment variable {KEY_VARIABLE}"
+    ):
+        matrix.build(Asked(tasks=("mmvet",), judge=SPEC))
+    with monkeypatch.context() as patched:
+        patched.setattr(judges, "rubric_named", lambda name, settings: "poem")
+        with pytest.raises(ValueError, match="--vlm-tasks: gqa names the rubric 'poem'; there are mmvet, wilder"):
+            matrix.build(Asked(tasks=("gqa",)))
+    with pytest.raises(ValueError, match="--vlm-second-judge: there is no first one"):
+        matrix.build(Asked(second_judge=SPEC))
+    with pytest.raises(ValueError, match="--vlm-judge-repeats: '0' is not a whole number of at least 1"):
+        matrix.build(Asked(judge_repeats="0"))
+
+
+@pytest.mark.parametrize(
+    "spec", ["gpt-4o", "openai:", "local:", "local:/no/such/folder", "local:some/model", "local:some/model@main"]
+)
+def test_a_specification_that_names_no_judge_is_refused(spec: str) -> None:
+    with pytest.raises(ValueError, match="is none of openai:MODEL, local:FOLDER"):
+        judge_of(spec)
+
+
+def test_a_local_judge_is_known_by_its_content(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    before = judge_of(f"local:{tmp_path}")
+    (tmp_path / "config.json").write_text('{"a": 1}')
+    after = judge_of(f"local:{tmp_path}")
+    assert isinstance(before, Local)
+    assert before.name.startswith(f"local:{tmp_path.name}#")
+    assert before.name != after.name
+    assert judge_of(f"local:some/model@{'0' * 40}").name == f"local:some/model@{'0' * 40}"
+
+
+def test_a_judge_decides_the_fingerprint_of_what_it_marks_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, SECRET)
+    plans = [matrix.build(Asked(tasks=("mmvet", "gqa"), judge=judge)) for judge in ("none", SPEC, "openai:other")]
+    names = {task: {judges.judged_name("x", task, plan.settings) for plan in plans} for task in ("mmvet", "gqa")}
+    assert (len(names["mmvet"]), names["gqa"]) == (3, {"x"})
+
+
+def test_a_resumed_run_with_another_judge_says_why_its_outcomes_do_not_count(
+    run: Run, environment: Callable[[Server], None], pytester: pytest.Pytester
 ) -> None:
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    (sample, *_) = opened("mmvet").samples(1, 0)
-    recorder = Recorder(tmp_path / "run")
-    recorder.open(
-        {"settings": {"limit": 1, "seed": 0, "data": str(mirror), "folders": {}}, "started": "2026-11-28T12:00:00"}
-    )
-    answer = Answer(sample.id, sample.prompt_sha256, "-1", "-1", 0.1, tokens=(1,))
-    cell = Cell("twin", "dense", "paper", "1.00", "mmvet")
-    recorder.add(Outcome(cell, "before", "ok", n=1, score=0.1, scoring="judge", answers=(answer,)))
-    recorder.close({"status": "finished", "reason": "", "exit_code": 0, "seconds": 1.0})
-    assert cli.main(["rescore", str(tmp_path / "run"), "--judge", "endpoint:gpt-x@http://127.0.0.1:9"]) == 0
-    (outcome,) = [Outcome.from_json(one) for one in read(tmp_path / "run-rescored") if one["kind"] == "outcome"]
-    assert (outcome.status, outcome.score, outcome.broken) == ("failed", None, 1)
-    assert "OPENAI_API_KEY holds no key" in outcome.reason
+    with serving(says("0.5")) as server:
+        environment(server)
+        run("--vlm-judge", SPEC)
+        asked = len(server.bodies)
+        same = run("--vlm-judge", SPEC, "--vlm-run", "", "--vlm-resume", "out")
+        assert len(server.bodies) == asked
+        same.stdout.fnmatch_lines(["*2 of 2 outcomes of * stand*"])
+        other = run("--vlm-judge", "openai:other", "--vlm-run", "", "--vlm-resume", "out")
+    other.stdout.fnmatch_lines(["*2 outcomes do not count any more: answers to mmvet are marked by another judge*"])
 
 
-def test_without_a_judge_a_task_says_what_is_missing(mirror: Path) -> None:
-    with pytest.raises(Unsupported, match="none is configured: name one with --vlm-judge"):
-        task_in("mmvet", Settings(data=str(mirror))).samples(1, 0)
-    with pytest.raises(Unsupported, match="the ratio of two marks of a judge, which no run gives yet"):
-        task_in("llava_wilder", Settings(data=str(mirror), judge="endpoint:x")).samples(1, 0)
-
-
-@pytest.mark.parametrize("text", ["gpt-4o", "endpoint:", "elsewhere:x", "endpoint:a b"])
-def test_a_judge_that_is_none_is_refused_before_anything_loads(text: str) -> None:
-    with pytest.raises(ValueError, match=r"--vlm-judge: .* is neither endpoint:MODEL"):
-        matrix.build(Asked(models=("random:qwen2_vl_7b",), judge=text))
-
-
-def test_judges_by_name(tmp_path: Path) -> None:
-    assert judge_of("endpoint:gpt-4o", tmp_path).name == "endpoint:api.openai.com:gpt-4o"
-    assert judge_of("local:qwen", tmp_path).name == "local:qwen"
-    with pytest.raises(ValueError, match="is no commit"):
-        judge_of("local:qwen@main", tmp_path)
+@pytest.mark.parametrize(
+    "name", [name for name in registry.names("tasks") if registry.inherited("tasks", name, "scoring") == "judge"]
+)
+def test_a_task_that_a_judge_scores_names_a_rubric(name: str) -> None:
+    assert registry.inherited("tasks", name, "rubric") in RUBRICS
+    assert registry.load("tasks", name).rubric == registry.inherited("tasks", name, "rubric")
