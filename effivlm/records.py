@@ -257,7 +257,7 @@ class Outcome:
             **{
                 **fields,
                 "cell": Cell.from_json(fields["cell"]),
-                "answers": tuple(_answer(answer) for answer in fields["answers"]),
+                "answers": tuple(answer_of(answer) for answer in fields["answers"]),
                 "achieved": achieved and Achieved.from_json(achieved),
                 "costs": {name: Cost(tuple(cost["rounds"])) for name, cost in fields["costs"].items()},
                 "remarks": tuple(fields["remarks"]),
@@ -287,7 +287,8 @@ def _check_types(of: str, data: Mapping[str, Any], types: Mapping[str, Any]) -> 
             raise ValueError(f"{of} has {name} {str(data[name])[:40]!r}, which is of the wrong type")
 
 
-def _answer(data: Mapping[str, Any]) -> Answer:
+def answer_of(data: Mapping[str, Any]) -> Answer:
+    """An answer as `asdict` and JSON leave it, read back."""
     _check_types("an answer", data, ANSWER_TYPES)
     return Answer(**{**data, **{name: tuple(data[name]) for name in ("tokens", "again_tokens") if name in data}})
 
@@ -308,6 +309,7 @@ class Settings:
     batch: int = 1
     prompt: int = 0
     data: str = ""
+    judge: str = ""
     folders: Mapping[str, str] = field(default_factory=dict)
     system: str | None = None
     pixels: int = 0

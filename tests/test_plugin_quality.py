@@ -38,6 +38,7 @@ def test_the_first_line_names_the_run_and_the_last_its_end(toy: Toy) -> None:
         "batch": 1,
         "prompt": 0,
         "data": "",
+        "judge": "",
         "folders": {},
     }
     assert settings.items() <= first["settings"].items()

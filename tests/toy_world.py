@@ -130,6 +130,7 @@ def run_group(
     settings: Settings,
     on_progress: Callable[[int, int], None],
     on_note: Callable[[dict[str, Any]], None],
+    *journal: object,
 ) -> list[Outcome]:
     note("group", *(cell.id for cell in cells))
     if wish("boom", "") == cells[0].task:

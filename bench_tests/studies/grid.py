@@ -18,12 +18,14 @@ from overhead import missing, record, ttft
 
 from effivlm.compression.base import CachePart
 from effivlm.decoding.caches import kv_bytes
-from effivlm.decoding.engine import Captured, Eager, Paced, captures, compiled
+from effivlm.decoding.engine import Captured, Eager, Paced, captures
+from effivlm.decoding.replay import compiled
 from effivlm.models._adapter import Adapter
 from effivlm.records import Budget, Cell
 from effivlm.run import steps
 from effivlm.run.group import method_of
-from effivlm.run.tree import Leaf, Tree
+from effivlm.run.leaf import Leaf
+from effivlm.run.tree import Tree
 from effivlm.seams.meters import Laps, reclaim
 from effivlm.timing.drawn import page
 from effivlm.timing.floors import rates, step_bytes

@@ -24,7 +24,8 @@ from effivlm.models._sources import resolve
 from effivlm.records import Budget, Cell, Settings, Unsupported
 from effivlm.run import steps
 from effivlm.run.group import method_of, open_model
-from effivlm.run.tree import Leaf, Tree
+from effivlm.run.leaf import Leaf
+from effivlm.run.tree import Tree
 from effivlm.seams.meters import peak_memory_bytes, timed_s
 from effivlm.timing.drawn import NoPicture, page
 from effivlm.timing.floors import decoder_flops, rates, tower_flops

@@ -12,8 +12,11 @@ from typing import Any
 from effivlm import registry
 from effivlm.records import Answer, Outcome, Sample, Settings, fingerprint
 from effivlm.report.write import OUTCOMES, write
+from effivlm.run.faults import FAULTS, told
+from effivlm.run.judged import judge_of, marked_by
 from effivlm.session.recorder import Recorder, read
 from effivlm.tasks._base import Task
+from effivlm.tasks._judged import Judged
 from effivlm.tasks._opened import opened
 
 
@@ -26,6 +29,7 @@ def add(command: Callable[..., Any]) -> None:
     )
     parser.add_argument("folder", type=Path, metavar="RUN", help=f"a folder that holds {OUTCOMES}")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="new folder (default: RUN-rescored)")
+    parser.add_argument("--judge", default=None, metavar="JUDGE", help="as --vlm-judge, if another than the run's")
     parser.add_argument("--data", default=None, metavar="DIR", help="where sets lie now, if not where the run had them")
 
 
@@ -40,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     header = next((one for one in records if one.get("kind") == "run"), None)
     if header is None:
         raise ValueError(f"{folder} holds no header, so it is not known which samples its answers belong to")
-    settings = _settings(header["settings"], options.data)
+    settings = _settings(header["settings"], {"data": options.data, "judge": options.judge})
     book = _Book(settings, {})
     made = [book.again(Outcome.from_json(one)) if one.get("kind") == "outcome" else one for one in records]
     _store(out, folder, header, made)
@@ -51,9 +55,9 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _settings(stored: Mapping[str, Any], data: str | None) -> Settings:
-    known = {name: stored[name] for name in ("limit", "seed", "data", "folders") if name in stored}
-    return Settings(**{**known, **({"data": data} if data is not None else {})})
+def _settings(stored: Mapping[str, Any], given: Mapping[str, str | None]) -> Settings:
+    known = {name: stored[name] for name in ("limit", "seed", "data", "judge", "folders") if name in stored}
+    return Settings(**{**known, **{name: value for name, value in given.items() if value is not None}})
 
 
 @dataclass
@@ -83,7 +87,10 @@ class _Book:
         name = fingerprint(
             {"rescored": outcome.fingerprint, "task": [type(task).__name__, task.version, task.identity()]}
         )
-        found = replace(outcome, **facts, fingerprint=name, answers=tuple(answers), score=score, n=len(known))
+        facts |= {"n": len(known), "broken": len(answers) - len(known), "fingerprint": name, "score": score}
+        if score is None:
+            facts |= {"status": "failed", "reason": f"no answer could be scored; the first: {answers[0].error}"}
+        found = replace(outcome, answers=tuple(answers), **facts)
         self.changes = [*(self.changes or ()), (outcome, found)]
         return found
 
@@ -103,7 +110,9 @@ class _Book:
             if name not in self.settings.folders:
                 registry.check("tasks", name)
             task = opened(name, self.settings)
-            task.pictured = False
+            task.pictured = isinstance(task, Judged)  # a judge may look at the picture
+            if isinstance(task, Judged) and self.settings.judge and task.rubric:
+                task.judged(*marked_by(judge_of(self.settings.judge), task.rubric))
             self.tasks[name] = task, {one.id: one for one in task.samples(self.settings.limit, self.settings.seed)}
         return self.tasks[name]
 
@@ -116,7 +125,10 @@ class _Book:
                 f"{outcome.cell.task}: the run asked {answer.id!r} with another prompt or set than there is now, so its answers"
                 " cannot be scored again"
             )
-        score = task.score(answer.text, sample)
+        try:
+            score = task.score(answer.text, sample)
+        except FAULTS as error:  # as in a run: one answer that cannot be scored is missing, and the others stand
+            return replace(answer, score=None, error=told(error))
         return replace(answer, score=score, error="", extracted=task.extract(answer.text))
 
 

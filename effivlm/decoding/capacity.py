@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from effivlm.decoding.eager import Start, Step
-from effivlm.decoding.engine import Replay
+from effivlm.decoding.replay import Replay
 from effivlm.seams.meters import free_bytes, reclaim, synchronise
 
 CPU_BYTES = 4 << 30

@@ -1,145 +1,25 @@
-"""Greedy decoding without Python between kernels: one step captured as a CUDA graph, replayed for every token and prompt."""
+"""Greedy decoding of batches: in captured steps, without Python between kernels, or step by step."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Collection, Hashable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
-from typing import Any, ClassVar
-from weakref import ref
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from effivlm.decoding.caches import ForkedCache, row_bytes
-from effivlm.decoding.eager import Start, Step, alone, chosen, greedy, unsure_rows
-from effivlm.decoding.generation import NO_RULES, Chooser, Rules, over, sound, told
-from effivlm.decoding.joined import joined
-from effivlm.decoding.packed import SLACK, PackedCache, sort_of, together
+from effivlm.decoding.eager import Start, Step, alone, chosen, greedy
+from effivlm.decoding.generation import NO_RULES, Rules, over
+from effivlm.decoding.packed import SLACK, sort_of, together
+from effivlm.decoding.replay import Replay
 from effivlm.seams.meters import reclaim
 
-LIMIT = 256
-"""Graphs of one function that may stand side by side: one for each batch, sort of layer and kind of pass."""
 CHUNK = 4
 """Steps between two looks at what was said, where no row has to be looked at after every token."""
-
-
-@contextmanager
-def compiled(layers: Sequence[nn.Module], dynamic: bool, beside: Sequence[nn.Module] = ()) -> Iterator[None]:
-    """Let torch.compile fuse what stands around the attention of every decoder layer, and what each module `beside` them does.
-
-    The attention itself stays out, with caches and watchers. `dynamic` says whether lengths vary, as in prefills; a decoding
-    step has one shape, and takes projections of one input in one product: in a prefill the values kept for later would hold on
-    to all of it.
-    """
-    modules = [*layers, *beside]
-    own = [vars(module).get("forward") for module in modules]
-    free: dict[str, Any] = {"allow_unspec_int_on_nn_module": True}  # a layer's number is no constant of its graph
-    together = nullcontext() if dynamic else joined(layers)
-    with together, torch._dynamo.config.patch(recompile_limit=LIMIT, accumulated_recompile_limit=8 * LIMIT, **free):
-        for module in modules:
-            module.forward = torch.compile(module.forward, dynamic=dynamic)
-        try:
-            yield
-        finally:
-            for module, forward in zip(modules, own, strict=True):
-                if forward is None:
-                    del module.forward
-                else:
-                    module.forward = forward
-
-
-class Replay:
-    """One greedy step of a batch over packed caches. On CUDA it is captured once; elsewhere it runs as it is.
-
-    What changes from step to step lives on the device: tokens and positions [B, 1], the caches' counter, and what was said
-    so far, `said` [room, B], where a number below 0 tells of logits that are not finite; in float32 also which rows were
-    `unsure` [room, B], having two best tokens within rounding. With `lead` a row is fed what that row says, instead of what
-    it says itself.
-    """
-
-    def __init__(
-        self,
-        step: Step,
-        starts: Sequence[Start],
-        room: int,
-        device: torch.device,
-        slack: float = 1.0,
-        capture: bool = True,
-        lead: Sequence[int] | None = None,
-        rules: Rules = NO_RULES,
-    ) -> None:
-        self.step, self.device = step, device
-        self.chooser = Chooser(rules, starts, device)
-        self.lead = None if lead is None else torch.tensor(lead, device=device)
-        self.cache = PackedCache([start.cache for start in starts], room, slack)
-        self.tokens = torch.zeros(len(starts), 1, dtype=torch.long, device=device)
-        self.positions = torch.zeros_like(self.tokens)
-        self.said = torch.zeros(room, len(starts), dtype=torch.long, device=device)
-        self.unsure = torch.zeros(room, len(starts), dtype=torch.bool, device=device)
-        self._loaded = [ref(start) for start in starts]  # which keeps no cache alive
-        self._graph = self._captured(starts) if capture and device.type == "cuda" else None
-        self.load(starts)
-
-    def fits(self, starts: Sequence[Start], room: int) -> bool:
-        """Whether other prompts can take the place of the ones that are there."""
-        return self.cache.fits([start.cache for start in starts], room)
-
-    def load(self, starts: Sequence[Start]) -> None:
-        """Take other prompts, which fit; back to the first step. The same ones need not be copied again."""
-        if len(starts) == len(self._loaded) and all(
-            known() is start for known, start in zip(self._loaded, starts, strict=True)
-        ):
-            self.cache.rewind()
-        else:
-            self.cache.load([start.cache for start in starts])
-            self._loaded = [ref(start) for start in starts]
-        self.chooser.load(starts)
-        self.tokens.copy_(torch.tensor([[start.token] for start in starts]), non_blocking=True)
-        self.positions.copy_(torch.tensor([[start.position] for start in starts]), non_blocking=True)
-
-    def take(self, count: int) -> None:
-        """So many more steps; on CUDA without waiting for them."""
-        for _ in range(count):
-            if self._graph:
-                self._graph.replay()
-            else:
-                self._once()
-
-    def _once(self) -> None:
-        at = self.cache.filled.long()
-        self.chooser.fed(self.tokens[:, 0])
-        raw = self.step(self.tokens, self.positions, self.cache)[:, -1]
-        logits = self.chooser.changed(raw, at)
-        best = logits.argmax(-1)
-        self.said.index_copy_(0, at, told(best, sound(raw))[None])
-        if (unsure := unsure_rows(logits)) is not None:
-            self.unsure.index_copy_(0, at, unsure[None])
-        self.tokens.copy_((best if self.lead is None else best[self.lead])[:, None])
-        self.positions += 1
-        self.cache.filled += 1
-
-    def _captured(self, starts: Sequence[Start]) -> torch.cuda.CUDAGraph:
-        stream = _capturing(self.device)
-        stream.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(stream):
-            for _ in range(2):  # capture wants every kernel chosen and every workspace there
-                self.load(starts)
-                self._once()
-        torch.cuda.current_stream(self.device).wait_stream(stream)
-        torch.cuda.synchronize(self.device)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream):
-            self._once()
-        return graph
-
-
-@cache
-def _capturing(device: torch.device) -> torch.cuda.Stream:
-    """The stream that steps are captured on: on every new one, matrix products take a workspace that is never given back."""
-    return torch.cuda.Stream(device)
 
 
 class Paced:
@@ -200,10 +80,8 @@ class Eager:
     device: torch.device
     rules: Rules = NO_RULES
     name: ClassVar[str] = "eager"
-    copies: ClassVar[float] = 1
-    """How often a batch's prompts are held while they are decoded, beside themselves."""
-    follows: ClassVar[bool] = False
-    """Whether rows that follow another one's answer take steps together with it."""
+    copies: ClassVar[float] = 1  # how often prompts are held while they are decoded, beside themselves
+    follows: ClassVar[bool] = False  # whether rows that follow another one's answer take steps together with it
 
     def greedy(self, starts: Sequence[Start], max_new_tokens: int, eos: Collection[int]) -> list[list[int]]:
         """As `decode.greedy`."""
@@ -224,8 +102,7 @@ class Eager:
 
 
 class Captured:
-    """Greedy decoding of batches, one after another, in captured steps that are kept for all batches of their sort, as long as
-    their caches take `most_bytes` together; the one that was not needed for longest goes first."""
+    """Greedy decoding of batches, in captured steps kept for batches of their sort while `most_bytes` hold their caches."""
 
     name: ClassVar[str] = "cuda_graph"
     copies: ClassVar[float] = 2 * SLACK
@@ -239,8 +116,7 @@ class Captured:
 
     def forget(self) -> None:
         """Give back the memory of all captured steps."""
-        self._replays.clear()
-        self._bytes.clear()
+        self._replays, self._bytes = {}, {}
 
     def greedy(self, starts: Sequence[Start], max_new_tokens: int, eos: Collection[int]) -> list[list[int]]:
         """As `decode.greedy`, which it equals token for token in float32."""
@@ -290,9 +166,8 @@ class Captured:
         for token in fed:
             replay.tokens.fill_(token)
             replay.take(1)
-        columns = replay.said[: len(fed)].T.tolist()
         unsure = replay.unsure[: len(fed)].any(0).tolist() if len(starts) > 1 else [False]
-        found = []
+        found, columns = [], replay.said[: len(fed)].T.tolist()
         for row in rows:
             at = order.index(row)
             own = alone(self.step, starts[row], fed, self.device, self.rules) if unsure[at] else None
@@ -308,8 +183,7 @@ class Captured:
             del replay  # its memory first
             self._bytes[sort] = SLACK * sum(row_bytes(start.cache, room) for start in starts)
             while self._replays and sum(self._bytes.values()) > self.most_bytes:
-                oldest = next(iter(self._replays))
-                del self._replays[oldest], self._bytes[oldest]
+                del self._replays[oldest := next(iter(self._replays))], self._bytes[oldest]
             replay = Replay(self.step, starts, room, self.device, SLACK, lead=lead, rules=self.rules)
             self.captures += 1
         self._replays[sort] = replay
@@ -364,13 +238,12 @@ def engine_for(
     asked: str = "auto",
     spread: bool = False,
     rules: Rules = NO_RULES,
-    most_bytes: float = math.inf,
+    most: float = math.inf,
 ) -> Captured | Eager:
     """The engine that was asked for; rules about the order of tokens want the eager one. Raises ValueError as `captures`."""
     if rules.history and asked == Captured.name:
         raise ValueError(
             f"engine {asked}: the checkpoint generates by the order of tokens, which is not captured; use eager"
         )
-    if captures(device, asked, spread) and not rules.history:
-        return Captured(step, device, rules, most_bytes)
-    return Eager(step, device, rules)
+    captured = captures(device, asked, spread) and not rules.history
+    return Captured(step, device, rules, most) if captured else Eager(step, device, rules)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from threading import RLock
 from typing import Any, ClassVar
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from effivlm.decoding.caches import DecodingCache, PromptCache
 from effivlm.decoding.generation import NO_RULES
+from effivlm.models._ahead import Ahead, Prepared
 from effivlm.models._generation import end_tokens, rules_of
 from effivlm.models._guards import disagreeing, few, foreign, told, unfit
 from effivlm.models._memory import needs
@@ -73,7 +75,7 @@ class Prompt:
         return self.image >= 0
 
 
-class Adapter(Presented):
+class Adapter(Presented, Prepared):
     """One loaded model with its processor.
 
     Class attributes: `model_type` as in config.json; `checkpoints` name -> folder, hub id or `package:` path;
@@ -99,6 +101,7 @@ class Adapter(Presented):
         self.dtype: torch.dtype = model.get_input_embeddings().weight.dtype
         self.eos: frozenset[int] = end_tokens(model.generation_config, processor.tokenizer, weights)
         self.rules = NO_RULES
+        self.ahead, self.processing = Ahead(), RLock()
 
     @classmethod
     def load(cls, source: ModelSource, device: str, dtype: str) -> Adapter:
@@ -185,8 +188,8 @@ class Adapter(Presented):
         with seams(self.model), steady(self.growing), torch.inference_mode():
             yield
 
-    def prepare(self, sample: Sample) -> dict[str, Any]:
-        """Processor output for one sample on the model's device: token ids [1, N], pixel values and grids."""
+    def given(self, sample: Sample) -> Mapping[str, Any]:
+        """Processor output for one sample: token ids [1, N], pixel values and grids."""
         visual: dict[str, Any] = {}
         if sample.images:
             # nested: all belong to one sample, which decides whether LLaVA-OneVision tiles them
@@ -194,13 +197,8 @@ class Adapter(Presented):
             visual = {"images": [pictures], **self.limiting(self.fitting(sample, pictures))}
         if sample.video:
             visual |= self.video_arguments(sample)
-        inputs = self.turns.inputs(sample, visual, self.presenting.messages())
-        return {
-            name: (value.to(self.device, self.dtype) if value.is_floating_point() else value.to(self.device))
-            if isinstance(value, Tensor)
-            else value
-            for name, value in inputs.items()
-        }
+        inputs: Mapping[str, Any] = self.turns.inputs(sample, visual, self.presenting.messages())
+        return inputs
 
     def video_arguments(self, sample: Sample) -> dict[str, Any]:
         """Arguments of the processor for the frames of one video, sampled already."""

@@ -38,7 +38,7 @@ LISTS = {
     "tasks": f"task, suite such as paper, or NAME=DIR (default: {matrix.DEFAULT_TASK})",
 }
 WORDS = (
-    *("limit", "seed", "device", "dtype", "engine", "batch", "prompt", "generation", "data"),
+    *("limit", "seed", "device", "dtype", "engine", "batch", "prompt", "generation", "data", "judge"),
     *("system", "pixels", "tiles", "processor"),
 )
 
@@ -70,6 +70,9 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     )
     group.addoption(
         "--vlm-prompt", default=asked.prompt, metavar="N", help="time on a drawn page of about N prompt tokens"
+    )
+    group.addoption(
+        "--vlm-judge", default=asked.judge, metavar="JUDGE", help="endpoint:MODEL[@URL] or local:FOLDER_OR_ID"
     )
     group.addoption(
         "--vlm-data",

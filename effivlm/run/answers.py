@@ -12,11 +12,12 @@ from effivlm.compression.base import Method
 from effivlm.decoding.engine import Captured, Eager
 from effivlm.models._adapter import Adapter
 from effivlm.records import Answer, Cell, Sample
-from effivlm.run.asked import Asked, Asking, broken
+from effivlm.run.asked import Asking
 from effivlm.run.faults import FAULTS
+from effivlm.run.gave import Asked, broken
+from effivlm.run.leaf import Leaf
 from effivlm.run.scoring import read
 from effivlm.run.shown import SAMPLES, sample_record
-from effivlm.run.tree import Leaf
 from effivlm.tasks._base import Task
 
 Note = Callable[[dict[str, Any]], None]
@@ -92,6 +93,19 @@ class Answers:
         except FAULTS as error:  # what is noted beside an answer must not take the answer with it
             found.lack([self.dense], "shown", error)
         return found
+
+    def recalled(self, samples: Sequence[Sample], number: int, stored: Asked | None) -> Asked | None:
+        """What was stored of a sample, of the cells that would be asked now; None unless it is whole and the same sample."""
+        cells = self.standing
+        if stored is None or not all(any(cell in of for of in stored.ends) for cell in cells):
+            return None
+        found = stored.of(cells)
+        try:
+            sample = read(samples, number, self._known)
+        except FAULTS:
+            return None
+        same = all((one.id, one.prompt_sha256) == (sample.id, sample.prompt_sha256) for one in found.answers.values())
+        return found if same else None
 
     def take(self, found: Asked) -> None:
         """Take in all that a sample gave: nothing is known of one before, and nothing changes after."""

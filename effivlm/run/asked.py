@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import torch
 
@@ -22,36 +21,18 @@ from effivlm.models._adapter import Adapter
 from effivlm.records import HALF_PAIR, Answer, Cell, Sample, Unsupported
 from effivlm.run.faults import FAULTS, told
 from effivlm.run.finite import in_step
+from effivlm.run.gave import Asked, broken
+from effivlm.run.leaf import Leaf
 from effivlm.run.lengths import Positions
 from effivlm.run.noise import again
 from effivlm.run.scoring import scored
 from effivlm.run.shown import kept_record
-from effivlm.run.tree import Leaf, Tree
+from effivlm.run.tree import Tree
 from effivlm.run.untouched import Blamed, Meddled
 from effivlm.seams.meters import reclaim
 from effivlm.tasks._base import Task
 
 OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
-
-
-@dataclass
-class Asked:
-    """All that one sample gave: answers, what was kept of its prompt (without tensors), and what could not be found out.
-
-    `refused` are cells that turned out not to exist, `failed` cells that are given up; they have no answers. `notes` are lines
-    that a report may show. Nothing in here holds a tensor, so that it can be stored.
-    """
-
-    answers: dict[Cell, Answer] = field(default_factory=dict)
-    leaves: dict[Cell, Leaf] = field(default_factory=dict)
-    refused: dict[Cell, str] = field(default_factory=dict)
-    failed: dict[Cell, str] = field(default_factory=dict)
-    lacking: list[tuple[Cell, str, str]] = field(default_factory=list)
-    notes: list[dict[str, Any]] = field(default_factory=list)
-
-    def lack(self, cells: Iterable[Cell], what: str, error: BaseException | str) -> None:
-        reason = error if isinstance(error, str) else told(error)
-        self.lacking += [(cell, what, reason) for cell in cells]
 
 
 @dataclass
@@ -320,11 +301,6 @@ def _told(
 ) -> list[list[int]]:
     """As `decode.chosen`, of what is known."""
     return [list(made[row][1 : len(fed) + 1]) for row in rows]
-
-
-def broken(sample: str, prompt_sha256: str, error: BaseException) -> Answer:
-    """No answer to a sample, and why."""
-    return Answer(sample, prompt_sha256, "", "", None, error=told(error))
 
 
 def against(answer: Answer, dense: Answer, kind: str, sample: Sample) -> Answer:

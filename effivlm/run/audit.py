@@ -9,8 +9,8 @@ from fractions import Fraction
 from effivlm.compression.base import Method
 from effivlm.compression.composed import Composed
 from effivlm.records import Achieved, Cell, KeptBy
+from effivlm.run.leaf import Leaf
 from effivlm.run.steps import stored
-from effivlm.run.tree import Leaf
 
 
 def achieved(cell: Cell, method: Method, leaves: Sequence[Leaf]) -> Achieved:

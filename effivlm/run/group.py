@@ -6,8 +6,8 @@ to the seam at which their methods differ. `Settings.share` False runs every cel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any, cast
 
@@ -18,13 +18,16 @@ from effivlm.data.ahead import ahead
 from effivlm.decoding.capacity import batch_bytes
 from effivlm.decoding.engine import engine_for
 from effivlm.models._adapter import Adapter
+from effivlm.models._ahead import Processed
 from effivlm.models._presenting import Presenting
 from effivlm.models._sources import ModelSource
 from effivlm.records import Budget, Cell, Outcome, Settings, fingerprint
 from effivlm.run.answers import Answers, Note
-from effivlm.run.asked import Asked
 from effivlm.run.audit import achieved, verdict
 from effivlm.run.faults import FAULTS, told
+from effivlm.run.gave import Asked
+from effivlm.run.judged import judge_of, marked_by
+from effivlm.run.lengths import Positions
 from effivlm.run.noise import asked_again, change_of
 from effivlm.run.provenance import class_digest, module_digest, replaced
 from effivlm.run.scoring import FALLEN, overall, samples_of, settled
@@ -32,6 +35,7 @@ from effivlm.run.steps import Step, stored
 from effivlm.run.untouched import tracked
 from effivlm.tasks._base import Task
 from effivlm.tasks._folder import Folder
+from effivlm.tasks._judged import Judged
 from effivlm.tasks._opened import opened
 
 Progress = Callable[[int, int], None]
@@ -76,7 +80,10 @@ def task_of(name: str) -> Task:
 
 def task_in(name: str, settings: Settings, family: str = "") -> Task:
     """The task of a name as a run uses it."""
-    return opened(name, settings, family, task_of)
+    task = opened(name, settings, family, task_of)
+    if isinstance(task, Judged) and settings.judge and task.rubric:
+        task.judged(*marked_by(judge_of(settings.judge), task.rubric))
+    return task
 
 
 @cache
@@ -104,27 +111,21 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
             + [f"batch {settings.batch}"] * (part == "decode" and settings.batch > 1)
             + [f"prompt {settings.prompt}"] * (part != "quality" and settings.prompt > 0)
             + [f"data {settings.data}"] * (settings.data != "")
+            + [f"judge {settings.judge}"] * (settings.judge != "" and issubclass(task, Judged))
             + Presenting.of(settings).differences(),
             "versions": _versions(),
-            "code": _code(cell, source, part, task)
-            + [replaced(type(one)) for one in _parts_of(method)]
-            + [replaced(task)],
+            "code": _code(method, task, source, part),
         }
     )
 
 
-def _code(cell: Cell, source: ModelSource, part: str, task: type) -> list[Any]:
+def _code(method: Method, task: type, source: ModelSource, part: str) -> list[Any]:
     """Digests of the code of a cell: its methods, task and family, what runs them, and what times them."""
-    return [
-        [class_digest("methods", step.method) for step in stored(cell.method, cell.preset)],
-        module_digest(task.__module__),
-        class_digest("models", source.family),
-        module_digest(__name__ if part == "quality" else TIMING),
-    ]
-
-
-def _parts_of(method: Method) -> tuple[Method, ...]:
-    return method.methods if isinstance(method, Composed) else (method,)
+    methods = method.methods if isinstance(method, Composed) else (method,)
+    family = [class_digest("models", source.family)] * (source.family in registry.names("models"))
+    runs = module_digest(__name__ if part == "quality" else TIMING)
+    kinds = [*map(type, methods), task]
+    return [[module_digest(kind.__module__) for kind in kinds], [replaced(kind) for kind in kinds], family, runs]
 
 
 @cache
@@ -139,13 +140,15 @@ def run_group(
     on_progress: Progress | None = None,
     on_note: Note | None = None,
     on_answers: OnAnswers | None = None,
+    stored: Mapping[int, Asked] | None = None,
 ) -> list[Outcome]:
     """Answer a task's samples under every cell of one (model, task) group.
 
     The dense cell always runs, first, because every other one is compared with it, and twice (on a share of many samples), to
     know how far it agrees with itself. One outcome per cell, in the order given, dense in front where it was not asked for.
     `on_note` gets lines that a report may show: of every sample ("sample"), and of the first ones what was kept ("kept").
-    `on_answers` gets, once a sample, its number and all that it gave, before anything is made of it.
+    `on_answers` gets, once a sample, its number and all that it gave, before anything is made of it. `stored` is what samples
+    gave before, by number: one of which it holds all cells is not asked again.
 
     Raises:
         ValueError: cells of several groups, or no samples.
@@ -162,10 +165,13 @@ def run_group(
     twice = asked_again(len(samples), settings.seed)
     answers = Answers(model, task, dense, methods, on_note or (lambda line: None), engine, twice, most)
     model.begin_task(task.pixels, task.tiles, task.max_new_tokens)
+    if model.device.type != "cpu":  # there the processor would take the model's own cores
+        samples = Processed(samples, partial(model.process, fit=Positions(model).refuse_text))
     with model.seams(), tracked(), ahead(samples) as ready:
         for number in range(len(ready)):
-            found = answers.ask(ready, number, settings.share)
-            if on_answers:
+            known = answers.recalled(ready, number, (stored or {}).get(number))
+            found = known or answers.ask(ready, number, settings.share)
+            if on_answers and not known:
                 on_answers(number, found)
             answers.take(found)
             if on_progress:

@@ -53,10 +53,7 @@ def prefilled(
         Blamed: an observer broke, or a method changed what others share.
     """
     visual = prompt.visual
-    rows, columns = 0, False
-    for part in observers:
-        with observing(part, visual=visual):
-            rows, columns = max(rows, part.rows(visual)), columns or bool(part.columns)
+    rows, columns = _wanted(observers, visual)
     turned = Turned(model, prompt, observers)
     question = question_rows(visual) if observers else -1
     seen: dict[int, LayerView] = {}
@@ -102,6 +99,15 @@ def prefilled(
             seen[number] = LayerView(nothing, key[0], value[0], marks(key), number, None, question)
     views = tuple(_left(seen[number], there) for number, there in enumerate(stays))
     return Prefilled(prompt, logits, cache, views, stays)
+
+
+def _wanted(observers: Sequence[CachePart], visual: Tensor) -> tuple[int, bool]:
+    """How many of the last query rows observers need, and whether one needs what every key gets."""
+    rows, columns = 0, False
+    for part in observers:
+        with observing(part, visual=visual):
+            rows, columns = max(rows, part.rows(visual)), columns or bool(part.columns)
+    return rows, columns
 
 
 def _left(view: LayerView, there: Tensor | None) -> LayerView:

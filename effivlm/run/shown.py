@@ -17,7 +17,8 @@ from effivlm.compression.base import Method
 from effivlm.compression.places import grids_of
 from effivlm.models._pictures import plain
 from effivlm.records import Cell, Sample
-from effivlm.run.tree import Leaf, Mask, Tree
+from effivlm.run.leaf import Leaf
+from effivlm.run.tree import Mask, Tree
 
 SAMPLES = 12  # of each task, whose kept tokens are noted
 THUMBNAIL = 256  # pixels of the longer side

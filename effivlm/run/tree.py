@@ -7,7 +7,7 @@ the tuple of the parts above it, so that methods share exactly what they have in
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,54 +26,20 @@ from effivlm.compression.base import (
 )
 from effivlm.compression.choose import NO_ORDER, Doubts, doubting, refuse
 from effivlm.compression.composed import Composed
-from effivlm.decoding.caches import KeptLayer, kv_bytes
-from effivlm.decoding.eager import Start
+from effivlm.decoding.caches import KeptLayer
 from effivlm.models._adapter import Adapter, Prompt
 from effivlm.models._pictures import plain
 from effivlm.records import SEAMS, Sample
 from effivlm.run.chosen import disorder, refuse_disorder
 from effivlm.run.finite import first_token, in_features, not_finite
+from effivlm.run.hosted import Numbers, on_host
+from effivlm.run.leaf import Leaf
 from effivlm.run.prefill import Prefilled, prefilled
 from effivlm.run.untouched import untouched
 from effivlm.seams.meters import Within, untimed
 
 Path = tuple[Part | None, ...]
-Numbers = np.ndarray[Any, np.dtype[np.int64]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
-
-
-@dataclass(frozen=True, slots=True)
-class Leaf:
-    """A prompt as one method leaves it. `kept` of `of` is counted on tensors; `length` is the dense prompt's.
-
-    `shares` are (kept, of) of every method of a composition, of a method alone its own.
-    """
-
-    cache: Sequence[KeptLayer]
-    token: int
-    position: int
-    length: int
-    visual_tokens: int
-    kept: int
-    of: int
-    dense_bytes: int
-    shares: tuple[tuple[int, int], ...] = ()
-    measured: tuple[tuple[float, ...], int] = ((), 0)
-    prompt: tuple[int, ...] = ()
-    heads: tuple[tuple[int, ...], ...] = ()
-
-    @property
-    def start(self) -> Start:
-        """Where decoding begins."""
-        return Start(self.cache, self.token, self.position, self.prompt)
-
-    def without_cache(self) -> Leaf:
-        """What is counted on the tensors, without them: entries of each layer, and of its KV heads if any differ, and bytes."""
-        heads: tuple[tuple[int, ...], ...] = ()
-        if any(layer.lengths for layer in self.cache):
-            heads = tuple(layer.lengths or (layer.keys.shape[1],) * len(layer.keys) for layer in self.cache)
-        counts = tuple(layer.kept for layer in self.cache)
-        return replace(self, cache=(), measured=(counts, kv_bytes(self.cache)), heads=heads)
 
 
 class Tree:
@@ -330,22 +296,6 @@ class Tree:
         return self.within(
             "prefill", lambda: prefilled(self.model, prompt, part, observers, self.sample.id, self.within)
         )
-
-
-def on_host(tensors: Sequence[Tensor | None]) -> list[Numbers | None]:
-    """Copies of tensors of whole numbers, fetched from each device in one go: each transfer waits for the device."""
-    found: list[Numbers | None] = [None] * len(tensors)
-    places: dict[torch.device, list[int]] = {}
-    for number, tensor in enumerate(tensors):
-        if tensor is not None:
-            places.setdefault(tensor.device, []).append(number)
-    for numbers in places.values():
-        those = [tensor for number in numbers if (tensor := tensors[number]) is not None]
-        flat = torch.cat([tensor.flatten() for tensor in those]).cpu().numpy()
-        ends = np.cumsum([tensor.numel() for tensor in those])
-        for number, tensor, piece in zip(numbers, those, np.split(flat, ends[:-1]), strict=True):
-            found[number] = piece.reshape(tensor.shape)
-    return found
 
 
 def path_of(method: Method) -> Path:

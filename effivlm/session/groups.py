@@ -6,6 +6,7 @@ import os
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from effivlm import registry
 from effivlm.records import Cell, Outcome, Settings, Unsupported, dump
 from effivlm.run.faults import FAULTS, harmless, told
 from effivlm.run.steps import stored
+from effivlm.session.journal import Journal
 from effivlm.session.matrix import Plan
 from effivlm.session.recorder import Key
 from effivlm.session.resume import fingerprint_of, standing
@@ -42,10 +44,13 @@ class Groups:
     pending: list[Outcome] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
     trace: str = ""
+    journal: Journal = field(init=False)
     _prepared: tuple[Cell, Timing] | None = None
 
     def __post_init__(self) -> None:
-        self.done = dict(standing(self.folder, self.plan, self.settings).reusable)
+        found = standing(self.folder, self.plan, self.settings)
+        self.done = dict(found.reusable)
+        self.journal = Journal(self.folder, found.sessions, found.failed)
 
     def quality(self, cell: Cell, open_model: OpenModel, progress: Progress) -> Outcome:
         """The quality outcome of `cell`; the first call of a group runs the group."""
@@ -102,7 +107,9 @@ class Groups:
         from effivlm.run.group import run_group
 
         try:
-            answered = run_group(cells, open_model(), self.settings, progress, self.samples.append)
+            names = {cell: self._name(cell, "quality") for cell in (*cells, cells[0].dense)}
+            write, stored = partial(self.journal.write, names=names), self.journal.stored(names)
+            answered = run_group(cells, open_model(), self.settings, progress, self.samples.append, write, stored)
             outcomes = {outcome.cell: outcome for outcome in answered}
         except FAULTS as error:
             outcomes = {cell: self._broken(cell, "quality", error) for cell in cells}

@@ -28,6 +28,7 @@ GENERATIONS = ("checkpoint", "greedy")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 PROCESSORS = ("pil", "torchvision")
+JUDGE = re.compile(r"(endpoint|local):[^@\s]+(@\S+)?")
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
@@ -47,6 +48,7 @@ class Asked:
     batch: str = "1"
     prompt: str = "0"
     data: str = ""
+    judge: str = ""
     system: str | None = None
     pixels: str = "0"
     tiles: str = "0"
@@ -110,6 +112,7 @@ def build(asked: Asked) -> Plan:
         batch=_whole("--vlm-batch", asked.batch, least=1),
         prompt=_whole("--vlm-prompt", asked.prompt, least=0),
         data=_data(asked.data),
+        judge=_judge(asked.judge),
         folders=folders,
         system=asked.system,
         pixels=_whole("--vlm-pixels", asked.pixels, least=0),
@@ -179,6 +182,12 @@ def _data(text: str) -> str:
     if not path.is_dir():
         raise ValueError(f"--vlm-data: {text!r} is no folder, and not {STREAM!r}")
     return str(path.resolve())
+
+
+def _judge(text: str) -> str:
+    if text and not JUDGE.fullmatch(text):
+        raise ValueError(f"--vlm-judge: {text!r} is neither endpoint:MODEL[@URL] nor local:FOLDER_OR_ID[@COMMIT]")
+    return text
 
 
 def _all(kind: str) -> list[str]:

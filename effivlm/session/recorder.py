@@ -59,7 +59,7 @@ class Recorder:
         ignore = self.folder / ".gitignore"
         if not ignore.exists():
             ignore.write_text("*\n", encoding="utf-8")
-        _mend(self.path)
+        mend(self.path)
         self._file = self.path.open("a", encoding="utf-8", buffering=1)
         self._write({"kind": "run", "schema": SCHEMA, **header})
 
@@ -127,7 +127,7 @@ def read(folder: Path) -> Iterator[dict[str, Any]]:
             yield record
 
 
-def _mend(path: Path) -> None:
+def mend(path: Path) -> None:
     """End a last line that a kill cut short, so that the next one starts on its own."""
     if path.exists() and path.stat().st_size:
         with path.open("rb+") as file:

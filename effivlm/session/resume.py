@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from effivlm.records import SCHEMA, Outcome, Settings
+from effivlm.records import SCHEMA, Cell, Outcome, Settings
 from effivlm.report.conditions import differing
 from effivlm.report.strict import strict
 from effivlm.session.matrix import Plan
@@ -24,11 +24,14 @@ class Standing:
     """What a run folder holds for a session: outcomes that need no second run, and `outdated` ones.
 
     An outdated outcome is another measurement under the same name: {"cell": id, "part", "fingerprint", "reason"}. The
-    session's header lists them, so that no report shows them as this run's.
+    session's header lists them, so that no report shows them as this run's. `sessions` wrote into the folder so far;
+    `failed` holds the number of the one in which the answers of a cell failed.
     """
 
     reusable: Mapping[Key, Outcome] = field(default_factory=dict)
     outdated: tuple[dict[str, str], ...] = ()
+    sessions: int = 0
+    failed: Mapping[Cell, int] = field(default_factory=dict)
 
 
 def standing(folder: Path, plan: Plan, settings: Settings, now: Header | None = None) -> Standing:
@@ -39,14 +42,19 @@ def standing(folder: Path, plan: Plan, settings: Settings, now: Header | None = 
     """
     reusable: dict[Key, Outcome] = {}
     outdated = []
-    found, last = _last(folder / FILE)
-    for key, (outcome, header) in found.items():
+    failed: dict[Cell, int] = {}
+    found, headers = _last(folder / FILE)
+    last = headers[-1] if headers else {}
+    for key, (outcome, session) in found.items():
+        header = headers[session - 1]
+        if outcome.status == "failed" and outcome.part == "quality":
+            failed[outcome.cell] = session
         if reason := _other(outcome, header, now or last, plan, settings):
             names = {"cell": outcome.cell.id, "part": outcome.part, "fingerprint": outcome.fingerprint}
             outdated.append({**names, "reason": reason})
         elif outcome.status in MEASURED and outcome.cell.model in plan.sources:
             reusable[key] = outcome
-    return Standing(reusable, tuple(outdated))
+    return Standing(reusable, tuple(outdated), len(headers), failed)
 
 
 def fingerprint_of(outcome_of: Key, plan: Plan, settings: Settings) -> str:
@@ -108,21 +116,21 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:40]}..."
 
 
-def _last(path: Path) -> tuple[dict[Key, tuple[Outcome, Header]], Header]:
-    """The last word on each part of each cell, with the header of the session that gave it; and the last header."""
-    found: dict[Key, tuple[Outcome, Header]] = {}
-    header: Header = {}
+def _last(path: Path) -> tuple[dict[Key, tuple[Outcome, int]], list[Header]]:
+    """The last word on each part of each cell, with the number of the session that gave it, from 1; and all headers."""
+    found: dict[Key, tuple[Outcome, int]] = {}
+    headers: list[Header] = []
     for place, record in checked(path) if path.exists() else ():
         if record["kind"] == "run":
-            header = record
+            headers.append(record)
         elif record["kind"] == "outcome":
             try:
                 outcome = Outcome.from_json(record)
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
                 raise ValueError(f"{path} line {place} is no outcome of schema {SCHEMA}: {what}") from None
-            found[outcome.cell, outcome.part] = (outcome, header)
-    return found, header
+            found[outcome.cell, outcome.part] = (outcome, len(headers))
+    return found, headers
 
 
 def _other(outcome: Outcome, before: Header, now: Header, plan: Plan, settings: Settings) -> str:

@@ -25,8 +25,8 @@ PICTURES = Source(
 class Gqa(Benchmark):
     """The balanced test-dev split of GQA (arXiv 1902.09506): questions in one config, their 398 pictures in another.
 
-    Licence: CC BY 4.0. Official scorer: exact match without case and punctuation, as in lmms-eval's `gqa`. Always saying "no"
-    scores some 20: the report's constant baseline says how much here.
+    Licence: CC BY 4.0. Official scorer: exact match without case and punctuation, as in lmms-eval's `gqa`. Guessing the most
+    frequent answer is no small score: the questions are balanced, yet "no" is a common word among them.
     """
 
     source: ClassVar[Source] = Source(

@@ -27,6 +27,7 @@ class Imagedc(Judged):
     metric: ClassVar[str] = "judge"
     answer_type: ClassVar[str] = "free"
     scoring: ClassVar[str] = "judge"
+    rubric: ClassVar[str] = "imagedc"
     max_new_tokens: ClassVar[int] = 1024
     dense: ClassVar[dict[str, float]] = {"llava_onevision": 87.25, "qwen2_vl": 86.35, "internvl2_5": 86.45}
     comparable: ClassVar[str] = "no: the paper's judge is retired"

@@ -21,6 +21,7 @@ class Mmvet(Judged, Vet):
     metric: ClassVar[str] = "judge"
     answer_type: ClassVar[str] = "free"
     scoring: ClassVar[str] = "judge"
+    rubric: ClassVar[str] = "mmvet"
     max_new_tokens: ClassVar[int] = 1024
     dense: ClassVar[dict[str, float]] = {"llava_onevision": 55.0, "qwen2_vl": 67.4, "internvl2_5": 69.4}
     comparable: ClassVar[str] = "no: the paper's judge is retired"

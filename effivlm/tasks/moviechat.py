@@ -39,6 +39,7 @@ class Moviechat(Video, Judged):
     metric: ClassVar[str] = "judge"
     answer_type: ClassVar[str] = "free"
     scoring: ClassVar[str] = "judge"
+    rubric: ClassVar[str] = "moviechat"
     max_new_tokens: ClassVar[int] = 256
     group: ClassVar[int] = 2
     comparable: ClassVar[str] = "unconfirmed: the paper does not name its video set"

@@ -13,13 +13,15 @@ import torch
 from effivlm.compression.base import Method
 from effivlm.decoding.caches import kv_bytes
 from effivlm.decoding.capacity import batch_fits, largest_batch
-from effivlm.decoding.engine import Captured, Eager, Paced, captures, compiled
+from effivlm.decoding.engine import Captured, Eager, Paced, captures
+from effivlm.decoding.replay import compiled
 from effivlm.models._adapter import Adapter
 from effivlm.records import Cell, Cost, Outcome, Settings
 from effivlm.report.trust import BATCHED
 from effivlm.run.audit import achieved, verdict
 from effivlm.run.group import cell_fingerprint, method_of, task_in
-from effivlm.run.tree import Leaf, Tree
+from effivlm.run.leaf import Leaf
+from effivlm.run.tree import Tree
 from effivlm.seams.meters import Spans, free_bytes, peak_memory_bytes, reclaim, timed_s
 from effivlm.timing.drawn import page
 from effivlm.timing.floors import decoder_flops, rates, step_bytes, tower_flops

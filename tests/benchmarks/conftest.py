@@ -16,6 +16,7 @@ from published_sets import Opened
 from effivlm import registry
 from effivlm.tasks._base import Task
 from effivlm.tasks._benchmark import Benchmark
+from effivlm.tasks._judged import Judged
 
 
 @pytest.fixture(scope="session")
@@ -44,8 +45,8 @@ def opened(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> Opened:
         task: Task = kind()
         assert isinstance(task, Benchmark)
         task.data, task.family = str(mirror if data is None else data), family
-        if hasattr(task, "judge"):
-            task.judge = "somebody"
+        if isinstance(task, Judged):
+            task.judged("somebody", lambda text, sample: 0.5)
         return task
 
     return made

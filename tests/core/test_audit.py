@@ -23,7 +23,7 @@ from effivlm.models._sources import resolve
 from effivlm.records import Budget, Cell, Outcome, Settings
 from effivlm.run.audit import verdict
 from effivlm.run.group import open_model, run_group
-from effivlm.run.tree import Leaf
+from effivlm.run.leaf import Leaf
 
 DENSE, PLANTED = Cell("twin", "dense", "paper", "1.00", "toy"), Cell("twin", "tova", "paper", "0.40", "toy")
 COMPOSED = replace(PLANTED, method="fastv:0.50+tova")

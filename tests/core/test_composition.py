@@ -55,6 +55,7 @@ def test_budgets_of_a_composition_are_its_own_or_the_cases() -> None:
     assert method_of(cell("fastv", "0.10")) == registry.load("methods", "fastv")(keep=Budget.parse("0.10"))
 
 
+@pytest.mark.usefixtures("toy_task")
 def test_a_fingerprint_names_all_methods_and_their_budgets(model: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["fastv+snapkv", "fastv:0.40+snapkv", "fastv:0.41+snapkv", "fastv@effivlm:0.40+snapkv", "fastv", "snapkv"]
     monkeypatch.setattr(

@@ -267,11 +267,11 @@ def test_a_question_longer_than_the_models_positions_is_refused_before_the_tower
         (500, {"factor": 4.0}, 2000),
         (2000, {"factor": 4.0, "original_max_position_embeddings": 500}, 2000),
         (500, None, 500),
-        (None, {}, 0),
+        (0, {}, 0),
     ],
 )
 def test_scaled_positions_count(
-    named: int | None, rope: dict[str, Any] | None, last: int, model: Adapter, monkeypatch: pytest.MonkeyPatch
+    named: int, rope: dict[str, Any] | None, last: int, model: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = model.model.config.get_text_config()
     monkeypatch.setattr(config, "max_position_embeddings", named)

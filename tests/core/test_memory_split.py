@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -116,16 +117,18 @@ def test_growing_out_of_memory_decodes_what_is_there_and_goes_on(
     engine: type, model: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = run_group(ASKED, model, Settings(limit=2))
-    grow, calls = Tree.unsure_leaf, [0]
+    grow, full_for = Tree.unsure_leaf, set[tuple[str, str]]()
 
     def full(self: Tree, method: Any) -> Any:
-        calls[0] += 1
-        if calls[0] % 4 == 0:
+        name = (self.sample.id, repr(method))
+        if type(method).__name__ in ("H2o", "AdaKv") and method.parts and name not in full_for:
+            full_for.add(name)
             raise torch.cuda.OutOfMemoryError("no room to grow")
         return grow(self, method)
 
     monkeypatch.setattr(Tree, "unsure_leaf", full)
     assert run_group(ASKED, model, Settings(limit=2)) == right
+    assert len(full_for) >= 4, "memory must have run out"
 
 
 def test_captured_steps_are_kept_as_far_as_their_caches_fit(model: Adapter) -> None:
@@ -138,7 +141,7 @@ def test_captured_steps_are_kept_as_far_as_their_caches_fit(model: Adapter) -> N
         start = tree.leaf(Dense()).start
         size = row_bytes(start.cache, 3)
         for most, kept in ((2 * 1.25 * size, 1), (10 * size, 3)):
-            engine = Captured(model.step, model.device, most)
+            engine = Captured(model.step, model.device, most_bytes=most)
             for rows in (1, 2, 3):
                 engine.greedy([start] * rows, 4, ())
             assert len(engine._replays) == kept
@@ -154,3 +157,14 @@ def test_no_more_is_planned_than_half_of_what_is_free(monkeypatch: pytest.Monkey
     monkeypatch.setattr(capacity, "free_bytes", lambda device: 1000)
     assert capacity.batch_bytes(torch.device("cuda")) == 500
     assert capacity.batch_bytes(torch.device("cpu")) == capacity.CPU_BYTES
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="steps are captured on CUDA")
+def test_captured_steps_are_halved_on_a_gpu_and_answers_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = twins.build("qwen2_vl", tmp_path / "twin")
+    settings = Settings(limit=2, device="cuda:0")
+    loaded = open_model(resolve(f"twin={folder}"), settings)
+    right = run_group(ASKED, loaded, settings)
+    assert right[0].engine == Captured.name
+    Small(monkeypatch, 3)
+    assert same(run_group(ASKED, loaded, settings), right)

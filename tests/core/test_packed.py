@@ -15,8 +15,9 @@ from test_rolling import drawn, layer
 
 from effivlm.decoding.caches import ForkedLayer, KeptLayer
 from effivlm.decoding.eager import Start, greedy
-from effivlm.decoding.engine import CHUNK, Captured, Eager, Paced, Replay
+from effivlm.decoding.engine import CHUNK, Captured, Eager, Paced
 from effivlm.decoding.packed import PackedCache, PackedLayer, attend_reference, sort_of, together
+from effivlm.decoding.replay import Replay
 from effivlm.decoding.rolling import Rolling
 from effivlm.methods.adakv import AdaKv
 from effivlm.methods.dense import Dense

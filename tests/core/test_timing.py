@@ -13,7 +13,8 @@ from forms import sample
 from toy_task import Toy
 
 from effivlm.decoding.capacity import largest_batch
-from effivlm.decoding.engine import Eager, captures, compiled
+from effivlm.decoding.engine import Eager, captures
+from effivlm.decoding.replay import compiled
 from effivlm.models._adapter import Adapter
 from effivlm.records import Cell, Settings
 from effivlm.run.group import method_of

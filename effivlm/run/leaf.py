@@ -1,0 +1,43 @@
+"""A prompt as one method leaves it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from effivlm.decoding.caches import KeptLayer, kv_bytes
+from effivlm.decoding.eager import Start
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A prompt as one method leaves it. `kept` of `of` is counted on tensors; `length` is the dense prompt's.
+
+    `shares` are (kept, of) of every method of a composition, of a method alone its own.
+    """
+
+    cache: Sequence[KeptLayer]
+    token: int
+    position: int
+    length: int
+    visual_tokens: int
+    kept: int
+    of: int
+    dense_bytes: int
+    shares: tuple[tuple[int, int], ...] = ()
+    measured: tuple[tuple[float, ...], int] = ((), 0)
+    prompt: tuple[int, ...] = ()
+    heads: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def start(self) -> Start:
+        """Where decoding begins."""
+        return Start(self.cache, self.token, self.position, self.prompt)
+
+    def without_cache(self) -> Leaf:
+        """What is counted on the tensors, without them: entries of each layer, and of its KV heads if any differ, and bytes."""
+        heads: tuple[tuple[int, ...], ...] = ()
+        if any(layer.lengths for layer in self.cache):
+            heads = tuple(layer.lengths or (layer.keys.shape[1],) * len(layer.keys) for layer in self.cache)
+        counts = tuple(layer.kept for layer in self.cache)
+        return replace(self, cache=(), measured=(counts, kv_bytes(self.cache)), heads=heads)
