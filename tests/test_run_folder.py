@@ -239,7 +239,14 @@ def test_a_file_of_another_program_is_not_added_to(toy: Toy, text: str) -> None:
 def test_a_foreign_record_beside_a_run_disturbs_no_session(toy: Toy) -> None:
     other = toy.path / "reports" / "other"
     other.mkdir(parents=True)
-    (other / "outcomes.jsonl").write_text('42\n[1]\nnull\n"text"\nnot json\n{"kind": "end", "rates": {}}\n')
+    foreign = ["42", "[1]", "null", '"text"', "not json", '{"kind": "end", "rates": {}}']
+    ends = [{"rates": [1]}, {"rates": {"toy_a docvqa_micro": 3}}, {"rates": {"a b": {"quality": "x"}}}]
+    ends += [{"samples": samples, "rates": {"toy_a docvqa_micro": {"quality": 1.0}}} for samples in (1, "many", None)]
+    foreign += [json.dumps({"kind": "end", "status": "finished", **end}) for end in ends]
+    (other / "outcomes.jsonl").write_text("\n".join(foreign) + "\n")
+    (other.parent / "folder" / "outcomes.jsonl").mkdir(parents=True)
+    (other.parent / "gone").mkdir()
+    (other.parent / "gone" / "outcomes.jsonl").symlink_to("nowhere")
     result = toy.pytester.runpytest_inprocess(*unnamed(toy))
     result.assert_outcomes(passed=5, deselected=10)
 
