@@ -198,6 +198,12 @@ def without(word: str) -> Callable[[dict[str, Any]], Any]:
         (1, lambda record: {**record, "cell": 3}, "line 2 is no outcome of schema 1: its cell is no object"),
         (1, lambda record: {**record, "cell": {**record["cell"], "task": 7}}, "line 2 is no outcome*task '7'*"),
         (1, lambda record: {**record, "score": "high"}, "line 2 is no outcome of schema 1: it has score 'high'*"),
+        (
+            1,
+            lambda record: {**record, "score": 17.5},
+            "line 2 is no outcome*it has the score 17.5, which does not lie in [[]0, 1]",
+        ),
+        (1, lambda record: {**record, "score": -0.01}, "line 2 is no outcome*the score -0.01, which does not lie*"),
         (1, lambda record: {**record, "answers": 5}, "line 2 is no outcome of schema 1: it has answers '5'*"),
         (1, lambda record: {**record, "answers": [5]}, "line 2 is no outcome of schema 1: *"),
         (1, lambda record: {**record, "colour": "red"}, "line 2 is no outcome of schema 1: *colour*"),
