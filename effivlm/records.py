@@ -284,10 +284,14 @@ ANSWER_TYPES: Mapping[str, Any] = {
 
 
 def _check_types(of: str, data: Mapping[str, Any], types: Mapping[str, Any]) -> None:
-    """ValueError where a field is of another type than `types` says; an absent one is somebody else's question."""
+    """ValueError where a field is of another type than `types` says, or a score does not lie in [0, 1]; an absent field is
+    somebody else's question."""
     for name, kind in types.items():
         if name in data and not isinstance(data[name], kind):
             raise ValueError(f"{of} has {name} {str(data[name])[:40]!r}, which is of the wrong type")
+    score = data.get("score")
+    if score is not None and not 0 <= score <= 1:
+        raise ValueError(f"{of} has the score {score!r}, which does not lie in [0, 1]")
 
 
 def answer_of(data: Mapping[str, Any]) -> Answer:

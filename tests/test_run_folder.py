@@ -198,6 +198,12 @@ def without(word: str) -> Callable[[dict[str, Any]], Any]:
         (1, lambda record: {**record, "cell": 3}, "line 2 is no outcome of schema 1: its cell is no object"),
         (1, lambda record: {**record, "cell": {**record["cell"], "task": 7}}, "line 2 is no outcome*task '7'*"),
         (1, lambda record: {**record, "score": "high"}, "line 2 is no outcome of schema 1: it has score 'high'*"),
+        (
+            1,
+            lambda record: {**record, "score": 17.5},
+            "line 2 is no outcome*it has the score 17.5, which does not lie in [[]0, 1]",
+        ),
+        (1, lambda record: {**record, "score": -0.01}, "line 2 is no outcome*the score -0.01, which does not lie*"),
         (1, lambda record: {**record, "answers": 5}, "line 2 is no outcome of schema 1: it has answers '5'*"),
         (1, lambda record: {**record, "answers": [5]}, "line 2 is no outcome of schema 1: *"),
         (1, lambda record: {**record, "colour": "red"}, "line 2 is no outcome of schema 1: *colour*"),
@@ -239,7 +245,14 @@ def test_a_file_of_another_program_is_not_added_to(toy: Toy, text: str) -> None:
 def test_a_foreign_record_beside_a_run_disturbs_no_session(toy: Toy) -> None:
     other = toy.path / "reports" / "other"
     other.mkdir(parents=True)
-    (other / "outcomes.jsonl").write_text('42\n[1]\nnull\n"text"\nnot json\n{"kind": "end", "rates": {}}\n')
+    foreign = ["42", "[1]", "null", '"text"', "not json", '{"kind": "end", "rates": {}}']
+    ends = [{"rates": [1]}, {"rates": {"toy_a docvqa_micro": 3}}, {"rates": {"a b": {"quality": "x"}}}]
+    ends += [{"samples": samples, "rates": {"toy_a docvqa_micro": {"quality": 1.0}}} for samples in (1, "many", None)]
+    foreign += [json.dumps({"kind": "end", "status": "finished", **end}) for end in ends]
+    (other / "outcomes.jsonl").write_text("\n".join(foreign) + "\n")
+    (other.parent / "folder" / "outcomes.jsonl").mkdir(parents=True)
+    (other.parent / "gone").mkdir()
+    (other.parent / "gone" / "outcomes.jsonl").symlink_to("nowhere")
     result = toy.pytester.runpytest_inprocess(*unnamed(toy))
     result.assert_outcomes(passed=5, deselected=10)
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from effivlm.kernels.placed import has_triton
 
 NO_ORDER = "scores hold NaN, so no entries can be chosen by them"
-Doubts = list[Tensor]
-"""Flags on the device: whether the scores of a choice held NaN."""
+Doubts = list[tuple[Tensor, str]]
+"""Flags on the device, each with what is wrong where it is set: the scores of a choice held NaN, say."""
 _DOUBTS: ContextVar[Doubts | None] = ContextVar("effivlm_doubts", default=None)
 
 
@@ -30,15 +30,17 @@ def doubting() -> Iterator[Doubts]:
 
 def refuse(*doubts: Doubts) -> list[ValueError | None]:
     """What is to be raised for each of several pieces of work that noted its doubts; waits for each device once."""
-    noted: dict[torch.device, list[tuple[int, Tensor]]] = {}
+    noted: dict[torch.device, list[tuple[int, Tensor, str]]] = {}
     for number, flags in enumerate(doubts):
-        for flag in flags:
-            noted.setdefault(flag.device, []).append((number, flag))
-    bad = set[int]()
-    for pairs in noted.values():
-        told = torch.stack([flag for _, flag in pairs]).tolist()
-        bad.update(number for (number, _), doubt in zip(pairs, told, strict=True) if doubt)
-    return [ValueError(NO_ORDER) if number in bad else None for number in range(len(doubts))]
+        for flag, reason in flags:
+            noted.setdefault(flag.device, []).append((number, flag, reason))
+    bad = dict[int, str]()
+    for those in noted.values():
+        told = torch.stack([flag for _, flag, _ in those]).tolist()
+        for (number, _, reason), doubt in zip(those, told, strict=True):
+            if doubt:
+                bad.setdefault(number, reason)
+    return [ValueError(bad[number]) if number in bad else None for number in range(len(doubts))]
 
 
 def best(scores: Tensor, count: int) -> Tensor:
@@ -61,7 +63,7 @@ def best_of_each(scores: Tensor, counts: Sequence[int]) -> list[Tensor]:
     """
     doubt, doubts = scores.isnan().any(), _DOUBTS.get()
     if doubts is not None:
-        doubts.append(doubt)
+        doubts.append((doubt, NO_ORDER))
     elif doubt:
         raise ValueError(NO_ORDER)
     most = max(counts)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from effivlm.plugin.session import Run, Session
 from effivlm.session import recorder
@@ -87,10 +88,23 @@ def _rate(part: str, spent: Sequence[float], limit: int) -> float:
 
 def _last_rates(runs: Path) -> dict[str, dict[str, float]]:
     """The rates of the largest of the last runs: in a small one, opening the model is most of the time."""
-    files = sorted(runs.glob(f"*/{recorder.FILE}"), key=lambda path: path.stat().st_mtime)
-    ends = [one for path in files[-RUNS:] for one in recorder.read(path.parent) if one.get("kind") == "end"]
-    known = [one for one in ends if one.get("status") == "finished" and one.get("rates") and not one.get("reused")]
-    return dict(max(known, key=lambda one: one.get("samples", 0), default={"rates": {}})["rates"])
+    files = [path for path in runs.glob(f"*/{recorder.FILE}") if path.is_file()]
+    known = list[tuple[int, dict[str, dict[str, float]]]]()
+    for path in sorted(files, key=os.path.getmtime)[-RUNS:]:
+        for one in recorder.read(path.parent):
+            samples, rates = one.get("samples", 0), one.get("rates")
+            finished = one.get("kind") == "end" and one.get("status") == "finished" and not one.get("reused")
+            if finished and isinstance(samples, int) and _are_rates(rates):
+                known.append((samples, rates))
+    return max(known, key=lambda pair: pair[0], default=(0, {}))[1]
+
+
+def _are_rates(found: Any) -> TypeGuard[dict[str, dict[str, float]]]:
+    """Whether what a file of somebody's says are rates: seconds by part, by group."""
+    return isinstance(found, dict) and all(
+        isinstance(parts, dict) and all(isinstance(value, int | float) for value in parts.values())
+        for parts in found.values()
+    )
 
 
 def _name(model: str, task: str) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from pathlib import PurePath
 from traceback import FrameSummary, extract_tb
 from types import TracebackType
 
-FAULTS = (Exception, SystemExit)
-"""What fails one cell or one sample alone; an interrupt from the keyboard is none of it."""
+FAULTS = (Exception, SystemExit, GeneratorExit, CancelledError)
+"""What fails one cell or one sample alone: also what is no `Exception`, such as the end of an author's own event loop. An
+interrupt from the keyboard is none of it, and neither is what pytest ends a test by."""
 FRAMES = 3
 LONGEST = 500  # characters of a message
 OURS = PurePath(__file__).parent

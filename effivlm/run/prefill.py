@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from effivlm.compression.base import CachePart, LayerPart, LayerView, Selection, Stage, question_rows
 from effivlm.decoding.caches import PromptCache
 from effivlm.models._adapter import Adapter, Prompt
+from effivlm.run.chosen import refuse_disorder
 from effivlm.run.turned import Turned
 from effivlm.run.untouched import observing, untouched
 from effivlm.seams.columns import received
@@ -157,6 +158,7 @@ class _Choices:
         stage = Stage(place, at, shown, entering.hidden, embeds, marks, ahead, normed, (cosines, sines), there)
         with untouched(self.part, stage=stage):
             chosen = self.part.select(stage, self.budgets[place], self.sample_id)
+        refuse_disorder(self.part, chosen.kept, len(visual))
         stay = _stay(visual, chosen)
         self.there = stay.kept if there is None else there[stay.kept]
         return stay

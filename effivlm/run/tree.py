@@ -30,6 +30,7 @@ from effivlm.decoding.caches import KeptLayer
 from effivlm.models._adapter import Adapter, Prompt
 from effivlm.models._pictures import plain
 from effivlm.records import SEAMS, Sample
+from effivlm.run.chosen import disorder, refuse_disorder
 from effivlm.run.finite import first_token, in_features, not_finite
 from effivlm.run.hosted import Numbers, on_host
 from effivlm.run.leaf import Leaf
@@ -90,6 +91,7 @@ class Tree:
         if isinstance(part, CachePart):
             with doubting() as doubts, untouched(part, views=done.views):
                 cache = self.within("method", lambda: part.compress(done.views, self.sample.id))
+            doubts += disorder(cache)
         else:
             cache = [KeptLayer(key[0], value[0]) for key, value in zip(done.cache.keys, done.cache.values, strict=True)]
         length, visual = self._inputs(None)["input_ids"].shape[1], self._visual_tokens(None)
@@ -281,6 +283,7 @@ class Tree:
             with untouched(part, views=views):
                 selections = self.within("method", lambda: part.select(views, self.sample.id))
             for number, (feature, selection) in enumerate(zip(encoded.features, selections, strict=True)):
+                refuse_disorder(part, selection.kept, len(feature))
                 stays[(prompt.image == number).nonzero()[selection.kept, 0]] = True
                 features.append(feature[selection.kept] if selection.features is None else selection.features)
             return stays.nonzero()[:, 0], torch.cat(features)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -14,6 +15,10 @@ from effivlm.compression.base import Part
 from effivlm.run.faults import FAULTS, Ill
 
 SHOWN = 3  # names of changed tensors in a reason
+BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+KEPT = ".found"  # what was computed from a view
+_READ: ContextVar[set[Part] | None] = ContextVar("effivlm_read", default=None)
+"""Parts whose first work was looked at entry by entry."""
 
 
 class Meddled(Ill):
@@ -31,55 +36,87 @@ class Blamed(Exception):
 @contextmanager
 def tracked() -> Iterator[None]:
     """Inside, tensors count their changes, as those of inference mode do not; gradients stay off."""
-    with torch.inference_mode(False), torch.no_grad():
-        yield
+    token = _READ.set(set())
+    try:
+        with torch.inference_mode(False), torch.no_grad():
+            yield
+    finally:
+        _READ.reset(token)
 
 
 @contextmanager
 def untouched(part: Part, **shared: Any) -> Iterator[None]:
     """Inside, `part` works on what is `shared`: tensors, or records and collections that hold some.
 
-    Every view of a tensor counts for it. What no counter sees: writing through `.data` or NumPy. Where tensors count nothing
-    (inference mode, where cells run alone to be timed) nothing is asked.
+    Every view of a tensor counts for it. What is written through `.data` or NumPy changes no counter, so that the first time
+    that a part works here, what the entries add up to is compared too. Where tensors count nothing (inference mode, where cells
+    run alone to be timed) nothing is asked.
 
     Raises:
         Blamed: it changed one of them, also where it broke afterwards.
     """
-    if torch.is_inference_mode_enabled():
+    read = _READ.get()
+    first = read is not None and part not in read
+    if read is not None:
+        read.add(part)
+    with _watched(part, shared, first):
         yield
-        return
-    before = [(name, tensor, tensor._version) for name, tensor in _tensors(shared)]
-    try:
-        yield
-    finally:
-        damaged = [(name, tensor) for name, tensor, version in before if tensor._version != version]
-        if damaged:  # told once, by the first name: others are views of the same memory
-            named = {tensor.untyped_storage().data_ptr(): name for name, tensor in reversed(damaged)}
-            changed = [name for name, _ in damaged if name in named.values()]
-            more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
-            raise Blamed(
-                part,
-                Meddled(
-                    f"{type(part).__name__} changed {', '.join(changed[:SHOWN])}{more} in place, which other cells share;"
-                    " clone() what is to be changed (float() of float32 is no copy)"
-                ),
-            )
 
 
 @contextmanager
 def observing(part: Part, **shared: Any) -> Iterator[None]:
     """As `untouched`, amid work that other cells share: whatever `part` does wrong is put down to it.
 
+    Entries are not read here, because that is to wait for the device.
+
     Raises:
         Blamed: it broke, or changed something.
     """
     try:
-        with untouched(part, **shared):
+        with _watched(part, shared, False):
             yield
     except Blamed:
         raise
     except FAULTS as error:
         raise Blamed(part, error) from error
+
+
+@contextmanager
+def _watched(part: Part, shared: Mapping[str, Any], read: bool) -> Iterator[None]:
+    if torch.is_inference_mode_enabled():
+        yield
+        return
+    tensors = list(_tensors(shared))
+    versions = [tensor._version for _, tensor in tensors]
+    sums = [_sum(tensor) for _, tensor in tensors] if read else []
+    try:
+        yield
+    finally:
+        differs = [tensor._version != version for (_, tensor), version in zip(tensors, versions, strict=True)]
+        if sums:
+            pairs = zip(differs, tensors, sums, strict=True)
+            differs = [counted or not torch.equal(_sum(tensor), known) for counted, (_, tensor), known in pairs]
+        if any(differs):
+            raise Blamed(part, _meddled(part, [one for one, other in zip(tensors, differs, strict=True) if other]))
+
+
+def _meddled(part: Part, damaged: Sequence[tuple[str, Tensor]]) -> Meddled:
+    """What was changed, told once by the first name that is no memory of a view: others are views of the same memory."""
+    kept_last = sorted(damaged, key=lambda one: KEPT in one[0])
+    named = {tensor.untyped_storage().data_ptr(): name for name, tensor in reversed(kept_last)}
+    changed = list(dict.fromkeys(name for name, _ in damaged if name in named.values()))
+    more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
+    return Meddled(
+        f"{type(part).__name__} changed {', '.join(changed[:SHOWN])}{more} in place, which other cells share;"
+        " clone() what is to be changed (float() of float32 is no copy)"
+    )
+
+
+def _sum(tensor: Tensor) -> Tensor:
+    """What the bits of a tensor's entries come to, each row weighed by its place, so that rows that change places differ too."""
+    bits = tensor.view(BITS[tensor.element_size()])
+    rows = bits.sum(-1, dtype=torch.int64) if bits.dim() > 1 else bits.long()
+    return (rows.flatten() * torch.arange(1, rows.numel() + 1, device=rows.device)).sum()
 
 
 def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -95,4 +132,6 @@ def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
             yield from _tensors(inner, f"{name}[{number}]")
     elif is_dataclass(value):
         for field in fields(value):
-            yield from _tensors(getattr(value, field.name), f"{name}.{field.name}")
+            inner = f"{name}.{field.name}"
+            for path, tensor in _tensors(getattr(value, field.name), inner):
+                yield (path if field.repr else inner), tensor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from asyncio import CancelledError
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -71,7 +72,7 @@ def test_a_score_that_is_none_breaks_its_answer_alone(bad: Any, reason: str, mod
 
 
 @pytest.mark.parametrize("hook", ["score", "extract"])
-@pytest.mark.parametrize("kind", [ZeroDivisionError, SystemExit])
+@pytest.mark.parametrize("kind", [ZeroDivisionError, SystemExit, GeneratorExit, CancelledError])
 def test_a_scorer_that_raises_breaks_its_answer_and_tells_where(
     hook: str, kind: type[BaseException], model: Adapter, toy_task: Toy
 ) -> None:
@@ -311,7 +312,7 @@ class Bad(SnapKv):
         super().__post_init__()
 
 
-@pytest.mark.parametrize("kind", [ZeroDivisionError, SystemExit])
+@pytest.mark.parametrize("kind", [ZeroDivisionError, SystemExit, GeneratorExit, CancelledError])
 @pytest.mark.parametrize("hook", ["look", "rows", "compress", "seam_parts", "made"])
 def test_a_method_that_breaks_anywhere_fails_its_cell_alone_and_tells_where(
     hook: str, kind: type[BaseException], model: Adapter, monkeypatch: pytest.MonkeyPatch

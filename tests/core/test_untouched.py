@@ -18,6 +18,7 @@ from effivlm.models._adapter import Adapter
 from effivlm.models._sources import resolve
 from effivlm.records import Outcome, Settings
 from effivlm.run.group import open_model, run_group
+from effivlm.run.untouched import Blamed, tracked, untouched
 
 ASKED = cells(methods=["dense", "snapkv", "h2o", "fastv", "visionzip"], keeps=("0.30",))
 PLANTED = replace(ASKED[1], method="tova", preset="paper", keep="0.30")
@@ -94,6 +95,20 @@ CASES: list[tuple[type, dict[str, Any], str]] = [
 ]
 
 
+def exchanged(array: Any) -> None:
+    """Two rows change places: what all entries add up to stays as it was."""
+    array[:, [0, 1]] = array[:, [1, 0]]
+
+
+UNSEEN: list[tuple[type, Callable[[Any], None], str]] = [
+    (Cache, lambda view: view.keys.data.mul_(3), "views[1].keys"),
+    (Cache, lambda view: view.values.numpy().fill(0), "views[1].values"),
+    (Cache, lambda view: exchanged(view.values.numpy()), "views[1].values"),
+    (Layer, lambda stage: stage.hidden.data.zero_(), "stage.hidden"),
+    (Visual, lambda view: view.places.numpy().fill(-1), "views[0].places"),
+]
+
+
 def planted(monkeypatch: pytest.MonkeyPatch, bad: type) -> None:
     load = registry.load
     monkeypatch.setattr(registry, "load", lambda what, name: bad if name == "tova" else load(what, name))
@@ -116,6 +131,38 @@ def test_who_changes_what_is_shared_fails_by_name_and_nobody_else_notices(
     assert [one for one in found if one.cell != PLANTED] == right
     assert alone(found).status == "failed"
     assert alone(found).reason.startswith(f"Meddler changed {named} in place, which other cells share")
+
+
+@pytest.mark.parametrize(("base", "write", "named"), UNSEEN)
+@pytest.mark.usefixtures("toy_task")
+def test_what_no_counter_sees_is_seen_the_first_time_that_a_method_works(
+    base: type, write: Callable[[Any], None], named: str, model: Adapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def what(seen: Any) -> torch.Tensor:
+        write(seen)
+        return torch.zeros(1)
+
+    right = run_group(ASKED, model, Settings(limit=2))
+    planted(monkeypatch, type("Meddler", (base,), {"what": staticmethod(what)}))
+    found = run_group([ASKED[0], PLANTED, *ASKED[1:]], model, Settings(limit=2))
+    assert [one for one in found if one.cell != PLANTED] == right
+    assert alone(found).reason.startswith(f"Meddler changed {named} in place, which other cells share")
+
+
+def test_a_change_is_told_by_the_name_of_a_view_and_not_by_that_of_what_it_remembers() -> None:
+    keys = [torch.ones(1, 2, 2), torch.ones(1, 2, 2)]
+    marks = torch.ones(2, dtype=torch.bool)
+    views = [LayerView(keys[0][:, :0], each, each.clone(), marks, number) for number, each in enumerate(keys)]
+    views[0].found["keys", id(keys)] = (keys, torch.ones(3))
+    part = type("Meddler", (Cache,), {})()
+
+    def meddle() -> None:
+        with tracked(), untouched(part, views=views):
+            keys[1].zero_()
+            views[0].found["keys", id(keys)][1].zero_()
+
+    with pytest.raises(Blamed, match=r"^Meddler changed views\[0\]\.found, views\[1\]\.keys in place"):
+        meddle()
 
 
 @pytest.mark.usefixtures("toy_task")

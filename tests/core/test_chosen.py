@@ -1,0 +1,106 @@
+"""What a method chose is looked at before it counts: entries kept twice, out of order or out of range fail their cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+import twins
+from toy_task import Toy, cells
+
+from effivlm import registry
+from effivlm.compression.base import CachePart, ImageView, LayerPart, LayerView, Selection, Stage, VisualPart
+from effivlm.compression.choose import refuse
+from effivlm.decoding.caches import KeptLayer
+from effivlm.models._adapter import Adapter
+from effivlm.models._sources import resolve
+from effivlm.records import Settings
+from effivlm.run.chosen import disorder
+from effivlm.run.group import open_model, run_group
+
+DENSE, PLANTED, SNAPKV = cells(methods=["dense", "tova", "snapkv"], keeps=("0.30",))[:3]
+Bend = Callable[[torch.Tensor], torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Adapter:
+    folder = twins.build("qwen2_vl", tmp_path_factory.mktemp("chosen"))
+    return open_model(resolve(f"twin={folder}"), Settings())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cache(CachePart):
+    bend: ClassVar[Bend]
+
+    def select(self, view: LayerView, budget: int, sample_id: str) -> torch.Tensor:
+        return type(self).bend(torch.arange(budget)).expand(len(view.keys), -1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Visual(VisualPart):
+    bend: ClassVar[Bend]
+
+    def select(self, views: Sequence[ImageView], sample_id: str) -> list[Selection]:
+        pairs = zip(views, self.shares(views), strict=True)
+        return [Selection(type(self).bend(view.real[:share])) for view, share in pairs]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer(LayerPart):
+    bend: ClassVar[Bend]
+
+    def stages(self, depth: int) -> tuple[int, ...]:
+        return (1,)
+
+    def rows(self, visual: torch.Tensor) -> int:
+        return 1
+
+    def select(self, stage: Stage, budget: int, sample_id: str) -> Selection:
+        return Selection(type(self).bend(stage.visual.nonzero()[:budget, 0]))
+
+
+BENT: list[tuple[type, Bend, str]] = [
+    (Cache, torch.zeros_like, "not ascending, or one of them stays twice"),
+    (Cache, lambda chosen: chosen.flip(0), "not ascending, or one of them stays twice"),
+    (Visual, lambda chosen: chosen.flip(0), "select() of Bent gave token numbers that are not ascending"),
+    (Visual, lambda chosen: chosen[:1].expand(len(chosen)), "or one of them twice"),
+    (Visual, lambda chosen: chosen - len(chosen), "select() of Bent gave token numbers from -"),
+    (Visual, lambda chosen: chosen + 1000, "where there are 0 to "),
+    (Visual, lambda chosen: chosen.float(), "of torch.float32 as the tokens that stay"),
+    (Layer, lambda chosen: chosen.flip(0), "select() of Bent gave token numbers that are not ascending"),
+    (Layer, lambda chosen: chosen - 1000, "where there are 0 to "),
+]
+
+
+@pytest.mark.parametrize(("base", "bend", "reason"), BENT)
+def test_a_choice_that_counts_for_more_than_it_keeps_fails_its_cell(
+    base: type, bend: Bend, reason: str, model: Adapter, toy_task: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy_task.forms = ("one",)
+    load, bent = registry.load, type("Bent", (base,), {"bend": staticmethod(bend)})
+    monkeypatch.setattr(registry, "load", lambda what, name: bent if name == "tova" else load(what, name))
+    found = {one.cell: one for one in run_group([DENSE, PLANTED, SNAPKV], model, Settings(limit=1))}
+    assert reason in found[PLANTED].reason
+    assert {cell: one.status for cell, one in found.items()} == {DENSE: "ok", PLANTED: "failed", SNAPKV: "ok"}
+
+
+@pytest.mark.parametrize(
+    ("indices", "lengths", "wrong"),
+    [
+        ([[0, 3, 9], [1, 2, 3]], None, False),
+        ([[0, 3, 3], [1, 2, 3]], None, True),
+        ([[0, 3, 9], [1, 2, 0]], (3, 2), False),  # what stands behind the end of a head is padding
+        ([[0, 3, 0], [1, 1, 0]], (2, 2), True),
+        ([[], []], None, False),
+    ],
+)
+def test_heads_are_looked_at_up_to_their_ends(
+    indices: list[list[int]], lengths: tuple[int, ...] | None, wrong: bool
+) -> None:
+    at = torch.tensor(indices, dtype=torch.int64)
+    entries = torch.zeros(*at.shape, 4)
+    (found,) = refuse(disorder([KeptLayer(entries, entries, lengths, at)]))
+    assert (found is not None) is wrong
