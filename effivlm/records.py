@@ -19,8 +19,7 @@ from effivlm.sample import Sample as Sample
 SCHEMA = 1
 STATUSES = ("ok", "failed", "unsupported", "interrupted")
 PARTS = ("quality", "ttft", "decode")
-SEAMS = ("image", "vision", "layer", "cache")
-"""Where methods reach into the run of a sample, in its order."""
+SEAMS = ("image", "vision", "layer", "cache")  # where methods reach into the run of a sample, in its order
 LONGEST = 60  # characters of a budget
 SCORINGS = ("exact", "rule", "judge", "proxy")
 HALF_PAIR = re.compile("[\ud800-\udfff]")
@@ -284,8 +283,7 @@ ANSWER_TYPES: Mapping[str, Any] = {
 
 
 def _check_types(of: str, data: Mapping[str, Any], types: Mapping[str, Any]) -> None:
-    """ValueError where a field is of another type than `types` says, or a score does not lie in [0, 1]; an absent field is
-    somebody else's question."""
+    """ValueError where a field that is there has another type than `types` says, or a score does not lie in [0, 1]."""
     for name, kind in types.items():
         if name in data and not isinstance(data[name], kind):
             raise ValueError(f"{of} has {name} {str(data[name])[:40]!r}, which is of the wrong type")
@@ -305,8 +303,7 @@ class Settings:
     """Everything that was asked for, built once; what a run needs beside its cells.
 
     `data`: where published sets lie ("" = what was fetched, or the hub); `folders`: tasks that are a user's folder, by name.
-    `judge` and `second_judge`: specifications as typed ("none": answers wait), which hold no key; `judge_repeats`: how often a
-    judge is asked the same, to know its noise.
+    `judge`, `second_judge`: as typed ("none": answers wait), without a key; `judge_repeats`: times it is asked the same.
     """
 
     limit: int = 100

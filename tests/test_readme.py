@@ -63,7 +63,7 @@ def test_the_figures_are_those_of_the_report_file() -> None:
 
 def test_every_option_of_the_readme_exists() -> None:
     plugin = "".join(
-        (ROOT / "effivlm" / "plugin" / name).read_text(encoding="utf-8") for name in ("bench.py", "gate.py")
+        (ROOT / "effivlm" / "plugin" / name).read_text(encoding="utf-8") for name in ("options.py", "gate.py")
     )
     options = set(re.findall(r"--vlm-([a-z-]+)", README))
     assert len(options) > 8

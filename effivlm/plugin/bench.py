@@ -17,42 +17,20 @@ from typing import Any
 
 import pytest
 
-from effivlm.plugin import gate, hookspec
+from effivlm.plugin import gate, hookspec, options
 from effivlm.plugin.controller import CARGO, Controller
 from effivlm.plugin.progress import Progress
 from effivlm.plugin.scheduler import COLLECTED, FOLDER, REFUSAL, TEMPLATED, Xdist
 from effivlm.records import PARTS, Cell, Outcome, dump
 from effivlm.session import matrix
 from effivlm.session.groups import Groups, on_device
-from effivlm.session.matrix import Asked, Plan, part_of
+from effivlm.session.matrix import Plan, part_of
 from effivlm.session.places import claim
 from effivlm.session.recorder import FILE
 
 BENCH = "effivlm-bench"
 ARGUMENT = "cell"
 TEMPLATES = 8  # kinds of tests of one part that are told apart
-LISTS = {
-    "models": f"checkpoint, NAME=FOLDER_OR_HUB_ID, folder or hub id (default: {matrix.DEFAULT_MODEL})",
-    "methods": "method, METHOD@PRESET, or several in a row such as fastv:0.40+snapkv (default: all)",
-    "budgets": f"fraction that stays, in (0, 1] (default: {' '.join(matrix.DEFAULT_BUDGETS)})",
-    "tasks": f"task, suite such as paper, or NAME=DIR (default: {matrix.DEFAULT_TASK})",
-}
-JUDGES = {
-    "judge": (
-        "SPEC",
-        "who marks open answers: openai:MODEL, local:FOLDER, local:OWNER/NAME@COMMIT; none: rescore does",
-    ),
-    "second-judge": ("SPEC", "another judge, to know how far both agree"),
-    "judge-repeats": (
-        "N",
-        "times that a judge is asked the same, to know its noise (1: unknown; default: %(default)s)",
-    ),
-}
-WORDS = (
-    *("limit", "seed", "device", "dtype", "engine", "batch", "prompt", "generation", "data"),
-    *("system", "pixels", "tiles", "processor"),
-    *("judge", "second_judge", "judge_repeats"),
-)
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -63,55 +41,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     if not pluginmanager.hasplugin("effivlm") and _installed():
         raise pytest.UsageError(_twice("-p or PYTEST_PLUGINS"))
     group = parser.getgroup("effivlm", "effivlm: acceleration of vision-language models")
-    for name, text in LISTS.items():
-        group.addoption(f"--vlm-{name}", action="append", default=[], metavar="A,B", help=f"{text}; repeatable")
-    asked = Asked()
-    group.addoption("--vlm-limit", default=asked.limit, metavar="N", help="samples a cell (default: %(default)s)")
-    group.addoption("--vlm-seed", default=asked.seed, metavar="N", help="seed of subsets and methods (default: 0)")
-    group.addoption("--vlm-device", default=asked.device, help="auto, cpu, cuda or cuda:N (default: %(default)s)")
-    group.addoption("--vlm-dtype", default=asked.dtype, help=f"{', '.join(matrix.DTYPES)} (default: %(default)s)")
-    group.addoption("--vlm-engine", default=asked.engine, help=f"{', '.join(matrix.ENGINES)} (default: %(default)s)")
-    group.addoption(
-        "--vlm-generation",
-        default=asked.generation,
-        help="greedy search with the penalties and bans of the checkpoint's generation configuration, as generate does it:"
-        " checkpoint; or without: greedy (default: %(default)s)",
-    )
-    group.addoption(
-        "--vlm-batch", default=asked.batch, metavar="N", help="also time decoding of N copies at once (default: 1)"
-    )
-    group.addoption(
-        "--vlm-prompt", default=asked.prompt, metavar="N", help="time on a drawn page of about N prompt tokens"
-    )
-    group.addoption(
-        "--vlm-data",
-        default=asked.data,
-        metavar="DIR",
-        help="folder of published sets, or stream (default: fetched, or hub)",
-    )
-    group.addoption(
-        "--vlm-system", default=asked.system, metavar="TEXT", help="text of a system turn (default: the template's)"
-    )
-    group.addoption(
-        "--vlm-pixels",
-        default=asked.pixels,
-        metavar="N",
-        help="pixels a picture is scaled down to (Qwen2-VL; 0: the model's own)",
-    )
-    group.addoption(
-        "--vlm-tiles",
-        default=asked.tiles,
-        metavar="N",
-        help="tiles a picture is cut into at most (the others; 0: the model's own)",
-    )
-    group.addoption(
-        "--vlm-processor", default=asked.processor, help=f"{', '.join(matrix.PROCESSORS)} (default: %(default)s)"
-    )
-    for name, (value, text) in JUDGES.items():
-        group.addoption(f"--vlm-{name}", default=getattr(asked, name.replace("-", "_")), metavar=value, help=text)
-    group.addoption("--vlm-run", default="", metavar="FOLDER", help="new folder of this run (default: reports/<time>)")
-    group.addoption("--vlm-resume", default="", metavar="FOLDER", help="go on with a run: only what is missing")
-    group.addoption("--vlm-no-share", action="store_true", help="run every cell alone instead of a group at once")
+    options.add(group)
     gate.add_options(group)
 
 
@@ -226,18 +156,12 @@ class Bench:
     def plan(self) -> Plan:
         """The matrix, made on first use. Raises ValueError naming the option, the value and the choices."""
         if self._plan is None:
-            plan = matrix.build(self._asked())
+            plan = matrix.build(options.asked_of(self.config.option))
             cells = list(plan.cells)
             self.config.hook.pytest_vlm_cells(config=self.config, cells=cells)
             self._plan = replace(plan, cells=tuple(cells))
             self._check_folder()
         return self._plan
-
-    def _asked(self) -> Asked:
-        option = self.config.option
-        lists: dict[str, Any] = {name: _split(f"--vlm-{name}", getattr(option, f"vlm_{name}")) for name in LISTS}
-        words: dict[str, Any] = {name: getattr(option, f"vlm_{name}") for name in WORDS}
-        return Asked(**lists, **words, share=not option.vlm_no_share)
 
     def _check_folder(self) -> None:
         option = self.config.option
@@ -338,14 +262,6 @@ class Bench:
             output = self.config.workeroutput  # type: ignore[attr-defined]
             output[REFUSAL], output[COLLECTED] = self.refusal, self.collected
             output[TEMPLATED] = self.templates
-
-
-def _split(option: str, values: list[str]) -> tuple[str, ...]:
-    """Comma separated or repeated, alike. An empty word is refused: a mistake is no wish for the default."""
-    words = [word.strip() for value in values for word in value.split(",")]
-    if "" in words:
-        raise ValueError(f"{option}: {','.join(values)!r} holds an empty name")
-    return tuple(words)
 
 
 def _has_its_own(metafunc: pytest.Metafunc) -> bool:

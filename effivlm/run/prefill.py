@@ -93,12 +93,15 @@ def prefilled(
         with watching(_joined(attentions, watchers, columns)), pruning(model.layers, chosen) as kept:
             logits = model.prefill(prompt, cache, within)
     stays = tuple(_stays(kept, number) for number in range(len(attentions)))
-    for number, (key, value) in enumerate(zip(cache.keys, cache.values, strict=True)):
-        if number not in seen:
-            nothing = key.new_zeros(len(key[0]), 0, key.shape[-1])
-            seen[number] = LayerView(nothing, key[0], value[0], marks(key), number, None, question)
+    for number, pair in enumerate(zip(cache.keys, cache.values, strict=True)):
+        seen.setdefault(number, _unseen(*pair, marks(pair[0]), number, question))
     views = tuple(_left(seen[number], there) for number, there in enumerate(stays))
     return Prefilled(prompt, logits, cache, views, stays)
+
+
+def _unseen(key: Tensor, value: Tensor, marks: Tensor, layer: int, question: int) -> LayerView:
+    """The view of a layer that nobody looked at while it ran."""
+    return LayerView(key.new_zeros(len(key[0]), 0, key.shape[-1]), key[0], value[0], marks, layer, None, question)
 
 
 def _wanted(observers: Sequence[CachePart], visual: Tensor) -> tuple[int, bool]:
