@@ -95,8 +95,7 @@ def prefilled(
     stays = tuple(_stays(kept, number) for number in range(len(attentions)))
     for number, pair in enumerate(zip(cache.keys, cache.values, strict=True)):
         seen.setdefault(number, _unseen(*pair, marks(pair[0]), number, question))
-    views = tuple(_left(seen[number], there) for number, there in enumerate(stays))
-    return Prefilled(prompt, logits, cache, views, stays)
+    return Prefilled(prompt, logits, cache, tuple(_left(seen[at], there) for at, there in enumerate(stays)), stays)
 
 
 def _unseen(key: Tensor, value: Tensor, marks: Tensor, layer: int, question: int) -> LayerView:
