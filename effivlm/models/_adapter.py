@@ -32,7 +32,7 @@ from effivlm.models._torchvision import ensure_torchvision
 from effivlm.models._visual import Prompt as Prompt
 from effivlm.models._visual import Visual as Visual
 from effivlm.models._visual import grid as grid
-from effivlm.records import Sample
+from effivlm.records import Sample, Unsupported
 from effivlm.seams.angles import Angles
 from effivlm.seams.hooks import adding, seams
 from effivlm.seams.meters import Within, untimed
@@ -156,7 +156,7 @@ class Adapter(Presented, Prepared):
         """Processor output for one sample: token ids [1, N], pixel values and grids.
 
         Raises:
-            ValueError: the sample is a video, and the family takes none.
+            Unsupported: the sample is a video, and the family takes none.
         """
         visual: dict[str, Any] = {}
         if sample.images:
@@ -165,7 +165,7 @@ class Adapter(Presented, Prepared):
             visual = {"images": [pictures], **self.limiting(self.fitting(sample, pictures))}
         if sample.video:
             if getattr(self.processor, "video_processor", None) is None:
-                raise ValueError(
+                raise Unsupported(
                     f"model {self.source.name!r} ({self.model_type}) takes no videos, and {sample.id!r} is one"
                 )
             visual |= self.video_arguments(sample)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from effivlm.models._adapter import Adapter, Visual, grid
 from effivlm.models._tower import brought, capturing, feeding
-from effivlm.records import Sample
+from effivlm.records import Sample, Unsupported
 from effivlm.seams.hooks import Tower
 
 MASK = "pixel_attention_mask"
@@ -31,7 +31,7 @@ class SmolVlm(Adapter):
 
     def given(self, sample: Sample) -> Mapping[str, Any]:
         if sample.images and sample.video:
-            raise ValueError(
+            raise Unsupported(
                 f"model {self.source.name!r} ({self.model_type}) takes images or a video, and {sample.id!r} holds both"
             )
         inputs = super().given(sample)

@@ -70,6 +70,9 @@ class Asking:
         while left := [cell for cell in cells if self._open(cell)]:
             try:
                 tree = self._tree(left)
+            except Unsupported as reason:  # what the samples are, the model does not take
+                self.found.refused |= dict.fromkeys(left, str(reason))
+                return
             except FAULTS as error:  # the sample cannot be prepared, or is too long: for no cell
                 self._broken(left, error)
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
@@ -18,6 +19,7 @@ from brute_visual import KINDS
 from forms import FORMS, picture, sample
 from oracle import everything, logits
 from PIL import Image
+from toy_task import Toy, cells
 
 from effivlm import registry
 from effivlm.compression.base import Method
@@ -29,7 +31,7 @@ from effivlm.models._adapter import Adapter
 from effivlm.models._guards import unfit
 from effivlm.models._sources import resolve
 from effivlm.records import Budget, Sample, Settings, Unsupported
-from effivlm.run.group import open_model
+from effivlm.run.group import open_model, run_group
 from effivlm.run.tree import Tree
 from effivlm.seams.windows import Pack
 
@@ -62,7 +64,7 @@ def refused(model: Adapter, shown: Sample) -> bool:
 def test_prefill_and_answer_are_those_of_stock_bit_for_bit(newer: Adapter, form: str) -> None:
     shown = SHOWN[form]
     if refused(newer, shown):
-        with pytest.raises(ValueError, match=REFUSED + r", and '\w+-0' (is one|holds both)"):
+        with pytest.raises(Unsupported, match=REFUSED + r", and '\w+-0' (is one|holds both)"):
             newer.prepare(shown)
         return
     inputs = newer.prepare(shown)
@@ -272,3 +274,12 @@ def test_a_tower_that_gives_another_width_than_the_text_takes_is_refused(deep: A
     assert unfit(config) == ""
     config.vision_config.out_hidden_size = 48
     assert unfit(config) == "its vision tower gives 48 channels to a text model of 64"
+
+
+@pytest.mark.parametrize("form", ["video", "both"])
+def test_a_task_of_samples_that_a_family_does_not_take_is_unsupported(newer: Adapter, form: str, toy_task: Toy) -> None:
+    toy_task.forms = (form,)
+    found = run_group(cells(methods=["dense", "snapkv"], keeps=("0.30",)), newer, Settings(limit=1))
+    status = "unsupported" if refused(newer, sample(form)) else "ok"
+    assert {one.status for one in found} == {status}
+    assert all(not one.reason or re.search(REFUSED, one.reason) for one in found)

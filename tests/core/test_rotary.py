@@ -115,11 +115,11 @@ class Anything(DecodingCache):
 
 
 def cut(name: str, device: str, dtype: str) -> Adapter:
-    """A model of the real widths with two layers and one in its tower."""
+    """A model of the real widths with two layers, and two in its tower."""
     ensure_torchvision()
     facts = shape(name)
     depth = "depth" if "depth" in facts["config"]["vision_config"] else "num_hidden_layers"
-    two: dict[str, Any] = {"text_config": {"num_hidden_layers": 2}, "vision_config": {depth: 1}}
+    two: dict[str, Any] = {"text_config": {"num_hidden_layers": 2}, "vision_config": {depth: 2}}
     adapter: Any = load("models", facts["family"])
     return adapter(*_shapes.build(name, device, dtype, **two), ModelSource(name, f"random:{name}", facts["family"]))  # type: ignore[no-any-return]
 
