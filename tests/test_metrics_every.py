@@ -162,7 +162,7 @@ def test_answers_are_scored_at_the_rate_of_ten_thousand_in_two_seconds(name: str
 def test_an_answer_that_repeats_itself_to_the_end_costs_no_more_than_its_length(name: str, piece: str) -> None:
     began = time.process_time()
     SCORERS[name]("answer" + piece * 12_000 + "x", "B", "fixed")
-    assert time.process_time() - began < 1.0
+    assert time.process_time() - began < 3.0  # what grows with the square takes minutes
 
 
 @pytest.mark.parametrize("name", [name for name in SCORERS if name not in ("box_hit", "imagedc_mark", "mmvet_proxy")])
