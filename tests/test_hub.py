@@ -226,4 +226,6 @@ def test_a_disk_that_fills_up_while_fetching_is_named(hub: FakeHub, monkeypatch:
 
 
 def test_a_folder_needs_no_hub(tmp_path: Path) -> None:
+    before = list(tmp_path.iterdir())
     bring(ModelSource("one", str(tmp_path), "qwen2_vl"))
+    assert list(tmp_path.iterdir()) == before

@@ -11,6 +11,7 @@ from effivlm.metrics import choice, normalise
 TOLERANCE = (
     1e-6  # relative; a scorer's wider tolerance forgives errors of measurement against the reference, not of identity
 )
+TYPES = ("choice", "yes_no", "number", "short", "ocr", "free")
 CLOSED = ("choice", "yes_no")  # types with a fixed set of answers, of which some agree by chance
 
 

@@ -26,11 +26,13 @@ def plain(image: Image) -> Image:
 
     Raises:
         OSError: the file is torn.
-        ValueError: a float picture holds NaN or infinity.
+        ValueError: the picture has no pixels, or is of floats and holds NaN or infinity.
     """
     from PIL import Image as module
     from PIL import ImageOps
 
+    if 0 in image.size:
+        raise ValueError(f"a picture of {image.width} x {image.height} pixels shows nothing")
     upright = ImageOps.exif_transpose(image) if image.getexif().get(0x0112, 1) != 1 else image
     if upright.mode in DEEP or upright.mode.startswith("I;16"):
         return _scaled(upright).convert("RGB")

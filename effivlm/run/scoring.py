@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
+from effivlm.metrics.same import TYPES
 from effivlm.records import Answer, Sample
 from effivlm.run.faults import FAULTS, Ill, told
 from effivlm.tasks._base import Task
@@ -19,8 +20,10 @@ def samples_of(name: str, task: Task, limit: int, seed: int) -> Sequence[Sample]
     """The samples of a task, none of them read yet.
 
     Raises:
-        ValueError: there are none, or they cannot be counted.
+        ValueError: there are none, they cannot be counted, or nobody knows when two of their answers are the same.
     """
+    if task.answer_type not in TYPES:
+        raise ValueError(f"task {name!r}: answer_type {task.answer_type!r} is not one of {', '.join(TYPES)}")
     samples: Any = task.samples(limit, seed)
     if not (hasattr(samples, "__len__") and hasattr(samples, "__getitem__")):
         raise ValueError(

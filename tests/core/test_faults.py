@@ -23,7 +23,6 @@ from effivlm.models._adapter import Adapter
 from effivlm.models._sources import resolve
 from effivlm.records import Answer, Outcome, Sample, Settings, dump
 from effivlm.run.group import open_model, run_group
-from effivlm.run.lengths import Positions
 from effivlm.run.scoring import FALLEN, settled
 from effivlm.tasks._base import Lazy, Task, by_group
 
@@ -259,25 +258,6 @@ def test_a_question_longer_than_the_models_positions_is_refused_before_the_tower
         assert one.n == (0 if new == 500 else 1)
     tokenised = len(prompt) < 1_000_000
     assert (seen["encode"], seen["prepare"]) == (int(new != 500), int(new != 500) + tokenised)
-
-
-@pytest.mark.parametrize(
-    ("named", "rope", "last"),
-    [
-        (500, {}, 500),
-        (500, {"factor": 4.0}, 2000),
-        (2000, {"factor": 4.0, "original_max_position_embeddings": 500}, 2000),
-        (500, None, 500),
-        (0, {}, 0),
-    ],
-)
-def test_scaled_positions_count(
-    named: int, rope: dict[str, Any] | None, last: int, model: Adapter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = model.model.config.get_text_config()
-    monkeypatch.setattr(config, "max_position_embeddings", named)
-    monkeypatch.setattr(config, "rope_parameters", rope)
-    assert Positions(model).last == last
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -152,3 +152,8 @@ def test_a_model_a_report_and_a_method_see_the_same_picture(model: Adapter) -> N
 
     shown = Tree(model, Sample("s", "?", (), (white,)), [])._shown(Same(keep=Budget.parse("1"), seed=0))
     assert np.array_equal(np.asarray(shown.images[0]), half())
+
+
+def test_a_picture_without_pixels_is_refused() -> None:
+    with pytest.raises(ValueError, match="a picture of 0 x 5 pixels shows nothing"):
+        plain(Image.new("RGB", (0, 5)))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from effivlm_micro import heldout, picture
 from forms import sample
+from toy_task import Toy
 
 from effivlm import registry
 from effivlm.metrics import choice, mme
@@ -214,3 +215,9 @@ def test_a_run_counts_the_samples_it_had_where_a_limit_was_rounded_up(model: Ada
     assert (one.status, one.n, len(one.answers)) == ("ok", 2, 2)
     assert seen == [(1, 2), (2, 2)]
     assert [line["id"] for line in lines] == [answer.id for answer in one.answers]
+
+
+def test_a_task_whose_answers_nobody_can_compare_is_refused(model: Adapter, toy_task: Toy) -> None:
+    toy_task.answer_type = "shrot"
+    with pytest.raises(ValueError, match=r"task 'toy': answer_type 'shrot' is not one of choice, yes_no, .*free"):
+        run_group([Cell("twin", "dense", "paper", "1.00", "toy")], model, Settings(limit=1))
