@@ -12,7 +12,7 @@ from typing import TypeVar
 from effivlm.data.places import STREAM
 from effivlm.models._sources import ModelSource, resolve
 from effivlm.records import PARTS, Budget, Cell, Settings
-from effivlm.registry import check, names, unusable
+from effivlm.registry import names, unknown, unusable
 from effivlm.run import steps
 from effivlm.session import judges, suites
 
@@ -161,7 +161,9 @@ def _tasks(values: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     for value in suites.expanded("tasks", values):
         name, equals, folder = value.partition("=")
         if not equals:
-            found.append(check("tasks", value) if value not in folders else value)
+            if value not in folders and value not in (known := names("tasks")):
+                raise ValueError(unknown("task", value, [*suites.suites("tasks"), *known]))
+            found.append(value)
             continue
         path = Path(folder).expanduser()
         if not NAME.fullmatch(name):
