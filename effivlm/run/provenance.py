@@ -57,9 +57,7 @@ def replaced(kind: type) -> list[str]:
         for name, value in vars(base).items() if home else ():
             for function in _functions(value):
                 place = function.__code__.co_filename
-                if place != home and not place.startswith(
-                    ("<", LIBRARY)
-                ):  # what dataclasses write stands in "<string>"
+                if place != home and not _pythons(place):
                     found.append(f"{base.__qualname__}.{name} {_bytes_digest(Path(place))}")
     return sorted(found)
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 WARMUP_ROUNDS = 1
 PACKAGE = Path(__file__).parent.parent
-Measurement = Callable[[], float]
 Progress = Callable[[int, int], None]
 OpenModel = Callable[[], Any]
 
