@@ -60,8 +60,11 @@ def test_a_composition_is_stored_in_a_form_that_reads_back(text: str, method: st
         ("fastv+snapkv+fastv", "two methods work at the layer seam"),
         ("snapkv+random_kv", "'snapkv+random_kv': two methods work at the cache seam"),
         ("downsample@pooled+random_visual", "two methods work at the vision seam"),
-        ("dense+snapkv", "'dense+snapkv': dense cannot be composed: it works at none of image, vision, layer, cache"),
-        ("snapkv+fastv", "compose in the order of the run: image, vision, layer, cache"),
+        (
+            "dense+snapkv",
+            "'dense+snapkv': dense cannot be composed: it works at none of weights, image, vision, layer, cache",
+        ),
+        ("snapkv+fastv", "compose in the order of the run: weights, image, vision, layer, cache"),
         ("fastv:1.5+snapkv", "'fastv:1.5': budget 1.5 is not a fraction that stays: it must lie in (0, 1]"),
         ("fastv:0+snapkv", "'fastv:0': budget 0 is not a fraction that stays"),
         ("fastv:half+snapkv", "'fastv:half': budget 'half' is not a number"),
@@ -128,5 +131,7 @@ def test_a_composition_is_found_again_by_a_resumed_run(toy: Toy) -> None:
 def test_a_wrong_composition_ends_the_session_with_one_sentence(toy: Toy) -> None:
     result = toy.run("--vlm-methods=snapkv+fastv")
     assert result.ret == 4
-    result.stderr.fnmatch_lines(["ERROR: 'snapkv+fastv': compose in the order of the run: image, vision, layer, cache"])
+    result.stderr.fnmatch_lines(
+        ["ERROR: 'snapkv+fastv': compose in the order of the run: weights, image, vision, layer, cache"]
+    )
     assert toy.log("open") == []
