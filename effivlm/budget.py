@@ -123,6 +123,11 @@ class Budget:
         return float(self) if self.kind == "fraction" else self.label
 
     @property
+    def form(self) -> str:
+        """What a weight of fewer bits becomes: "fp8" and "int8" with activations alike, else "int"; "" where bits stay."""
+        return "" if self.kind != "bits" else self.word if self.word in _EIGHT else "int"
+
+    @property
     def rank(self) -> tuple[int, float]:
         """What sorts budgets: kinds apart, the largest of a kind last."""
         return KINDS.index(self.kind), float(self.numbers[0]) if self.share is None else float(self.share)
