@@ -31,14 +31,14 @@ WINGS = (
     ("data", "metrics"),
     ("registry",),
     ("records",),
-    ("sample",),
+    ("sample", "stored"),
     ("__init__",),
 )
 ROW = {wing: number for number, wings in enumerate(WINGS) for wing in wings}
 DEVICE = {"kernels", "seams", "decoding", "compression", "methods", "models"}  # know nothing of tasks and reports
 LISTED = {"methods", "models", "tasks"}
 LIGHT = {
-    *("records", "sample", "registry", "metrics", "report", "tasks", "judging", "data"),
+    *("records", "sample", "stored", "registry", "metrics", "report", "tasks", "judging", "data"),
     *("plugin", "commands", "__main__", "__init__"),
 }
 # A type's word: it has no business at run time, and the file it stands in must not be loaded for it.
