@@ -55,7 +55,8 @@ Path = tuple[Part | None, ...]
 class Beside:
     """Prefills of one sample that nobody watches: who asks for one gets, where that pays, others of the same pass with it.
 
-    `find` says which those are; `unwatched` are those that still wait; `short` says what memory ran out for, where a pass took fewer than it might.
+    `find` says which those are; `unwatched` are those that still wait; `short` says what memory ran out for, where a pass took
+    fewer than it might.
     """
 
     model: Adapter
