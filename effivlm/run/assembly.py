@@ -21,7 +21,7 @@ from effivlm.run.sharding import waits
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What outcomes say of how a group ran: `total` samples on an engine, with weights of a kind.
+    """What outcomes say of how a group ran: `total` samples on an engine and a kernel, with weights of a kind.
 
     `change` is the numeric change under which dense is asked again, `limited_by` what limits pictures, `positions` how long a
     prompt may be.
@@ -29,15 +29,16 @@ class Ran:
 
     total: int
     engine: str
+    kernel: str
     weights: str
     change: str
     limited_by: str
     positions: int
 
     @classmethod
-    def of(cls, model: Adapter, engine: str, total: int) -> Ran:
+    def of(cls, model: Adapter, engine: str, kernel: str, total: int) -> Ran:
         positions = model.text.config.max_position_embeddings
-        return cls(total, engine, model.weights, change_of(model), model.limited_by, positions)
+        return cls(total, engine, kernel, model.weights, change_of(model), model.limited_by, positions)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Ran:
@@ -102,7 +103,7 @@ def facts_of(given: Given, ran: Ran) -> dict[str, Any]:
         "scale": task.scale,
         "group": task.group,
         "engine": ran.engine,
-        "kernel": "sdpa",
+        "kernel": ran.kernel,
         "weights": ran.weights,
     }
 

@@ -35,10 +35,10 @@ from effivlm.run.finite import first_token, in_features, not_finite
 from effivlm.run.hosted import Numbers, on_host
 from effivlm.run.leaf import Leaf
 from effivlm.run.prefill import Prefilled, prefilled
+from effivlm.run.together import Beside, Path
 from effivlm.run.untouched import untouched
 from effivlm.seams.meters import Within, untimed
 
-Path = tuple[Part | None, ...]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
@@ -62,6 +62,8 @@ class Tree:
             self.observers.setdefault(tuple(prefill), [])
             if isinstance(cache, CachePart):
                 self.observers[tuple(prefill)].append(cache)
+        unwatched = [path for path, watching in self.observers.items() if any(path) and not watching]
+        self.beside = Beside(model, sample.id, unwatched, within)
         self._nodes: dict[tuple[Any, ...], Any] = {}
 
     def with_inputs(self, method: Method, within: Within = untimed) -> Tree:
@@ -209,7 +211,9 @@ class Tree:
         return path if self.sample.images or self.sample.video else (None, None, None, path[-1])
 
     def prefilled(self, path: Path) -> Prefilled:
-        """Run the decoder over the prompt at `path` (image, vision, layer part), once."""
+        """Run the decoder over the prompt at `path` (image, vision, layer part), once; where that pays, over others beside it."""
+        done = self.beside.prefilled(path, self.prompt)
+        self._nodes |= {("prefill", other): one for other, one in done.items()}
         return self.once(("prefill", path), lambda: self._prefill(path))  # type: ignore[no-any-return]
 
     def release(self, methods: Sequence[Method]) -> None:

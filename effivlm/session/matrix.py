@@ -12,7 +12,7 @@ from typing import TypeVar
 from effivlm.data.places import STREAM
 from effivlm.models._sources import ModelSource, resolve
 from effivlm.records import PARTS, Budget, Cell, Settings
-from effivlm.registry import names, unknown, unusable
+from effivlm.registry import names, token_methods, unknown, unusable
 from effivlm.run import steps
 from effivlm.session import judges, suites
 
@@ -125,7 +125,7 @@ def build(asked: Asked) -> Plan:
     )
     judges.check(named, settings)
     budgets = _unique(_budget(text).label for text in asked.budgets or DEFAULT_BUDGETS)
-    methods = _unique(steps.asked(text) for text in suites.expanded("methods", asked.methods) or _all("methods"))
+    methods = _unique(steps.asked(text) for text in suites.expanded("methods", asked.methods) or _all_methods())
     sources = _sources(suites.expanded("models", asked.models) or (DEFAULT_MODEL,))
     cells = [cell for model in sources for task in named for cell in _column(model, task, methods, budgets)]
     return Plan(settings, sources, tuple(cells), () if asked.methods else tuple(unusable("methods").values()))
@@ -190,11 +190,11 @@ def _data(text: str) -> str:
     return str(path.resolve())
 
 
-def _all(kind: str) -> list[str]:
-    broken = unusable(kind)
-    found = [name for name in names(kind) if name not in broken]
+def _all_methods() -> list[str]:
+    """What runs where no method is named: all that need no checkpoint of their own."""
+    found = token_methods()
     if not found:
-        raise ValueError(f"no {kind} are installed")
+        raise ValueError("no methods are installed")
     return found
 
 
