@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from effivlm import registry
 from effivlm.records import Cell, Outcome, Settings, Unsupported, dump
 from effivlm.run.faults import FAULTS, harmless, told
+from effivlm.run.sharding import shard_of
 from effivlm.run.steps import stored
 from effivlm.session.journal import Journal
 from effivlm.session.matrix import Plan
@@ -105,6 +106,15 @@ class Groups:
             self._time(reference, part, open_model, remarks)
         self._time(cell, part, open_model, remarks)
         return self.done[cell, part]
+
+    def elsewhere(self, cell: Cell) -> str:
+        """Which other shard times the group of a cell, whose timings belong to one machine; "" where this one does."""
+        if not self.settings.shard:
+            return ""
+        place, shards = shard_of(self.settings.shard)
+        groups = list(dict.fromkeys(one.group for one in self.plan.cells))
+        owner = groups.index(cell.group) % shards + 1
+        return "" if owner == place else f"{owner}/{shards}"
 
     def drain(self) -> list[Outcome]:
         """What has been measured since the last call."""
