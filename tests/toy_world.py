@@ -72,6 +72,7 @@ def install() -> None:
         cell_fingerprint=cell_fingerprint,
         Group=Group,
         assembled=assembled,
+        still_answered=lambda cells, settings, family, stored: set(stored),
         count=lambda task, settings, family: settings.limit,
     )
     sys.modules["effivlm.run.journal"] = _module("effivlm.run.journal", line_of=line_of, asked_of=asked_of)
