@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from effivlm.cluster.pool import Hand, Lost, Pool, connect, needed
 from effivlm.cluster.progress import Progress
 from effivlm.cluster.worker import Worker
+from effivlm.models._memory import needs
 from effivlm.records import Cell, Outcome, Settings
 from effivlm.session import record
 from effivlm.session.blocks import parts
@@ -30,8 +32,7 @@ class Work:
 
     cells: Sequence[Cell]
     names: Mapping[Cell, str]
-    numbers: Sequence[range]
-    total: int
+    total: int = 0
     waiting: list[tuple[range, int]] = field(default_factory=list)
     out: int = 0
     done: int = 0
@@ -66,14 +67,16 @@ class Suite:
 
     def run(self, address: str, setup: Callable[[], None] | None = None) -> int:
         """Exit code 0: all cells were measured or are unsupported, 1: some failed, 2: interrupted. ValueError as everywhere."""
-        ray = connect(address, setup)
         recorder = Recorder(self.folder)
         try:
-            recorder.hold()
-            return self._held(ray, recorder)
+            ray = connect(address, setup)
+            try:
+                recorder.hold()
+                return self._held(ray, recorder)
+            finally:
+                ray.shutdown()
         finally:
             recorder.release()
-            ray.shutdown()
 
     def _held(self, ray: Any, recorder: Recorder) -> int:
         arguments = (self.plan.settings, dict(self.plan.sources))
@@ -123,8 +126,8 @@ class Suite:
                 if gpus == pool.gpus:
                     self._answer(pool, groups, recorder, cells)
                     continue
-                wide = replace(pool, gpus=gpus, idle=[], _coming={}, _busy={})
                 pool.close()  # whose GPUs these need
+                wide = Pool(pool.ray, pool.arguments, gpus, self.kind)
                 try:
                     self._answer(wide, groups, recorder, cells)
                 finally:
@@ -144,9 +147,10 @@ class Suite:
         for cell in {cell.group: cell for cell in reversed(self.plan.cells)}.values():
             gpus = pool.gpus
             if gpus and memory:
-                from effivlm.models._memory import needs
-
-                gpus = needed(needs(self.plan.sources[cell.model], groups.settings.dtype).weights, memory)
+                with suppress(
+                    ValueError
+                ):  # a checkpoint that does not tell its size: its worker will say what is wrong
+                    gpus = needed(needs(self.plan.sources[cell.model], groups.settings.dtype).weights, memory)
             found.setdefault(gpus, []).insert(0, cell)
         return found
 
@@ -173,8 +177,10 @@ class Suite:
     def _work(self, cells: Sequence[Cell], groups: Groups, pool: Pool) -> Work:
         """What of a group is left to answer; an error in that is the group's."""
         names = groups.names(cells)
-        work = Work(cells, names, (), 0)
+        work = Work(cells, names)
         try:
+            if not pool.slots():
+                raise ValueError(f"no node of the cluster has the {pool.gpus} GPUs that model {cells[0].model!r} takes")
             numbers = groups.together.numbers(cells)
             done = self._standing(cells, names, groups)
             work.waiting = [(part, 0) for block in parts(numbers, pool.slots()) for part in without(block, done)]

@@ -11,7 +11,6 @@ from effivlm.report.document import INTERRUPTED
 from effivlm.report.merge import Joined, Run
 from effivlm.run.sharding import lacking
 from effivlm.session.journal import Journal, take_in
-from effivlm.session.resume import failures
 
 if TYPE_CHECKING:
     from effivlm.run.gave import Asked
@@ -25,7 +24,7 @@ def join(runs: Sequence[Run]) -> Joined:
     Raises:
         ValueError: two shards disagree about what was measured, or gave one sample different answers.
     """
-    journals = [Journal(run.folder, 0, failures(run.folder)) for run in runs]
+    journals = [Journal(run.folder, 0) for run in runs]
     absent = [f"shard {name}" for name in lacking(run.shard for run in runs)]
     why = f"{', '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing" if absent else ""
     made: list[Outcome] = []

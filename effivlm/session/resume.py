@@ -58,16 +58,6 @@ def standing(folder: Path, plan: Plan, settings: Settings, now: Header | None = 
     return Standing(reusable, tuple(outdated), len(headers), failed)
 
 
-def failures(folder: Path) -> dict[Cell, int]:
-    """By cell whose last word in a run is that it failed, the number of the session that said so."""
-    found, _ = _last(folder / FILE)
-    return {
-        outcome.cell: session
-        for outcome, session in found.values()
-        if outcome.status == "failed" and outcome.part == "quality"
-    }
-
-
 def fingerprint_of(outcome_of: Key, plan: Plan, settings: Settings) -> str:
     from effivlm.run.group import cell_fingerprint
 
