@@ -25,6 +25,7 @@ from effivlm.report.merge import merge
 from effivlm.report.terminal import table
 from effivlm.report.verdict import verdict
 from effivlm.report.write import OUTCOMES, write
+from effivlm.session.joining import join
 from effivlm.session.places import trial
 from effivlm.session.recorder import devices
 
@@ -141,7 +142,7 @@ def _report(options: argparse.Namespace) -> int:
         raise ValueError(f"{len(folders)} runs are merged into a new folder: name it with --out FOLDER")
     folder = options.out or folders[0]
     if options.out is not None:
-        merge(folders, options.out)
+        merge(folders, options.out, join)
     document = write(folder)
     print(table(document), end="")
     if formats:

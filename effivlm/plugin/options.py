@@ -46,6 +46,7 @@ WORDS = {
         "N",
         "times that a judge is asked the same, to know its noise (1: unknown; default: %(default)s)",
     ),
+    "shard": ("I/N", "the I-th of N runs of one suite: every N-th sample; report A B ... --out C makes one of them"),
 }
 
 

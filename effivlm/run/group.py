@@ -7,6 +7,7 @@ to the seam at which their methods differ. `Settings.share` False runs every cel
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import nullcontext
 from functools import cache, partial
 from importlib.metadata import version
@@ -276,3 +277,19 @@ def assembled(
 def count(task: str, settings: Settings, family: str) -> int:
     """How many samples a task has in a run; ValueError where it has none."""
     return len(samples_of(task, task_in(task, settings, family), settings.limit, settings.seed))
+
+
+def still_answered(
+    cells: Sequence[Cell], settings: Settings, family: str, stored: Mapping[int, Asked]
+) -> AbstractSet[int]:
+    """Numbers of stored samples of which every cell's answer is there, to the question that the task asks now.
+
+    No model is needed, and no pictures where a task can do without.
+    """
+    ordered = with_dense(cells)
+    methods, _ = methods_of(ordered, settings.seed)
+    task = task_in(ordered[0].task, settings, family)
+    task.pictured = False
+    samples = samples_of(ordered[0].task, task, settings.limit, settings.seed)
+    nobody = Given(task, cells[0].dense, methods, lambda line: None)
+    return {number for number, found in stored.items() if nobody.recalled(samples, number, found) is not None}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,14 @@ import pytest
 import torch
 import twins
 from forms import sample
-from safetensors.torch import load_file, save_file
-from stored import FORMS, GROUP, any_linear, awq, compress, decoder_linear, gptq, groups, int8, packed, words
+from safetensors.torch import save_file
+from stored import FORMS, any_linear, compress, decoder_linear, words
 from torch import Tensor, nn
 
 from effivlm.decoding.caches import PromptCache
-from effivlm.decoding.weights import unpacked
 from effivlm.decoding.weights import packed as in_words
+from effivlm.decoding.weights import unpacked
 from effivlm.models._adapter import Adapter
-from effivlm.models._formats import Scheme, stored
-from effivlm.models._quantization import schemes
 from effivlm.models._sources import resolve
 from effivlm.records import Settings
 from effivlm.run.group import open_model
@@ -78,7 +75,9 @@ def test_a_tower_that_is_not_compressed_is_loaded_as_it_is(form: str, twin: Path
     assert logits(model).isfinite().all()
     assert model.weights.endswith(", dequantised")
     own = next(name for name in tensors if name.endswith("fc1.weight"))
-    held = {parameter.shape: parameter for name, parameter in model.model.named_parameters() if name.endswith("fc1.weight")}
+    held = {
+        parameter.shape: parameter for name, parameter in model.model.named_parameters() if name.endswith("fc1.weight")
+    }
     assert torch.equal(held[tensors[own].shape].float(), tensors[own].bfloat16().float()) or len(held) > 0
 
 
