@@ -324,6 +324,7 @@ class Settings:
     judge: str = ""
     second_judge: str = ""
     judge_repeats: int = 3
+    kernels: str = "auto"
 
 
 def dump(record: Mapping[str, Any]) -> str:

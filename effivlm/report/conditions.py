@@ -51,7 +51,7 @@ def conditions(run: Mapping[str, Any], known: Machines, cell: Mapping[str, Any])
     return found
 
 
-WORDS = ("limit", "seed", "dtype", "engine", "device", "batch", "prompt")
+WORDS = ("limit", "seed", "dtype", "engine", "device", "kernels", "batch", "prompt")
 TIMED = ("batch", "prompt")
 """What a header tells of the conditions of its session's measurements, and which of it matters to timings alone."""
 
