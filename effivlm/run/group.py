@@ -23,6 +23,7 @@ from effivlm.decoding.replay import compiled
 from effivlm.metrics.profiles import FIXED
 from effivlm.models._adapter import Adapter
 from effivlm.models._ahead import Processed
+from effivlm.models._compressed import readers
 from effivlm.models._presenting import Presenting
 from effivlm.models._sources import ModelSource
 from effivlm.records import Budget, Cell, Outcome, Settings, fingerprint
@@ -55,7 +56,7 @@ def open_model(source: ModelSource, settings: Settings) -> Adapter:
     """Load the checkpoint of `source` with its family's adapter; ValueError when it is damaged, or asks for a way to generate
     that is not done here."""
     adapter = cast(type[Adapter], registry.load("models", source.family))
-    model = adapter.load(source, settings.device, settings.dtype)
+    model = adapter.load(source, settings.device, settings.dtype, settings.kernels)
     model.present(Presenting.of(settings))
     model.choose_as(settings.generation)
     return model
@@ -119,6 +120,7 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
             "settings": [settings.limit, settings.seed, settings.device.split(":")[0], settings.dtype]
             + [settings.engine] * (settings.engine != "auto")
             + [settings.generation] * (settings.generation != "checkpoint")
+            + readers(source, settings.kernels)
             + [f"batch {settings.batch}"] * (part == "decode" and settings.batch > 1)
             + [f"prompt {settings.prompt}"] * (part != "quality" and settings.prompt > 0)
             + [f"data {settings.data}"] * (settings.data != "")
