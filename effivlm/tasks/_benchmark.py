@@ -152,7 +152,7 @@ class Benchmark(Task):
         for one in answers:
             for name in self.reported(one.part):
                 found.setdefault(name, []).append(one)
-        return {name: self._reported(own) for name, own in found.items()}
+        return {name: self._reported(found[name]) for name in sorted(found)}
 
     def _reported(self, answers: Sequence[Answer]) -> Reported:
         scores = [one.score for one in answers if one.score is not None]
