@@ -6,12 +6,11 @@ outcomes alone. Everything stored is made of JSON types and reads back equal und
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from fractions import Fraction
 from typing import Any
 
+from effivlm.budget import Budget as Budget
 from effivlm.sample import Sample as Sample
 from effivlm.stored import ANSWER_TYPES, OUTCOME_TYPES, check_types
 from effivlm.stored import HALF_PAIR as HALF_PAIR
@@ -21,58 +20,19 @@ from effivlm.stored import fingerprint as fingerprint
 SCHEMA = 1
 STATUSES = ("ok", "failed", "unsupported", "interrupted")
 PARTS = ("quality", "ttft", "decode")
-SEAMS = ("image", "vision", "layer", "cache")  # where methods reach into the run of a sample, in its order
-LONGEST = 60  # characters of a budget
+SEAMS = (
+    "weights",
+    "image",
+    "vision",
+    "layer",
+    "cache",
+)  # where methods reach into a model, or the run of a sample; in order
 SCORINGS = ("exact", "rule", "judge", "proxy")
 AVERAGES = ("samples", "groups", "parts")
 
 
 class Unsupported(ValueError):
     """A (model, method, budget) that cannot exist; the message is the reason the report shows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """The fraction that stays, exact: 0 < keep <= 1.
-
-    Built with `Budget.parse("0.10")`; a float would lose tokens (int(1000 * (1 - 0.9)) is 99).
-    """
-
-    keep: Fraction
-
-    def __post_init__(self) -> None:
-        if not 0 < self.keep <= 1:
-            raise ValueError(
-                f"budget {float(self.keep):g} is not a fraction that stays: it must lie in (0, 1], e.g. 0.10"
-            )
-
-    @classmethod
-    def parse(cls, text: str | float | Fraction) -> Budget:
-        """Read a decimal such as "0.10"; ValueError names the text when it is no number in (0, 1]."""
-        word = str(text).strip()
-        try:
-            # A long exponent is refused unread: the exact fraction of 1e-99999999 would fill the memory.
-            if len(word) > LONGEST or re.search(r"[eE][+-]?0*\d{3}", word):
-                raise ValueError
-            keep = text if isinstance(text, Fraction) else Fraction(word)
-        except (ValueError, ZeroDivisionError):
-            shown = repr(text) if len(word) <= LONGEST else f"{word[:LONGEST]}..."
-            raise ValueError(f"budget {shown} is not a number: it must be a decimal in (0, 1], e.g. 0.10") from None
-        return cls(keep)
-
-    def of(self, total: int, at_least: int = 1) -> int:
-        """How many of `total` stay: rounded half up, never under `at_least`, never over `total`."""
-        above, below = self.keep.numerator, self.keep.denominator  # whole numbers: methods ask this in every layer
-        return min(total, max(at_least, (2 * above * total + below) // (2 * below)))
-
-    @property
-    def label(self) -> str:
-        """The form in case ids: two decimals, more only where two would lie (0.10, 0.015)."""
-        value = float(self.keep)
-        return f"{value:.2f}" if Fraction(f"{value:.2f}") == self.keep else f"{value:.12g}"
-
-    def __float__(self) -> float:
-        return float(self.keep)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -106,10 +66,10 @@ class Cell:
     def id(self) -> str:
         """The case id, e.g. `micro_qwen2_vl-fastv-keep0.10-docvqa_micro`; other presets stand as `fastv@effivlm`."""
         method = self.method if self.preset == "paper" else f"{self.method}@{self.preset}"
-        return f"{self.model}-{method}-keep{self.keep}-{self.task}"
+        return f"{self.model}-{method}-{self.budget.named}-{self.task}"
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "keep": float(self.budget)}
+        return {**asdict(self), "keep": self.budget.stored}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Cell:
@@ -167,13 +127,15 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class KeptBy:
-    """What one method of a composition kept of what the one before it left, summed over samples."""
+    """What one method of a composition kept of what the one before it left, summed over samples; the rest as in `Achieved`."""
 
     method: str
     of: str
     asked_keep: float
     kept: int
     total: int
+    asked: str = ""
+    counted: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +144,8 @@ class Achieved:
 
     `per_head` holds those of a layer's KV heads, for all layers, where heads differ; else it is empty.
     `parts` are the methods of a composition, which has the entries of the dense prompt in all layers as its `total`, and as
-    `asked_keep` the budget of its case; empty for a method alone.
+    `asked_keep` the budget of its case; empty for a method alone. Where a budget is no fraction, `asked` is its label and
+    `counted` what was measured in its unit: tokens of a sample (entries of a layer), the fraction of zeros, or bits of a weight.
     """
 
     of: str
@@ -196,6 +159,8 @@ class Achieved:
     visual_tokens: int = 0
     parts: tuple[KeptBy, ...] = ()
     per_head: tuple[tuple[float, ...], ...] = ()
+    asked: str = ""
+    counted: float | None = None
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Achieved:

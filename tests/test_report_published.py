@@ -59,8 +59,8 @@ def test_a_measured_setting_gets_the_printed_score_op_and_og_with_their_source()
         ("qwen2_vl_7b", "dense", "1.00", "mme_image", 2327.8),
         ("llava_onevision_7b", "streaming_llm", "0.01", "chartqa", 58.2),
         ("internvl2_5_38b", "dense", "1.00", "ocrbench", 802.0),
-        ("llava_onevision_7b", "wanda", "0.80", "chartqa", 78.84),
-        ("llava_onevision_7b", "awq", "0.25", "gqa", 61.84),
+        ("llava_onevision_7b", "wanda", "sparsity0.20", "chartqa", 78.84),
+        ("llava_onevision_7b", "awq", "w4g128", "gqa", 61.84),
         ("llava_onevision_7b", "pyramid_kv", "0.40", "textvqa", 69.7),
     ],
 )

@@ -47,7 +47,7 @@ def name(cell: Cell) -> dict[str, Any]:
         "model": cell.model,
         "method": cell.method,
         "preset": cell.preset,
-        "keep": float(cell.keep),
+        "keep": cell.budget.stored,
         "task": cell.task,
     }
 

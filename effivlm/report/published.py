@@ -21,8 +21,8 @@ OE_MODEL, OE_TASK = "OV-7B", "DocVQA"
 def load() -> Mapping[str, Any]:
     """The shipped tables as printed: names of models, methods and benchmarks are the paper's, scores on their own scales.
 
-    `models`, `methods` and `tasks` lead from our names to the paper's. A weight setting has the fraction that stays in
-    `weight_keeps`; 2:4 is not there, since no keep tells it from 50 %.
+    `models`, `methods` and `tasks` lead from our names to the paper's. `weight_keeps` leads from the paper's
+    weight settings to budgets.
     """
     found: Mapping[str, Any] = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
     return found

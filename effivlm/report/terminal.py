@@ -7,6 +7,7 @@ from textwrap import wrap
 from typing import Any
 
 from effivlm.metrics.statistics import LEAST
+from effivlm.report import budgets
 from effivlm.report.closing import REASONS, UNSETTLED_MARK, UNTRUSTED_MARK, WIDTH, closing, ran
 from effivlm.report.controls import BEATS, BELOW, FEW, NONE_RAN, OPEN
 from effivlm.report.costs import SPEEDUPS
@@ -146,14 +147,15 @@ def _by_budget(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str,
     """Rows by what their budget is a share of, dense first; "" where that is not known."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     for row in _ordered(rows):
-        of = "dense" if row["method"] == "dense" else (row["achieved"] or {}).get("of", "")
+        of = budgets.section(row["keep"], (row["achieved"] or {}).get("of", ""))
+        of = "dense" if row["method"] == "dense" else of
         found.setdefault(of, []).append(row)
     return found
 
 
 def _failure(one: Mapping[str, Any]) -> str:
     reason = one["reason"].strip().split("\n")[0] or "no reason was recorded"
-    return f"{_method(one)} {one['keep']:.3g} {one['part']} FAILED: {reason}"
+    return f"{_method(one)} {budgets.text(one['keep'])} {one['part']} FAILED: {reason}"
 
 
 def _overall(document: Mapping[str, Any], model: str) -> list[str]:
@@ -172,7 +174,7 @@ def _overall(document: Mapping[str, Any], model: str) -> list[str]:
         body.setdefault(kinds.get((row["method"], row["preset"], row["keep"]), ""), []).append(
             (
                 _method(row),
-                f"{row['keep']:.3g}",
+                budgets.text(row["keep"]),
                 f"{_number(row['value'], 3)} {_interval(row['interval'], 3)}".rstrip(),
                 str(row["n"]),
                 _number(_value(loyal, row, ""), 3),
@@ -208,7 +210,7 @@ def _cell_row(cell: Mapping[str, Any], words: Sequence[str], head: Sequence[str]
     achieved = cell["achieved"]
     return (
         _method(cell),
-        f"{cell['keep']:.3g}",
+        budgets.text(cell["keep"]),
         "FAILED" if failed else f"{_number(cell['score'], 1, scale)} {_interval(scaled, 1) or _too_few(cell)}".rstrip(),
         _number(cell["ratio"], 3),
         _number((cell["loyalty"] or {}).get("same"), 3),
@@ -230,7 +232,11 @@ def _marks(cell: Mapping[str, Any], word: str) -> str:
 def _asked_and_kept(achieved: Mapping[str, Any]) -> str:
     """A composition's methods have a budget each, none of which is one of the whole; the page shows them."""
     kept = f"{achieved['keep']:.3f}"
-    return kept if achieved.get("parts") else f"{achieved['asked_keep']:.3g}/{kept}"
+    if achieved.get("parts"):
+        return kept
+    if achieved.get("asked"):
+        return f"{achieved['asked']}/{_number(achieved['counted'], 3)}"
+    return f"{achieved['asked_keep']:.3g}/{kept}"
 
 
 def _block(
@@ -244,7 +250,7 @@ def _block(
     shown = 0
     for of, those in body.items():
         if of not in ("", "dense") and shown < BLOCK_ROWS:
-            lines.append(f"keep, of {of}:")
+            lines.append(f"{budgets.heading(of)}:")
         lines += [_line(row, wide) for row in those[: BLOCK_ROWS - shown]]
         shown = min(BLOCK_ROWS, shown + len(those))
     cut = [f"and {len(rows) - BLOCK_ROWS} more rows: see report.html"] if len(rows) > BLOCK_ROWS else []
@@ -260,8 +266,9 @@ def _ordered(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Dense first, then by what budgets are shares of, by method, the largest budget first."""
 
     def place(row: Mapping[str, Any]) -> tuple[Any, ...]:
-        of = (row.get("achieved") or {}).get("of", "")
-        return (row["method"] != "dense", of != "visual tokens", of, row["method"], row["preset"], -row["keep"])
+        of = budgets.section(row["keep"], (row.get("achieved") or {}).get("of", ""))
+        first = row["method"] != "dense", not of.startswith("visual tokens"), of
+        return *first, row["method"], row["preset"], budgets.rank(row["keep"])
 
     return sorted(rows, key=place)
 
