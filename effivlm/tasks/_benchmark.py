@@ -42,7 +42,6 @@ class Benchmark(Task):
     chance: ClassVar[float] = 0.0
     dense: ClassVar[Mapping[str, float]] = {}
     comparable: ClassVar[str] = "not in the paper"
-    profiles: ClassVar[tuple[str, ...]] = ("fixed", "compat")
     jointly: ClassVar[bool] = False
     """Whether samples of one group are scored together, and not only drawn together."""
 

@@ -31,6 +31,7 @@ class MmeImage(Benchmark):
     index: ClassVar[tuple[str, ...]] = ("question_id", "category")
     metric: ClassVar[str] = "accuracy_and_plus"
     answer_type: ClassVar[str] = "yes_no"
+    profiles: ClassVar[tuple[str, ...]] = ("fixed", "compat")
     scale: ClassVar[float] = 2800.0
     max_new_tokens: ClassVar[int] = 16
     group: ClassVar[int] = 2

@@ -29,6 +29,7 @@ class Vizwiz(Benchmark):
     index: ClassVar[tuple[str, ...]] = ("question_id",)
     metric: ClassVar[str] = "vqa_accuracy"
     answer_type: ClassVar[str] = "short"
+    profiles: ClassVar[tuple[str, ...]] = ("fixed", "compat")
     max_new_tokens: ClassVar[int] = 32
 
     def name(self, row: Row, item: Any) -> str:
