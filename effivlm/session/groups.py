@@ -108,6 +108,7 @@ class Groups:
         try:
             names = {cell: self._name(cell, "quality") for cell in (*cells, cells[0].dense)}
             write, stored = partial(self.journal.write, names=names), self.journal.stored(names)
+            progress(0, self.settings.limit)
             answered = run_group(cells, open_model(), self.settings, progress, self.samples.append, write, stored)
             answered = mark_all(answered, self.settings, self.plan.sources[cells[0].model].family)
             outcomes = {outcome.cell: outcome for outcome in answered}

@@ -167,9 +167,7 @@ class Timing:
         spared = part == "decode" and self._on_cpu  # where nobody counts memory, one more pass would tell nothing
         tree = self.tree if spared else self.tree.with_inputs(self.method)
         with self._fused(dynamic=True):
-            peak, leaf = peak_memory_bytes(
-                lambda: self.leaf() if spared else tree.leaf(self.method), self.model.device
-            )
+            peak, leaf = peak_memory_bytes(lambda: self.leaf() if spared else tree.leaf(self.method), self.model.device)
         costs: dict[str, Cost] = {
             unit: Cost(tuple(rounds)),
             "kv_bytes": Cost((float(kv_bytes(leaf.cache)),)),
