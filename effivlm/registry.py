@@ -24,6 +24,8 @@ BASES = {
     "tasks": ("effivlm.tasks._base", "Task"),
 }
 KINDS = tuple(BASES)
+WEIGHTS = "weights"
+"""The seam of methods that change the checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +183,12 @@ def _found(module: str, entry: Entry | None, attribute: str, name: str = "") -> 
         if where and (value := _found(where, None, attribute, original)):
             return value
     return ""
+
+
+def token_methods() -> list[str]:
+    """Usable methods that work on what a sample becomes inside the model; the others change the checkpoint itself."""
+    broken = unusable("methods")
+    return [name for name in names("methods") if name not in broken and inherited("methods", name, "seam") != WEIGHTS]
 
 
 def load(kind: str, name: str) -> type:

@@ -22,7 +22,9 @@ WINGS = (
     ("timing",),
     ("extending",),
     ("run",),
-    ("methods", "models"),
+    ("methods",),
+    ("weights",),
+    ("models",),
     ("compression",),
     ("decoding",),
     ("seams",),
@@ -31,14 +33,15 @@ WINGS = (
     ("data", "metrics"),
     ("registry",),
     ("records",),
-    ("sample",),
+    ("sample", "stored", "budget"),
     ("__init__",),
 )
 ROW = {wing: number for number, wings in enumerate(WINGS) for wing in wings}
 DEVICE = {"kernels", "seams", "decoding", "compression", "methods", "models"}  # know nothing of tasks and reports
 LISTED = {"methods", "models", "tasks"}
+APART = {"methods": {"models"}}  # they meet in a run
 LIGHT = {
-    *("records", "sample", "registry", "metrics", "report", "tasks", "judging", "data"),
+    *("records", "sample", "stored", "budget", "registry", "metrics", "report", "tasks", "judging", "data"),
     *("plugin", "commands", "__main__", "__init__"),
 }
 # A type's word: it has no business at run time, and the file it stands in must not be loaded for it.
@@ -86,7 +89,7 @@ def wrong(here: str, words: set[str]) -> set[str]:
     beside = {word for word in words if word in ROW and ROW[word] == ROW[here] and word != here}
     aside = {"tasks", "report", "judging", "data"} & words if here in DEVICE else set()
     door = {"extending"} if here in LISTED else set()  # what an author may import, a file that ships may import too
-    return (above | beside | aside) - door
+    return (above | beside | aside | (APART.get(here, set()) & words)) - door
 
 
 def modules() -> Mapping[str, set[str]]:

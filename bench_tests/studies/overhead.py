@@ -189,7 +189,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", default=["random:llava_onevision_7b", "random:qwen2_vl_7b"])
     parser.add_argument("--tokens", nargs="+", type=int, default=[2900, 7300])
-    parser.add_argument("--methods", nargs="+", default=registry.names("methods"))
+    parser.add_argument("--methods", nargs="+", default=registry.token_methods())
     parser.add_argument("--keeps", nargs="+", default=["0.10", "0.40"])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

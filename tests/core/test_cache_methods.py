@@ -313,7 +313,7 @@ def test_text_stays_before_images_under_either_prior() -> None:
 
 @pytest.mark.parametrize("form", ["one", "two"])
 def test_decoding_on_every_compressed_cache_equals_a_masked_full_forward(model: Adapter, form: str) -> None:
-    names = [name for name in registry.names("methods") if issubclass(registry.load("methods", name), CachePart)]
+    names = [name for name in registry.token_methods() if issubclass(registry.load("methods", name), CachePart)]
     assert len(names) >= 10
     for name in names:
         method: Any = registry.load("methods", name)(keep=Budget.parse("0.3"))

@@ -35,7 +35,7 @@ def cell(method: str, keep: str = "0.30") -> Cell:
 
 
 def test_every_method_says_its_seam_without_being_imported_or_when_asked() -> None:
-    for name in registry.names("methods"):
+    for name in registry.token_methods():
         kind = registry.load("methods", name)
         if steps.budgeted(name):
             for preset, values in kind.presets.items():  # type: ignore[attr-defined]
@@ -96,7 +96,7 @@ def test_shared_answers_of_compositions_are_those_alone(model: Adapter, outcomes
 def partners() -> list[str]:
     """Every method of the registry that can be composed, beside one at another seam."""
     found = []
-    for name in registry.names("methods"):
+    for name in registry.token_methods():
         seams = steps._seams(Step(name, registry.declared("methods", name).get("default_preset", "paper")))
         if set(seams) == {"cache"}:
             found.append(f"fastv:0.50+{name}")

@@ -28,7 +28,7 @@ def layer_methods() -> list[Any]:
     """Every layer part of the registry under each of its presets."""
     return [
         pytest.param(kind, values, id=f"{name}@{preset}")
-        for name in registry.names("methods")
+        for name in registry.token_methods()
         for kind in [registry.load("methods", name)]
         if issubclass(kind, LayerPart)
         for preset, values in kind.presets.items()

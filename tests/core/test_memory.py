@@ -72,7 +72,7 @@ def largest(model: Adapter, method: Any, side: int) -> Largest:
     ("name", "preset"),
     [
         (name, preset)
-        for name in registry.names("methods")
+        for name in registry.token_methods()
         for preset in registry.load("methods", name).presets  # type: ignore[attr-defined]
         if (name, preset) != ("downsample", "paper")  # other pictures, and nothing else
     ],

@@ -35,7 +35,7 @@ def parts(kind: type):
     """Every method of the registry under each of its presets, at one seam."""
     return [
         pytest.param(cls, values, id=f"{name}@{preset}")
-        for name in registry.names("methods")
+        for name in registry.token_methods()
         for cls in [registry.load("methods", name)]
         for preset, values in cls.presets.items()  # type: ignore[attr-defined]
         if any(isinstance(part, kind) for part in cls(keep=Budget.parse("0.5"), **values).parts)

@@ -97,7 +97,7 @@ def test_what_holds_for_the_papers_families_holds(
         check(newer, *given)
 
 
-@pytest.mark.parametrize("name", registry.names("methods"))
+@pytest.mark.parametrize("name", registry.token_methods())
 def test_every_method_keeps_to_its_budget_or_says_why_not(newer: Adapter, name: str) -> None:
     kind: Any = registry.load("methods", name)
     method: Method = (

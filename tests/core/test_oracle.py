@@ -139,7 +139,7 @@ def test_random_visual_equals_a_prompt_built_without_the_dropped_tokens(model: A
     torch.testing.assert_close(ours, expected, **CLOSE)
 
 
-@pytest.mark.parametrize("name", registry.names("methods"))
+@pytest.mark.parametrize("name", registry.token_methods())
 @pytest.mark.parametrize("form", ["one", "two", "text"])
 def test_keep_one_is_bit_identical_to_dense(model: Adapter, name: str, form: str) -> None:
     kind = registry.load("methods", name)

@@ -30,7 +30,7 @@ class Toy(Task):
 
 def cells(*, keeps: Sequence[str] = KEEPS, methods: Sequence[str] | None = None) -> list[Cell]:
     found = []
-    for name in methods or registry.names("methods"):
+    for name in methods or registry.token_methods():
         declared = registry.declared("methods", name)
         for preset in declared["presets"]:
             for keep in keeps if declared.get("budgeted", True) else ("1.00",):

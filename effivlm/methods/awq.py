@@ -1,0 +1,40 @@
+"""AWQ: inputs that are large get finer weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from effivlm.compression.weights import Linear, Solved, WeightMethod
+from effivlm.weights.engines import solved
+from effivlm.weights.smoothing import Block, smooth
+
+
+@dataclass(frozen=True, kw_only=True)
+class Awq(WeightMethod):
+    """Input channels are scaled up by a power of their mean size before weights are rounded, and what feeds them is scaled down
+    (arXiv 2306.00978).
+
+    Of `points` powers the one is taken under which the block's output, with all linears behind that input rounded, changes least.
+
+    Differs from the paper:
+    - not scaling at all is always among the candidates, so that no block is worse than rounding by its own measure;
+    - weights are not clipped;
+    - calibration samples are pictures with a question and its answer, not text;
+    - preset balanced weighs tokens so that the visual ones of a sample together count as much as its text.
+    """
+
+    of: ClassVar[str] = "weight bits"
+    kinds: ClassVar[Sequence[str]] = ("bits",)
+    settings: ClassVar[Sequence[str]] = ("w4g128",)
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}, "balanced": {"tokens": "balanced"}}
+
+    points: int = 20
+    symmetric: bool = False
+
+    def prepare(self, block: Block) -> None:
+        smooth(block, self.goal, self.points, self.symmetric)
+
+    def solve(self, linear: Linear) -> Solved:
+        return solved(self.engine, "rtn", linear, symmetric=self.symmetric)
