@@ -208,6 +208,11 @@ def _doctor(options: argparse.Namespace) -> int:
         print(f"{'device':18}{', '.join(map(str, gpu.values()))}")
     micro = importlib.util.find_spec(MICRO) is not None
     print(f"{'micro models':18}{'found' if micro else f'MISSING: no module {MICRO}, so the default run has no model'}")
+    try:
+        print(f"{'cases':18}{' '.join(run.cases())}")
+    except ValueError as error:
+        print(f"{'cases':18}MISSING: {error}")
+        missing.append("cases")
     why = _unwritable(reports)
     print(
         f"{'reports folder':18}{reports} {f'CANNOT BE WRITTEN: {why}' if why else 'is writable (a file was written)'}"

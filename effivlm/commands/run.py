@@ -27,6 +27,7 @@ from effivlm.session.suites import expanded, suites
 
 LISTS = ("models", "methods", "budgets", "tasks")
 ALL = "1000000000"
+CASES = "test_quality.py"
 LONG_PROMPT = 10_000  # tokens: a page in LLaVA-OneVision's tiles, or 32 frames
 
 
@@ -83,11 +84,23 @@ def _words(options: argparse.Namespace, name: str) -> tuple[str, ...]:
     return (options.suite,) if options.suite in suites(name) else ()
 
 
+def cases() -> list[str]:
+    """Arguments that name the cases to pytest: those of a checkout, else those that came with the installed package.
+
+    Raises:
+        ValueError: neither is there.
+    """
+    package = Path(effivlm.__file__).parent
+    checkout, installed = package.parent / "bench_tests", package / "bench"
+    if (installed / CASES).is_file():
+        return ["--pyargs", "effivlm.bench"]
+    if (checkout / CASES).is_file():
+        return [str(checkout), f"--rootdir={checkout.parent}"]
+    raise ValueError(f"the cases are missing: neither {installed} nor {checkout} holds {CASES}; install effivlm again")
+
+
 def _command(asked: dict[str, tuple[str, ...]], options: argparse.Namespace) -> list[str]:
-    cases = Path(effivlm.__file__).parent.parent / "bench_tests"
-    if not cases.is_dir():
-        raise ValueError(f"{cases} is missing: the cases come with the repository, so install it with pip install -e .")
-    command = [sys.executable, "-m", "pytest", str(cases), f"--rootdir={cases.parent}"]
+    command = [sys.executable, "-m", "pytest", *cases()]
     command += [] if options.timings else ["-k", "quality"]
     return [*command, *_selected(asked, options), *options.rest]
 

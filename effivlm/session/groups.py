@@ -152,6 +152,7 @@ class Groups:
             from effivlm.run.group import run_group
 
             names, note = self.names(cells), self.samples.append
+            progress(0, self.settings.limit)
             if self.workers > 1 or self.settings.shard:
                 return self.together.outcomes(cells, names, open_model, progress, note)
             write, stored = partial(self.journal.write, names=names), self.journal.stored(names)
