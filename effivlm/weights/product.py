@@ -23,7 +23,7 @@ from effivlm.data.places import data_home, write_json
 from effivlm.models._adapter import Adapter
 from effivlm.models._sources import RANDOM, ModelSource
 from effivlm.records import Settings, Unsupported, fingerprint
-from effivlm.weights import calibration, formats, saving, scoring
+from effivlm.weights import calibration, formats, libraries, saving, scoring
 from effivlm.weights.blocks import Made, Stage, Walk, compressed, install, linears_of, outline
 from effivlm.weights.journal import Journal, alone, room
 from effivlm.weights.texts import Text, texts
@@ -84,7 +84,13 @@ def product(
 
 
 def plan(source: ModelSource, method: WeightMethod, settings: Settings) -> dict[str, Any]:
-    """Everything that determines a product."""
+    """Everything that determines a product.
+
+    Raises:
+        ValueError: the method's engine is not here; says what brings it.
+    """
+    if why := libraries.missing(method.engine):
+        raise ValueError(why)
     how = {one.name: getattr(method, one.name) for one in fields(method) if one.name not in ("keep", "goal", "seed")}
     asked: dict[str, Any] = {}
     if method.needs == "nothing":
@@ -103,7 +109,7 @@ def plan(source: ModelSource, method: WeightMethod, settings: Settings) -> dict[
         "fields": how,
         "calibration": asked,
         "precision": [settings.dtype, settings.device.split(":")[0]],
-        "versions": versions(),
+        "versions": {**versions(), method.engine: libraries.installed(method.engine)},
         "code": _code(type(method).__module__),
     }
 
