@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from effivlm.compression.weights import Linear, Solved, WeightMethod
+from effivlm.compression.weights import AUTOAWQ, Linear, Solved, WeightMethod
 from effivlm.weights.engines import rule_of, solved
 from effivlm.weights.smoothing import Block
 
@@ -46,6 +46,12 @@ class Awq(WeightMethod):
             raise ValueError(
                 f"engine autoawq tries 20 points over all tokens, not {self.points} over {self.tokens} tokens"
             )
+
+    @property
+    def packing(self) -> str:
+        """AutoAWQ's own where that has a place for it, which is 4 bits in groups with zero points."""
+        own = self.engine == "autoawq" and self.goal.bits == 4 and self.goal.group and not self.symmetric
+        return AUTOAWQ if own else super().packing
 
     def prepare(self, block: Block) -> None:
         rule_of(self.engine, "smooth")(block, self.goal, self.points, self.symmetric)

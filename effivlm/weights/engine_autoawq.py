@@ -32,11 +32,15 @@ def smooth(block: Block, goal: Goal, points: int, symmetric: bool) -> None:
 
 
 def rtn(linear: Linear, symmetric: bool) -> Solved:
-    """Every weight at the nearest point of AutoAWQ's grid, with scales in the precision they are stored in."""
+    """Every weight at the nearest point of AutoAWQ's grid, with scales in the precision they are stored in.
+
+    That is half precision where its own format holds them: 4 bits in groups with zero points.
+    """
     goal, size = linear.goal, group_of(linear.weight.shape[1], linear.goal.group)
     _, scale, zero = _autoawq.rounded(linear.weight, bits=goal.bits, group=size, symmetric=symmetric)
     signed = None if zero is None else (zero - 2 ** (goal.bits - 1)).to(torch.int8)
-    stored: torch.dtype = getattr(torch, linear.stored)
+    own = zero is not None and goal.bits == 4 and goal.group
+    stored: torch.dtype = torch.float16 if own else getattr(torch, linear.stored)
     return rounded(linear.weight, Grid(goal.bits, size, goal.form, scale.to(stored), signed))
 
 

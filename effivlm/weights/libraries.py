@@ -54,6 +54,13 @@ def installed(engine: str) -> str:
     return next((one.version for one in found), "")
 
 
+def demanded(engine: str) -> str:
+    """The version of an engine. ValueError where it is not here; says what brings it."""
+    if why := missing(engine):
+        raise ValueError(why)
+    return installed(engine)
+
+
 def sparseml_python() -> Path:
     """The Python of sparseml's environment: of the environment variable, of the working folder, or beside the package.
 
