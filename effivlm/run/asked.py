@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-import torch
-
 from effivlm.compression.base import Method
 from effivlm.compression.choose import Doubts, refuse
 from effivlm.decoding.caches import row_bytes
@@ -25,14 +23,12 @@ from effivlm.run.gave import Asked, broken
 from effivlm.run.leaf import Leaf
 from effivlm.run.lengths import Positions
 from effivlm.run.noise import again
-from effivlm.run.scoring import scored
+from effivlm.run.scoring import mute, scored
 from effivlm.run.shown import kept_record
 from effivlm.run.tree import Tree
 from effivlm.run.untouched import Blamed, Meddled
-from effivlm.seams.meters import reclaim
+from effivlm.seams.meters import OUT_OF_MEMORY, reclaim
 from effivlm.tasks._base import Task
-
-OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
 
 
 @dataclass
@@ -116,6 +112,8 @@ class Asking:
                     size = 0.0
                 grown[cell], size = (leaf, doubts), size + cost
             waiting.pop(0)
+        for short in tree.beside.short:
+            self.found.lack(cells[:1], "beside", short)
         self._decoded(tree, grown)
 
     def _free(self, tree: Tree, grown: dict[Cell, tuple[Leaf, Doubts]], waiting: Sequence[Cell]) -> None:
@@ -236,13 +234,12 @@ class Asking:
             kept=leaf.kept,
             of=leaf.of,
         )
-        if self.task.rubric:
-            return answer  # a judge marks it, once all are given
         try:
-            extracted, score = scored(self.task, text, self.sample)
+            if self.task.rubric:  # a judge marks it, once all are given
+                return replace(answer, invalid=mute(self.task, text, self.sample))
+            return replace(answer, **scored(self.task, text, self.sample)._asdict())
         except FAULTS as error:  # as in `_through`
             return replace(answer, error=told(error))
-        return replace(answer, extracted=extracted, score=score)
 
     def _compare(
         self,
