@@ -38,6 +38,7 @@ from effivlm.run.scoring import samples_of
 from effivlm.run.sharding import numbers_of
 from effivlm.run.steps import Step, stored
 from effivlm.run.untouched import tracked
+from effivlm.seams.lengths import any_length
 from effivlm.tasks._base import Task
 from effivlm.tasks._folder import Folder
 from effivlm.tasks._opened import opened, profile_of
@@ -225,7 +226,7 @@ class Group:
         if model.device.type != "cpu":  # there the processor would take the model's own cores
             samples = Processed(samples, partial(model.process, fit=Positions(model).refuse_text))
         fused = compiled(model.layers, dynamic=True) if self.ran.kernel == COMPILED else nullcontext()
-        with model.seams(), fused, tracked(), ahead(samples, order=numbers) as ready:
+        with model.seams(), any_length(model.device), fused, tracked(), ahead(samples, order=numbers) as ready:
             for number in numbers:
                 known = answers.recalled(ready, number, stored.get(number))
                 found = known or answers.ask(ready, number, self.settings.share)
