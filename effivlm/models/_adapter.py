@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
@@ -246,11 +246,18 @@ class Adapter(Presented, Prepared):
     def prefill(self, prompt: Prompt, cache: PromptCache, within: Within = untimed) -> Tensor:
         """Run the decoder over a prompt; fills `cache`, returns the logits [vocab] of its last position, made `within` the part
         "first"."""
+        return self.prefill_all(prompt, cache, lambda: slice(-1, None), within)[0]
+
+    def prefill_all(
+        self, prompt: Prompt, cache: PromptCache, ends: Callable[[], slice | list[int]], within: Within = untimed
+    ) -> Tensor:
+        """As `prefill`, of several prompts one behind the other: logits [n, vocab] of the places that `ends` names when the
+        decoder is through."""
         with prefilling(self.growing, prompt.next_position), adding(self.layers, prompt.deep):
             hidden = self.text(
                 inputs_embeds=prompt.embeds, position_ids=prompt.positions, past_key_values=cache, use_cache=True
             ).last_hidden_state
-        logits: Tensor = within("first", lambda: self.head(hidden[:, -1:])[0, 0])
+        logits: Tensor = within("first", lambda: self.head(hidden[:, ends()])[0])
         return logits
 
     def step(self, tokens: Tensor, positions: Tensor, cache: DecodingCache) -> Tensor:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
+
+from PIL.ImageFile import ImageFile
 
 from effivlm.compression.base import Method
 from effivlm.decoding.engine import Captured, Eager
@@ -26,9 +30,18 @@ LACKING = {
     "forced": "token agreement could not be computed",
     "kept": "the kept visual tokens could not be told",
     "memory": "memory ran out, and cells were decoded in smaller batches,",
+    "beside": "memory ran out, and fewer prompts were prefilled side by side,",
     "shown": "the sample could not be shown in the report",
     "prompt": "the question was shown to the model with U+FFFD for half a surrogate pair",
 }
+
+
+def _loaded(sample: Sample) -> None:
+    """Read pictures that were only opened, as threads must not do side by side."""
+    for image in (*sample.images, *sample.video):
+        if isinstance(image, ImageFile):
+            with suppress(*FAULTS):  # a torn picture: the processor says so
+                image.load()
 
 
 @dataclass
@@ -87,9 +100,12 @@ class Answers:
             number in self.twice,
             self.most_bytes,
         )
-        found = asking.ask(self.standing, share)
+        _loaded(sample)
+        with ThreadPoolExecutor(1, thread_name_prefix="shown") as aside:  # while the device answers
+            shown = aside.submit(sample_record, self.dense.task, sample)
+            found = asking.ask(self.standing, share)
         try:
-            found.notes.append(sample_record(self.dense.task, sample))
+            found.notes.append(shown.result())
         except FAULTS as error:  # what is noted beside an answer must not take the answer with it
             found.lack([self.dense], "shown", error)
         return found

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-import torch
-
 from effivlm.compression.base import Method
 from effivlm.compression.choose import Doubts, refuse
 from effivlm.decoding.caches import row_bytes
@@ -29,10 +27,8 @@ from effivlm.run.scoring import scored
 from effivlm.run.shown import kept_record
 from effivlm.run.tree import Tree
 from effivlm.run.untouched import Blamed, Meddled
-from effivlm.seams.meters import reclaim
+from effivlm.seams.meters import OUT_OF_MEMORY, reclaim
 from effivlm.tasks._base import Task
-
-OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
 
 
 @dataclass
@@ -116,6 +112,8 @@ class Asking:
                     size = 0.0
                 grown[cell], size = (leaf, doubts), size + cost
             waiting.pop(0)
+        for short in tree.beside.short:
+            self.found.lack(cells[:1], "beside", short)
         self._decoded(tree, grown)
 
     def _free(self, tree: Tree, grown: dict[Cell, tuple[Leaf, Doubts]], waiting: Sequence[Cell]) -> None:

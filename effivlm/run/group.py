@@ -7,6 +7,7 @@ to the seam at which their methods differ. `Settings.share` False runs every cel
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import cache, partial
 from importlib.metadata import version
 from typing import Any, cast
@@ -16,7 +17,8 @@ from effivlm.compression.base import Method
 from effivlm.compression.composed import Composed
 from effivlm.data.ahead import ahead
 from effivlm.decoding.capacity import batch_bytes
-from effivlm.decoding.engine import engine_for
+from effivlm.decoding.engine import Captured, Eager, engine_for
+from effivlm.decoding.replay import compiled
 from effivlm.models._adapter import Adapter
 from effivlm.models._ahead import Processed
 from effivlm.models._presenting import Presenting
@@ -39,6 +41,9 @@ from effivlm.tasks._opened import opened
 Progress = Callable[[int, int], None]
 OnAnswers = Callable[[int, Asked], None]
 TIMING = "effivlm.timing.timing"  # it is told by name: its wing stands above this one
+COMPILED = "sdpa in compiled layers"
+COMPILED_FROM = 400
+"""Samples of a task from which on layers are compiled: that takes 10 to 20 seconds, and saves some 40 ms a sample and more."""
 HOLDS = {"quality": 2, "ttft": 1, "decode": 1}
 """Raised when outcomes of a part hold more than before, so that a resumed run does not mix both."""
 
@@ -158,10 +163,12 @@ def run_group(
     engine = engine_for(model.step, model.device, settings.engine, model.spread, model.rules, most)
     twice = asked_again(len(samples), settings.seed)
     answers = Answers(model, task, dense, methods, on_note or (lambda line: None), engine, twice, most)
+    kernel = _kernel(engine, len(samples))
+    fused = compiled(model.layers, dynamic=True) if kernel == COMPILED else nullcontext()
     model.begin_task(task.pixels, task.tiles, task.max_new_tokens)
     if model.device.type != "cpu":  # there the processor would take the model's own cores
         samples = Processed(samples, partial(model.process, fit=Positions(model).refuse_text))
-    with model.seams(), tracked(), ahead(samples) as ready:
+    with model.seams(), fused, tracked(), ahead(samples) as ready:
         for number in range(len(ready)):
             known = answers.recalled(ready, number, (stored or {}).get(number))
             found = known or answers.ask(ready, number, settings.share)
@@ -173,9 +180,15 @@ def run_group(
     return [
         Outcome(cell, "", "failed", reason=unmade[cell])
         if cell in unmade
-        else _outcome(cell, cell_fingerprint(cell, model.source, settings), answers)
+        else _outcome(cell, cell_fingerprint(cell, model.source, settings), answers, kernel)
         for cell in ordered
     ]
+
+
+def _kernel(engine: Captured | Eager, samples: int) -> str:
+    """What computes a group's layers: compiled ones where steps are captured and a task has so many samples that it pays; which
+    cells are asked, and how many samples are left to ask, does not matter."""
+    return COMPILED if engine.name == Captured.name and samples >= COMPILED_FROM else "sdpa"
 
 
 def _methods(cells: Sequence[Cell], seed: int) -> tuple[dict[Cell, Method], dict[Cell, str]]:
@@ -191,7 +204,7 @@ def _methods(cells: Sequence[Cell], seed: int) -> tuple[dict[Cell, Method], dict
     return made, unmade
 
 
-def _outcome(cell: Cell, name: str, all_answers: Answers) -> Outcome:
+def _outcome(cell: Cell, name: str, all_answers: Answers, kernel: str) -> Outcome:
     """What one cell of a group comes to."""
     task, model = all_answers.task, all_answers.model
     facts: dict[str, Any] = {
@@ -201,7 +214,7 @@ def _outcome(cell: Cell, name: str, all_answers: Answers) -> Outcome:
         "scale": task.scale,
         "group": task.group,
         "engine": all_answers.engine.name,
-        "kernel": "sdpa",
+        "kernel": kernel,
         "weights": model.weights,
     }
     if reason := all_answers.refused.get(cell):

@@ -66,7 +66,7 @@ def prefilled(
     def look(number: int, query: Tensor, key: Tensor, value: Tensor, lse: Tensor | None) -> None:
         def note() -> None:
             sums = received(query[0], key[0], None if lse is None else lse[0]) if columns else None
-            last, before = _last(query, rows).clone(), turned.moments(query[0], _stays(kept, number))
+            last, before = _last(query, rows).clone(), turned.moments(query[0], left(kept, number))
             following = partial(turned.following, device=key.device)
             seen[number] = LayerView(last, key[0], value[0], marks(key), number, sums, question, before, following)
             for part in observers if layer is None else ():  # what stays of a pruned prompt is known at its end
@@ -83,7 +83,7 @@ def prefilled(
         with watching(_joined(attentions, watchers, columns)):
             logits = model.prefill(prompt, cache, within)
     else:
-        choices = _Choices(layer, prompt, len(attentions), model.text.norm, sample_id)
+        choices = Choices(layer, prompt, len(attentions), model.text.norm, sample_id)
         for at in choices.stages:
             watchers[at - 1].append(partial(choices.look, at - 1))
         chosen: dict[int, Callable[[Entering], Stay]] = {
@@ -92,13 +92,13 @@ def prefilled(
         }
         with watching(_joined(attentions, watchers, columns)), pruning(model.layers, chosen) as kept:
             logits = model.prefill(prompt, cache, within)
-    stays = tuple(_stays(kept, number) for number in range(len(attentions)))
+    stays = tuple(left(kept, number) for number in range(len(attentions)))
     for number, pair in enumerate(zip(cache.keys, cache.values, strict=True)):
-        seen.setdefault(number, _unseen(*pair, marks(pair[0]), number, question))
-    return Prefilled(prompt, logits, cache, tuple(_left(seen[at], there) for at, there in enumerate(stays)), stays)
+        seen.setdefault(number, unseen(*pair, marks(pair[0]), number, question))
+    return Prefilled(prompt, logits, cache, tuple(_marked(seen[at], there) for at, there in enumerate(stays)), stays)
 
 
-def _unseen(key: Tensor, value: Tensor, marks: Tensor, layer: int, question: int) -> LayerView:
+def unseen(key: Tensor, value: Tensor, marks: Tensor, layer: int, question: int) -> LayerView:
     """The view of a layer that nobody looked at while it ran."""
     return LayerView(key.new_zeros(len(key[0]), 0, key.shape[-1]), key[0], value[0], marks, layer, None, question)
 
@@ -112,13 +112,13 @@ def _wanted(observers: Sequence[CachePart], visual: Tensor) -> tuple[int, bool]:
     return rows, columns
 
 
-def _left(view: LayerView, there: Tensor | None) -> LayerView:
+def _marked(view: LayerView, there: Tensor | None) -> LayerView:
     """The view with the marks of the entries that its layer sees, which are known when all layers have run."""
     return view if there is None else replace(view, visual=view.visual[there.to(view.keys.device)])
 
 
 @dataclass
-class _Choices:
+class Choices:
     """The choices of a layer part during one prefill; `there` are the prompt's positions that are left, stage by stage."""
 
     part: LayerPart
@@ -194,7 +194,7 @@ def _stay(visual: Tensor, chosen: Selection) -> Stay:
     return Stay(kept, visual[kept].nonzero()[:, 0], chosen.features)
 
 
-def _stays(kept: Mapping[int, Tensor], layer: int) -> Tensor | None:
+def left(kept: Mapping[int, Tensor], layer: int) -> Tensor | None:
     """The positions that a layer sees, from those that stay from each stage on; None where it sees all."""
     passed = [stage for stage in kept if stage <= layer]
     return kept[max(passed)] if passed else None

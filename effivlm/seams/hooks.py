@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,15 @@ Watcher = Callable[[Tensor, Tensor, Tensor], None]
 """Looks at query [B, H_q, N, D], key and value [B, H_kv, N, D] of one attention call, after rotary embedding."""
 
 
+class Beside(Protocol):
+    """Prompts side by side in one pass of the decoder whose layers' attentions these are."""
+
+    attentions: Mapping[nn.Module, int]
+
+    def attend(self, attend: Callable[..., tuple[Tensor, None]], module: nn.Module, heads: Sequence[Tensor]) -> Tensor:
+        """Attention [1, N, H, D] inside each of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class LseWatcher:
     """Looks at the same after the call, and at the log-sum-exp [B, H_q, N] of its rows in float32 where the kernel gives one.
@@ -37,8 +46,10 @@ class LseWatcher:
 
 
 _WATCHERS: ContextVar[Mapping[nn.Module, Watcher | LseWatcher] | None] = ContextVar("effivlm_watchers", default=None)
-_LEFT: ContextVar[Mapping[int, Tensor] | None] = ContextVar("effivlm_left", default=None)
-"""Inside `pruning`: the positions of the prompt that stay, by the layer from which on."""
+LEFT: ContextVar[Mapping[int, Tensor] | None] = ContextVar("effivlm_left", default=None)
+"""Where tokens are pruned: the positions of what entered the decoder that stay, by the layer from which on."""
+BESIDE: ContextVar[Beside | None] = ContextVar("effivlm_beside", default=None)
+"""Inside `lanes.side_by_side`: who keeps the attention of several prompts apart."""
 
 
 @contextmanager
@@ -104,8 +115,6 @@ def _attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
     if isinstance(key, AnsweringLayer):
         return key.attend(query, scaling), None
     if pack := packed(module):
@@ -113,20 +122,31 @@ def _attention(
         return pack.attend(one, (query, key, value), apart=module in (_WATCHERS.get() or {})), None
     watchers = _WATCHERS.get()
     watcher = watchers.get(module) if watchers else None
+    beside = None if watcher else BESIDE.get()
+    if beside and module in beside.attentions:
+        one = partial(_stock, module, attention_mask=attention_mask, scaling=scaling, **kwargs)
+        return beside.attend(one, module, (query, key, value)), None
     if not isinstance(watcher, LseWatcher):
         if watcher:
             watcher(query, key, value)
-        output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
-        return output, None
+        return _stock(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     lse: Tensor | None
     found = _with_lse(query, key, value, scaling) if query.is_cuda and query.shape[2] > 1 else None
     if found:
         output, lse = found
     else:
-        output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
-        lse = None
+        output, lse = _stock(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     watcher.look(query, key, value, lse)
     return output, None
+
+
+def _stock(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *given: Any, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """What transformers' own sdpa function computes."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    return sdpa_attention_forward(module, query, key, value, *given, **kwargs)[0], None
 
 
 def _with_lse(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> tuple[Tensor, Tensor] | None:
@@ -209,26 +229,26 @@ def pruning(
     def enter(number: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         hidden, there = args[0], kept[max(kept)] if kept else None
         if number in stages:
-            cut, entered = kwargs if there is None else _gathered(kwargs, there), hidden
+            cut, entered = kwargs if there is None else gathered(kwargs, there), hidden
             cosines, sines = cut["position_embeddings"]
             angles = (cosines[0], sines[0])
-            stay = stages[number](Entering(number, entered[0], angles, lambda: _seen(layer, entered, cut)))
+            stay = stages[number](Entering(number, entered[0], angles, lambda: shown_ahead(layer, entered, cut)))
             kept[number] = stay.kept if there is None else there[stay.kept.to(there.device)]
             hidden = hidden.index_select(1, stay.kept.to(hidden.device))
             if stay.changed is not None and stay.hidden is not None:
                 hidden[0, stay.changed.to(hidden.device)] = stay.hidden.to(hidden)
-        return (hidden, *args[1:]), _gathered(kwargs, kept[max(kept)])
+        return (hidden, *args[1:]), gathered(kwargs, kept[max(kept)])
 
     handles = [
         layer.register_forward_pre_hook(partial(enter, number), with_kwargs=True)
         for number, layer in enumerate(layers)
         if number >= first
     ]
-    token = _LEFT.set(kept)
+    token = LEFT.set(kept)
     try:
         yield kept
     finally:
-        _LEFT.reset(token)
+        LEFT.reset(token)
         for handle in handles:
             handle.remove()
     if missing := sorted(set(stages) - set(kept)):
@@ -240,7 +260,7 @@ def adding(layers: Sequence[nn.Module], deep: Tensor | None) -> Iterator[None]:
     """In one prefill, add deep[l] of deep [L, N, d] to what leaves decoder layer l; of a pruned prompt, of what is left of it."""
 
     def leave(number: int, layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        added, left = whole[number].to(output), _LEFT.get()
+        added, left = whole[number].to(output), LEFT.get()
         return output + (added.index_select(0, left[max(left)].to(added.device)) if left else added)
 
     whole: Sequence[Tensor] = () if deep is None else tuple(deep)
@@ -260,7 +280,7 @@ class _SeenError(Exception):
         self.seen = seen
 
 
-def _seen(layer: nn.Module, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+def shown_ahead(layer: nn.Module, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
     """Query, key and value after rotary embedding that a decoder layer makes of hidden states; no attention is computed."""
     attention: Any = layer.self_attn
     alone = {**kwargs, "past_key_values": None, "use_cache": False}
@@ -278,7 +298,7 @@ def _seen(layer: nn.Module, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Ten
     raise RuntimeError("a decoder layer's attention never reached the wrapper")
 
 
-def _gathered(kwargs: dict[str, Any], kept: Tensor) -> dict[str, Any]:
+def gathered(kwargs: dict[str, Any], kept: Tensor) -> dict[str, Any]:
     """Rotary tables [B, N, D] and position ids [B, N] cut to the kept positions."""
     cut = dict(kwargs)
     cut["position_embeddings"] = tuple(

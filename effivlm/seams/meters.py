@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 import torch
 
 Result = TypeVar("Result")
+OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
 
 
 def synchronise(device: torch.device) -> None:

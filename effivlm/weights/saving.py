@@ -1,0 +1,134 @@
+"""A checkpoint like another one, with some of its tensors replaced: same files, same names, same everything else."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from effivlm.data.places import write_json
+from effivlm.models._sources import SUMS
+from effivlm.weights.journal import room, write_tensors
+
+INDEX = "model.safetensors.index.json"
+WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx"}
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The files of tensors that a checkpoint is made of."""
+    index = folder / INDEX
+    if index.exists():
+        names = sorted({*json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
+        return [folder / name for name in names]
+    return sorted(folder.glob("*.safetensors"))
+
+
+def stored_type(folder: Path) -> str:
+    """The precision of a checkpoint's weights: that of most of them.
+
+    Raises:
+        ValueError: it is none that weights are computed in.
+    """
+    from safetensors import safe_open
+
+    known = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
+    counts: dict[str, int] = {}
+    for path in files_of(folder):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                kind = file.get_slice(name).get_dtype()
+                counts[kind] = counts.get(kind, 0) + 1
+    most = max(counts, key=lambda kind: counts[kind], default="none")
+    if most not in known:
+        raise ValueError(f"{folder} holds weights of type {most}, which cannot be compressed; {', '.join(known)} can")
+    return known[most]
+
+
+def places(folder: Path, model: nn.Module, wanted: Mapping[str, Tensor]) -> dict[str, str]:
+    """The names that parameters have in a checkpoint's files: transformers may know them by others.
+
+    `wanted`: parameters as they were loaded, by their names in the model. The name with the longest common end is the one, and
+    what it holds must be what was loaded.
+
+    Raises:
+        ValueError: a parameter is not found.
+    """
+    from safetensors import safe_open
+
+    ends: dict[str, list[tuple[int, str, Path]]] = {name: [] for name in wanted}
+    by_last: dict[str, list[str]] = {}
+    for name in wanted:
+        by_last.setdefault(".".join(name.split(".")[-2:]), []).append(name)
+    for path in files_of(folder):
+        with safe_open(path, "pt") as file:
+            for key in file.keys():  # noqa: SIM118
+                for name in by_last.get(".".join(key.split(".")[-2:]), ()):
+                    ends[name].append((_common(name, key), key, path))
+    found: dict[str, str] = {}
+    for name, value in wanted.items():
+        for _, key, path in sorted(ends[name], key=lambda one: -one[0]):
+            if key not in found.values() and _same(path, key, value):
+                found[name] = key
+                break
+        else:
+            raise ValueError(f"{folder} holds no tensor that became {name}: it cannot be written in the same structure")
+    return found
+
+
+def _common(name: str, key: str) -> int:
+    """How many of the last words of two names are the same."""
+    pairs = zip(reversed(name.split(".")), reversed(key.split(".")), strict=False)
+    count = 0
+    for one, other in pairs:
+        if one != other:
+            break
+        count += 1
+    return count
+
+
+def _same(path: Path, key: str, value: Tensor) -> bool:
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        if tuple(file.get_slice(key).get_shape()) != tuple(value.shape):
+            return False
+        return torch.equal(file.get_tensor(key).to(value.dtype), value.cpu())
+
+
+def write(source: Path, target: Path, new: Mapping[str, Mapping[str, Tensor]], config: Mapping[str, Any]) -> None:
+    """Write a checkpoint into the empty folder `target`.
+
+    `new`: by the name of a tensor in the source, what stands there instead, by full names; `config`: what is added to
+    config.json.
+    """
+    with room(target):
+        for path in sorted(source.iterdir()):
+            if path.is_file() and path.suffix not in WEIGHTS and path.name not in (SUMS, INDEX, "config.json"):
+                shutil.copyfile(path, target / path.name)
+        described = json.loads((source / "config.json").read_text(encoding="utf-8"))
+        write_json(target / "config.json", {**described, **config})
+    where, size = dict[str, str](), 0
+    for path in files_of(source):
+        tensors = dict(_replaced(path, new))
+        write_tensors(target / path.name, tensors, {"format": "pt"})
+        where |= dict.fromkeys(tensors, path.name)
+        size += sum(tensor.nbytes for tensor in tensors.values())
+    if (source / INDEX).exists():
+        with room(target):
+            write_json(target / INDEX, {"metadata": {"total_size": size}, "weight_map": where})
+
+
+def _replaced(path: Path, new: Mapping[str, Mapping[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        for key in file.keys():  # noqa: SIM118
+            if key in new:
+                yield from new[key].items()
+            else:
+                yield key, file.get_tensor(key)
