@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from itertools import product
 
 from effivlm.compression.base import Method, Part
+from effivlm.compression.composed import Composed
+from effivlm.compression.weights import WeightMethod
 from effivlm.records import SEAMS
 
 Path = tuple[Part | None, ...]
@@ -27,6 +29,12 @@ def path_of(method: Method) -> Path:
             raise ValueError(f"two parts work at the {part.seam} seam: {path[place]} and {part}")
         path[place] = part
     return tuple(path)
+
+
+def of_prompts(method: Method) -> tuple[Method, ...]:
+    """The methods of a cell that work on prompts, in order: all but one that changed the checkpoint before."""
+    each = method.methods if isinstance(method, Composed) else (method,)
+    return tuple(one for one in each if not isinstance(one, WeightMethod))
 
 
 def ways(path: Path) -> Iterator[Path]:

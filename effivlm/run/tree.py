@@ -34,7 +34,7 @@ from effivlm.run.chosen import disorder, refuse_disorder
 from effivlm.run.finite import first_token, in_features, not_finite
 from effivlm.run.hosted import Numbers, on_host
 from effivlm.run.leaf import Leaf
-from effivlm.run.paths import Path, path_of, ways
+from effivlm.run.paths import Path, of_prompts, path_of, ways
 from effivlm.run.prefill import Prefilled, prefilled
 from effivlm.run.together import Beside
 from effivlm.run.untouched import untouched
@@ -99,10 +99,10 @@ class Tree:
             cache = [KeptLayer(key[0], value[0]) for key, value in zip(done.cache.keys, done.cache.values, strict=True)]
         length, visual = self._inputs(None)["input_ids"].shape[1], self._visual_tokens(None)
         whole, entries = len(cache) * length, sum(layer.kept for layer in cache)
-        each = method.methods if isinstance(method, Composed) else (method,)
+        each = of_prompts(method)
         shares = [self._share(path, one, done, entries) for one in each]
         wanted = [self._wanted(one, done, share[1]) for one, share in zip(each, shares, strict=True)]
-        kept, of = (round(entries), whole) if isinstance(method, Composed) else shares[0]
+        kept, of = (round(entries), whole) if isinstance(method, Composed) else (*shares, (visual, visual))[0]
         leaf = Leaf(
             cache=cache,
             token=self.once(("token", *prefill), lambda: self.within("first", lambda: self._first(path[0], done))),
