@@ -32,6 +32,11 @@ WORDS = {
     "pixels": ("N", "pixels a picture is scaled down to (Qwen2-VL; 0: the model's own)"),
     "tiles": ("N", "tiles a picture is cut into at most (the others; 0: the model's own)"),
     "processor": ("BACKEND", f"{', '.join(matrix.PROCESSORS)} (default: %(default)s)"),
+    "scoring": (
+        "PROFILE",
+        "fixed: by the rule that a benchmark means; compat: as the paper's code does, quirks included, where a task knows it"
+        " (default: %(default)s)",
+    ),
     "judge": (
         "SPEC",
         "who marks open answers: openai:MODEL, local:FOLDER, local:OWNER/NAME@COMMIT; none: rescore does",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 from effivlm.metrics.statistics import LEAST
@@ -14,6 +15,7 @@ from effivlm.report.trust import doubts, loose
 
 CELL_ROWS = 120
 BLOCK_ROWS = 60
+FEW_ROWS = 8
 _COLUMNS = ("method", "keep", "score [95%]", "OP ratio", "as dense")
 _CONTROL = "- random"
 """The head of the difference to the random row at the same budget."""
@@ -65,7 +67,34 @@ def _group(group: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, Any
         for of, those in _by_budget(group).items()
     }
     more = [f"and {len(failed) - REASONS} more failed: see report.html"] if len(failed) > REASONS else []
-    return _block(_group_title(group), head, body, [*_judges(group), *map(_failure, failed[:REASONS]), *more])
+    below = [*_invalid(group), *_figures(group), *_judges(group), *map(_failure, failed[:REASONS]), *more]
+    return _block(_group_title(group), head, body, below)
+
+
+def _invalid(group: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Whose answers say nothing that can be scored, and how many of them: the most first."""
+    told = [(cell["invalid"], cell) for cell in group if cell.get("invalid")]
+    some = sorted((one for one in told if one[0]["count"]), key=lambda one: -one[0]["rate"])
+    if not some:
+        return ["no answer is invalid"] * bool(told)
+    words = [f"{_method(cell)} {cell['keep']:.3g}: {one['rate']:.1%}" for one, cell in some[:FEW_ROWS]]
+    more = f" and {len(some) - FEW_ROWS} more" if len(some) > FEW_ROWS else ""
+    return _folded(f"invalid answers, which are wrong: {', '.join(words)}{more}")
+
+
+def _figures(group: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the benchmark reports beside the score, of dense where it ran."""
+    lead = next((cell for cell in _ordered(group) if cell.get("parts")), None)
+    if lead is None:
+        return []
+    parts = list(lead["parts"].items())
+    words = [f"{name} {_number(one['score'], 1, one['scale'])}" for name, one in parts[:FEW_ROWS]]
+    more = f" and {len(parts) - FEW_ROWS} more" if len(parts) > FEW_ROWS else ""
+    return _folded(f"{_method(lead)} {lead['keep']:.3g} by part: {', '.join(words)}{more}")
+
+
+def _folded(line: str) -> list[str]:
+    return wrap(line, WIDTH, subsequent_indent="  ")
 
 
 def _judges(group: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -19,6 +19,7 @@ from effivlm.data.ahead import ahead
 from effivlm.decoding.capacity import batch_bytes
 from effivlm.decoding.engine import Captured, Eager, engine_for
 from effivlm.decoding.replay import compiled
+from effivlm.metrics.profiles import FIXED
 from effivlm.models._adapter import Adapter
 from effivlm.models._ahead import Processed
 from effivlm.models._presenting import Presenting
@@ -31,12 +32,12 @@ from effivlm.run.gave import Asked
 from effivlm.run.lengths import Positions
 from effivlm.run.noise import asked_again, change_of
 from effivlm.run.provenance import class_digest, module_digest, replaced
-from effivlm.run.scoring import FALLEN, WAITS, overall, samples_of, settled
+from effivlm.run.scoring import FALLEN, WAITS, overall, profile_remarks, reported, samples_of, settled
 from effivlm.run.steps import Step, stored
 from effivlm.run.untouched import tracked
 from effivlm.tasks._base import Task
 from effivlm.tasks._folder import Folder
-from effivlm.tasks._opened import opened
+from effivlm.tasks._opened import opened, profile_of
 
 Progress = Callable[[int, int], None]
 OnAnswers = Callable[[int, Asked], None]
@@ -44,7 +45,7 @@ TIMING = "effivlm.timing.timing"  # it is told by name: its wing stands above th
 COMPILED = "sdpa in compiled layers"
 COMPILED_FROM = 400
 """Samples of a task from which on layers are compiled: that takes 10 to 20 seconds, and saves some 40 ms a sample and more."""
-HOLDS = {"quality": 2, "ttft": 1, "decode": 1}
+HOLDS = {"quality": 3, "ttft": 1, "decode": 1}
 """Raised when outcomes of a part hold more than before, so that a resumed run does not mix both."""
 
 
@@ -99,6 +100,7 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
     versions of libraries, and the code of all of it."""
     method, folder = method_of(cell, settings.seed), settings.folders.get(cell.task, "")
     task = Folder if folder else type(task_of(cell.task))
+    profile = profile_of(task, settings)
     return fingerprint(
         {
             "part": [part, HOLDS[part]],
@@ -111,6 +113,7 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
             + [f"batch {settings.batch}"] * (part == "decode" and settings.batch > 1)
             + [f"prompt {settings.prompt}"] * (part != "quality" and settings.prompt > 0)
             + [f"data {settings.data}"] * (settings.data != "")
+            + [f"scoring {profile}"] * (part == "quality" and profile != FIXED)
             + Presenting.of(settings).differences(),
             "versions": _versions(),
             "code": _code(method, task, source, part),
@@ -211,6 +214,8 @@ def _outcome(cell: Cell, name: str, all_answers: Answers, kernel: str) -> Outcom
         "metric": task.metric,
         "answer_type": task.answer_type,
         "scoring": task.scoring,
+        "profile": task.profile,
+        "average": task.average,
         "scale": task.scale,
         "group": task.group,
         "engine": all_answers.engine.name,
@@ -225,6 +230,7 @@ def _outcome(cell: Cell, name: str, all_answers: Answers, kernel: str) -> Outcom
         answers = all_answers.given[cell] if task.rubric else settled(all_answers.given[cell], task)
         scores = [answer.score for answer in answers if answer.score is not None]
         score = overall(answers, task) if scores else None
+        facts["parts"] = reported(answers, task)
     except FAULTS as error:  # a task that cannot sum up one cell's answers fails that cell
         return Outcome(cell, name, "failed", reason=told(error), **facts)
     errors = [answer.error for answer in answers if answer.error]
@@ -248,6 +254,6 @@ def _outcome(cell: Cell, name: str, all_answers: Answers, kernel: str) -> Outcom
         score=score,
         answers=tuple(answers),
         change=change_of(model) if any(answer.again is not None for answer in answers) else "",
-        remarks=(*remarks, *all_answers.remarks(cell), *model.remarks()),
+        remarks=(*remarks, *profile_remarks(task), *all_answers.remarks(cell), *model.remarks()),
         **facts,
     )

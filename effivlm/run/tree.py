@@ -64,7 +64,7 @@ class Tree:
                 self.observers.setdefault(way, [])
                 if isinstance(cache, CachePart):
                     self.observers[way].append(cache)
-        self.methods, self.beside = methods, Beside(model, sample.id, [], within)
+        self.beside = Beside(model, sample.id, lambda: self._unwatched(methods), within)
         self._nodes: dict[tuple[Any, ...], Any] = {}
 
     def with_inputs(self, method: Method, within: Within = untimed) -> Tree:
@@ -234,16 +234,14 @@ class Tree:
 
     def prefilled(self, path: Path) -> Prefilled:
         """Run the decoder over the prompt at `path` (image, vision, layer part), once; where that pays, over others beside it."""
-        self.once(("unwatched",), self._watch)
         done = self.beside.prefilled(path, self.prompt)
         self._nodes |= {("prefill", other): one for other, one in done.items()}
         return self.once(("prefill", path), lambda: self._prefill(path))  # type: ignore[no-any-return]
 
-    def _watch(self) -> bool:
-        """Tell those who prefill side by side what nobody looks at, now that it is known how long the prompt is."""
-        paths = dict.fromkeys(self._path(method)[:-1] for method in self.methods)
-        self.beside.unwatched = [path for path in paths if any(path) and not self.observers[path]]
-        return True
+    def _unwatched(self, methods: Sequence[Method]) -> list[Path]:
+        """Prefills beside dense's whose layers nobody looks at."""
+        paths = dict.fromkeys(self._path(method)[:3] for method in methods)
+        return [path for path in paths if any(path) and not self.observers[path]]
 
     def release(self, methods: Sequence[Method]) -> None:
         """Let go of the prefills that none of `methods` begins with; the dense one stays."""

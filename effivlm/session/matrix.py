@@ -28,6 +28,7 @@ GENERATIONS = ("checkpoint", "greedy")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 PROCESSORS = ("pil", "torchvision")
+SCORINGS = ("fixed", "compat")
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
@@ -55,6 +56,7 @@ class Asked:
     judge: str = ""
     second_judge: str = ""
     judge_repeats: str = "3"
+    scoring: str = SCORINGS[0]
     share: bool = True
 
 
@@ -122,6 +124,7 @@ def build(asked: Asked) -> Plan:
         judge=asked.judge,
         second_judge=asked.second_judge,
         judge_repeats=_whole("--vlm-judge-repeats", asked.judge_repeats, least=1),
+        scoring=_choice("--vlm-scoring", asked.scoring, SCORINGS),
     )
     judges.check(named, settings)
     budgets = _unique(_budget(text) for text in asked.budgets)
