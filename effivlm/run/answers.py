@@ -22,6 +22,7 @@ from effivlm.run.gave import Asked, broken
 from effivlm.run.leaf import Leaf
 from effivlm.run.scoring import read
 from effivlm.run.shown import SAMPLES, sample_record
+from effivlm.run.weighed import Weighed
 from effivlm.tasks._base import Task
 
 Note = Callable[[dict[str, Any]], None]
@@ -51,7 +52,9 @@ class Answers:
     `leaves` are what was kept of each prompt, without tensors; `refused` says why a cell cannot exist, `failed` why one was given
     up; `lacking` holds, by cell, what could not be found out beside its answers. `note` gets what a report may show of samples.
     `twice` are the numbers of the samples on which dense is asked once more.
-    `most_bytes` is what the compressed prompts of a sample may take at once, with the caches that decode them.
+    `most_bytes` is what the compressed prompts of a sample may take at once, with the caches that decode them. Where the model
+    is a changed one, `references` are dense's answers by another pass, and `weighed` is what was counted on its weights;
+    `kernel` is what computes its layers.
     """
 
     model: Adapter
@@ -62,6 +65,9 @@ class Answers:
     engine: Captured | Eager
     twice: AbstractSet[int]
     most_bytes: float = math.inf
+    references: Sequence[Answer] = ()
+    weighed: Weighed | None = None
+    kernel: str = "sdpa"
     given: dict[Cell, list[Answer]] = field(init=False)
     leaves: dict[Cell, list[Leaf]] = field(init=False)
     refused: dict[Cell, str] = field(default_factory=dict)
@@ -99,7 +105,10 @@ class Answers:
             number < SAMPLES,
             number in self.twice,
             self.most_bytes,
+            reference=self.references[number] if number < len(self.references) else None,
         )
+        if self.dense not in self.methods:
+            return asking.ask(self.standing, share)
         _loaded(sample)
         with ThreadPoolExecutor(1, thread_name_prefix="shown") as aside:  # while the device answers
             shown = aside.submit(sample_record, self.dense.task, sample)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from effivlm.compression.weights import WeightMethod
 from effivlm.models._adapter import Adapter
 from effivlm.models._memory import needs
 from effivlm.models._sources import ModelSource
-from effivlm.records import Settings
+from effivlm.records import Cell, Settings
 from effivlm.run.weighed import Weighed, weigh
 from effivlm.seams.meters import free_bytes, reclaim
 from effivlm.weights.product import Progress, plan, product
@@ -34,6 +35,25 @@ def identity(method: Method, source: ModelSource, settings: Settings) -> list[ob
     """What decides the checkpoint of a cell beside its model: everything that a product is found again by."""
     changing = weights_of(method)
     return [] if changing is None else [plan(source, changing, settings)]
+
+
+def passes_of(methods: Mapping[Cell, Method]) -> dict[WeightMethod | None, dict[Cell, Method]]:
+    """The cells of each model, by the method that makes it: None, which comes first, is the model as it is."""
+    found: dict[WeightMethod | None, dict[Cell, Method]] = {None: {}}
+    for cell, method in methods.items():
+        found.setdefault(weights_of(method), {})[cell] = method
+    return found
+
+
+@contextmanager
+def closing_after(given: Compressed | None, open_model: Open, settings: Settings) -> Iterator[Compressed]:
+    """A holder of compressed models: the one that is given, which stays open, or one for this time."""
+    holder = given or Compressed(open_model, settings)
+    try:
+        yield holder
+    finally:
+        if given is None or given.aside:
+            holder.close()
 
 
 @dataclass
@@ -67,6 +87,21 @@ class Compressed:
             self._held, self._name = (opened, weigh(method, Path(folder), opened.model)), name
         return self._held
 
+    @property
+    def aside(self) -> bool:
+        """Whether the model as it is stands aside."""
+        return self._aside is not None
+
+    def of(self, model: Adapter, method: Method) -> tuple[Adapter, Weighed | None]:
+        """The model of a cell that is timed, alone on its device: `model` itself, or what its method makes of it."""
+        changing = weights_of(method)
+        if changing is None:
+            self.close()
+            return model, None
+        found = self.opened(model, changing)
+        self._step_aside(model)
+        return found
+
     def close(self) -> None:
         """Let go of the opened one, and put back the one that stood aside."""
         if self._held is not None:
@@ -80,7 +115,11 @@ class Compressed:
         if model.device.type != "cuda" or model.spread:
             return
         reclaim(model.device)
-        if self._aside is None and free_bytes(model.device) < ROOM * needs(source, self.settings.dtype).weights:
+        if free_bytes(model.device) < ROOM * needs(source, self.settings.dtype).weights:
+            self._step_aside(model)
+
+    def _step_aside(self, model: Adapter) -> None:
+        if self._aside is None and model.device.type == "cuda" and not model.spread:
             model.model.to("cpu")
             self._aside = model
             torch.cuda.empty_cache()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import version
 from typing import Any, cast
@@ -15,6 +16,7 @@ from typing import Any, cast
 from effivlm import __version__, registry
 from effivlm.compression.base import Method
 from effivlm.compression.composed import Composed
+from effivlm.compression.weights import WeightMethod
 from effivlm.data.ahead import ahead
 from effivlm.decoding.capacity import batch_bytes
 from effivlm.decoding.engine import Captured, Eager, engine_for
@@ -24,10 +26,11 @@ from effivlm.models._adapter import Adapter
 from effivlm.models._ahead import Processed
 from effivlm.models._presenting import Presenting
 from effivlm.models._sources import ModelSource
-from effivlm.records import Budget, Cell, Outcome, Settings, fingerprint
+from effivlm.records import Answer, Budget, Cell, Outcome, Sample, Settings, Unsupported, fingerprint
 from effivlm.run.answers import Answers, Note
 from effivlm.run.audit import achieved, verdict
-from effivlm.run.faults import FAULTS, told
+from effivlm.run.compressed import Compressed, closing_after, identity, passes_of
+from effivlm.run.faults import FAULTS, said, told
 from effivlm.run.gave import Asked
 from effivlm.run.lengths import Positions
 from effivlm.run.noise import asked_again, change_of
@@ -35,6 +38,7 @@ from effivlm.run.provenance import class_digest, module_digest, replaced
 from effivlm.run.scoring import FALLEN, WAITS, overall, profile_remarks, reported, samples_of, settled
 from effivlm.run.steps import Step, stored
 from effivlm.run.untouched import tracked
+from effivlm.run.weighed import Weighed
 from effivlm.tasks._base import Task
 from effivlm.tasks._folder import Folder
 from effivlm.tasks._opened import opened, profile_of
@@ -105,7 +109,7 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
         {
             "part": [part, HOLDS[part]],
             "model": [cell.model, source.identity],
-            "method": [cell.method, cell.preset, repr(method)],
+            "method": [cell.method, cell.preset, repr(method), *identity(method, source, settings)],
             "task": [cell.task, _declared(cell.task, folder)],
             "settings": [settings.limit, settings.seed, settings.device.split(":")[0], settings.dtype]
             + [settings.engine] * (settings.engine != "auto")
@@ -143,6 +147,7 @@ def run_group(
     on_note: Note | None = None,
     on_answers: OnAnswers | None = None,
     stored: Mapping[int, Asked] | None = None,
+    compressed: Compressed | None = None,
 ) -> list[Outcome]:
     """Answer a task's samples under every cell of one (model, task) group.
 
@@ -150,7 +155,8 @@ def run_group(
     know how far it agrees with itself. One outcome per cell, in the order given, dense in front where it was not asked for.
     `on_note` gets lines that a report may show: of every sample ("sample"), and of the first ones what was kept ("kept").
     `on_answers` gets, once a sample, its number and all that it gave, before anything is made of it. `stored` is what samples
-    gave before, by number: one of which it holds all cells is not asked again.
+    gave before, by number: one of which it holds all cells is not asked again. Cells whose method changes the checkpoint come
+    after the others, those of one checkpoint together; `compressed` opens it, and dense is that of `model` for them too.
 
     Raises:
         ValueError: cells of several groups, or no samples.
@@ -162,30 +168,72 @@ def run_group(
     task = task_in(dense.task, settings, model.source.family)
     samples = samples_of(dense.task, task, settings.limit, settings.seed)
     methods, unmade = _methods(ordered, settings.seed)
-    most = batch_bytes(model.device)
-    engine = engine_for(model.step, model.device, settings.engine, model.spread, model.rules, most)
-    twice = asked_again(len(samples), settings.seed)
-    answers = Answers(model, task, dense, methods, on_note or (lambda line: None), engine, twice, most)
-    kernel = _kernel(engine, len(samples))
-    fused = compiled(model.layers, dynamic=True) if kernel == COMPILED else nullcontext()
-    model.begin_task(task.pixels, task.tiles, task.max_new_tokens)
-    if model.device.type != "cpu":  # there the processor would take the model's own cores
-        samples = Processed(samples, partial(model.process, fit=Positions(model).refuse_text))
-    with model.seams(), fused, tracked(), ahead(samples) as ready:
-        for number in range(len(ready)):
-            known = answers.recalled(ready, number, (stored or {}).get(number))
-            found = known or answers.ask(ready, number, settings.share)
-            if on_answers and not known:
-                on_answers(number, found)
-            answers.take(found)
-            if on_progress:
-                on_progress(number + 1, len(samples))
-    return [
-        Outcome(cell, "", "failed", reason=unmade[cell])
-        if cell in unmade
-        else _outcome(cell, cell_fingerprint(cell, model.source, settings), answers, kernel)
-        for cell in ordered
-    ]
+    found = {cell: Outcome(cell, "", "failed", reason=reason) for cell, reason in unmade.items()}
+    passes = passes_of(methods)
+    every = _Passes(dense, task, samples, settings, len(passes), on_progress, on_note, on_answers, stored or {})
+    name = partial(cell_fingerprint, source=model.source, settings=settings)
+    whole = every.answers(model, passes.pop(None), 0)
+    found |= {cell: _outcome(cell, name(cell), whole) for cell in whole.methods}
+    with closing_after(compressed, open_model, settings) as opener:
+        for number, (changing, own) in enumerate(passes.items(), start=1):
+            try:
+                other, weighed = opener.opened(model, cast(WeightMethod, changing))
+                answers = every.answers(other, own, number, weighed, whole.given[dense])
+                found |= {cell: _outcome(cell, name(cell), answers) for cell in own}
+            except FAULTS as error:  # a checkpoint that cannot be made costs the cells that need it
+                status = "unsupported" if isinstance(error, Unsupported) else "failed"
+                found |= {cell: Outcome(cell, name(cell), status, reason=said(error)) for cell in own}
+    return [found[cell] for cell in ordered]
+
+
+@dataclass(frozen=True)
+class _Passes:
+    """What all passes over a group's samples have in common; there are `count` of them, one for each model."""
+
+    dense: Cell
+    task: Task
+    samples: Sequence[Sample]
+    settings: Settings
+    count: int
+    on_progress: Progress | None
+    on_note: Note | None
+    on_answers: OnAnswers | None
+    stored: Mapping[int, Asked]
+
+    def answers(
+        self,
+        model: Adapter,
+        methods: Mapping[Cell, Method],
+        place: int,
+        weighed: Weighed | None = None,
+        references: Sequence[Answer] = (),
+    ) -> Answers:
+        """What the cells of `methods` say to all samples, of which dense is asked in its own pass alone."""
+        task, settings, most = self.task, self.settings, batch_bytes(model.device)
+        engine = engine_for(model.step, model.device, settings.engine, model.spread, model.rules, most)
+        twice = asked_again(len(self.samples), settings.seed) if self.dense in methods else frozenset[int]()
+        kernel, note = _kernel(engine, len(self.samples)), self.on_note or (lambda line: None)
+        answers = Answers(
+            *(model, task, self.dense, methods, note, engine, twice, most),
+            references=references,
+            weighed=weighed,
+            kernel=kernel,
+        )
+        fused = compiled(model.layers, dynamic=True) if kernel == COMPILED else nullcontext()
+        model.begin_task(task.pixels, task.tiles, task.max_new_tokens)
+        samples = self.samples
+        if model.device.type != "cpu":  # there the processor would take the model's own cores
+            samples = Processed(samples, partial(model.process, fit=Positions(model).refuse_text))
+        with model.seams(), fused, tracked(), ahead(samples) as ready:
+            for number in range(len(ready)):
+                known = answers.recalled(ready, number, self.stored.get(number))
+                found = known or answers.ask(ready, number, settings.share)
+                if self.on_answers and not known:
+                    self.on_answers(number, found)
+                answers.take(found)
+                if self.on_progress:
+                    self.on_progress(place * len(ready) + number + 1, self.count * len(ready))
+        return answers
 
 
 def _kernel(engine: Captured | Eager, samples: int) -> str:
@@ -207,7 +255,7 @@ def _methods(cells: Sequence[Cell], seed: int) -> tuple[dict[Cell, Method], dict
     return made, unmade
 
 
-def _outcome(cell: Cell, name: str, all_answers: Answers, kernel: str) -> Outcome:
+def _outcome(cell: Cell, name: str, all_answers: Answers) -> Outcome:
     """What one cell of a group comes to."""
     task, model = all_answers.task, all_answers.model
     facts: dict[str, Any] = {
@@ -219,7 +267,7 @@ def _outcome(cell: Cell, name: str, all_answers: Answers, kernel: str) -> Outcom
         "scale": task.scale,
         "group": task.group,
         "engine": all_answers.engine.name,
-        "kernel": kernel,
+        "kernel": all_answers.kernel,
         "weights": model.weights,
     }
     if reason := all_answers.refused.get(cell):
@@ -240,8 +288,9 @@ def _outcome(cell: Cell, name: str, all_answers: Answers, kernel: str) -> Outcom
         reason = f"every sample {broke}; the first: {first}"
         return Outcome(cell, name, "failed", reason=reason, broken=len(errors), **facts)
     remarks = [f"{len(errors)} of {len(answers)} samples {broke}: {first}"] if errors else []
-    facts["achieved"] = achieved(cell, all_answers.methods[cell], all_answers.leaves[cell])
-    status, reason = verdict(cell, all_answers.methods[cell], all_answers.leaves[cell])
+    kept = cell, all_answers.methods[cell], all_answers.leaves[cell], all_answers.weighed
+    facts["achieved"] = achieved(*kept)
+    status, reason = verdict(*kept)
     if status != "ok":
         return Outcome(cell, name, status, reason=reason, broken=len(errors), **facts)
     return Outcome(

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from effivlm import registry
 from effivlm.records import Cell, Outcome, Settings, Unsupported, dump
 from effivlm.run.faults import FAULTS, harmless, told
-from effivlm.run.steps import stored
+from effivlm.run.steps import stored, weights_step
 from effivlm.session.journal import Journal
 from effivlm.session.matrix import Plan
 from effivlm.session.recorder import Key
 from effivlm.session.resume import fingerprint_of, standing
 
 if TYPE_CHECKING:
+    from effivlm.run.compressed import Compressed
     from effivlm.timing.timing import Timing
 
 PACKAGE = Path(__file__).parent.parent
@@ -44,6 +45,7 @@ class Groups:
     trace: str = ""
     journal: Journal = field(init=False)
     _prepared: tuple[Cell, Timing] | None = None
+    _changed: Compressed | None = None
 
     def __post_init__(self) -> None:
         found = standing(self.folder, self.plan, self.settings)
@@ -95,8 +97,20 @@ class Groups:
         return drained
 
     def forget_model(self) -> None:
-        """Drop what holds on to an open model."""
+        """Drop what holds on to an open model, and what methods made of it."""
         self._prepared = None
+        if self._changed is not None:
+            self._changed.close()
+
+    def _compressed(self, cells: Sequence[Cell]) -> dict[str, Any]:
+        """What opens the checkpoints that methods make, where one is needed, or was before and may still be open."""
+        needed = any(weights_step(cell.method, cell.preset, cell.keep) for cell in cells)
+        if self._changed is None and needed:
+            from effivlm.run.compressed import Compressed
+            from effivlm.run.group import open_model
+
+            self._changed = Compressed(open_model, self.settings)
+        return {"compressed": self._changed} if self._changed is not None else {}
 
     def fingerprint(self, cell: Cell, part: str = "quality") -> str:
         return fingerprint_of((cell, part), self.plan, self.settings)
@@ -108,7 +122,10 @@ class Groups:
         try:
             names = {cell: self._name(cell, "quality") for cell in (*cells, cells[0].dense)}
             write, stored = partial(self.journal.write, names=names), self.journal.stored(names)
-            answered = run_group(cells, open_model(), self.settings, progress, self.samples.append, write, stored)
+            more = self._compressed(cells)
+            answered = run_group(
+                cells, open_model(), self.settings, progress, self.samples.append, write, stored, **more
+            )
             answered = mark_all(answered, self.settings, self.plan.sources[cells[0].model].family)
             outcomes = {outcome.cell: outcome for outcome in answered}
         except FAULTS as error:
@@ -137,7 +154,7 @@ class Groups:
 
         if self._prepared is None or self._prepared[0] != cell:
             self._prepared = None
-            self._prepared = (cell, prepare_timing(cell, open_model(), self.settings))
+            self._prepared = (cell, prepare_timing(cell, open_model(), self.settings, **self._compressed([cell])))
         return self._prepared[1]
 
     def _keep(self, outcome: Outcome) -> None:
