@@ -268,7 +268,7 @@ def answer_of(data: Mapping[str, Any]) -> Answer:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that was asked for, built once; what a run needs beside its cells.
+    """Everything that was asked for, built once; what a run needs beside its cells. `shard`: "2/8", or "" for all samples.
 
     `data`: where published sets lie ("" = what was fetched, or the hub); `folders`: tasks that are a user's folder, by name.
     `judge`, `second_judge`: as typed ("none": answers wait), without a key; `judge_repeats`: times it is asked the same.
@@ -294,3 +294,4 @@ class Settings:
     second_judge: str = ""
     judge_repeats: int = 3
     scoring: str = "fixed"
+    shard: str = ""

@@ -19,7 +19,7 @@ from effivlm.models._sources import unread
 from effivlm.plugin.session import Session
 from effivlm.plugin.summary import WITHOUT_TABLE, announce, rates, show
 from effivlm.records import Outcome, Settings
-from effivlm.session import journal
+from effivlm.session import blocks, journal
 from effivlm.session.groups import on_device
 from effivlm.session.matrix import part_of
 from effivlm.session.recorder import Key, Recorder, facts
@@ -98,6 +98,8 @@ class Controller:
             raise ValueError(f"{recorder.folder} holds a run already; go on with --vlm-resume, or name another folder")
         config.hook.pytest_vlm_header(config=config, header=header)
         recorder.open(header)
+        blocks.clear(recorder.folder)
+        blocks.place(recorder.folder, bench.name).mkdir()  # from here on workers may help each other
         for line in journal.lines(recorder.folder):  # what a kill kept from being written behind its outcomes
             for note in line.get("notes", ()):
                 recorder.add_sample(note)
@@ -233,7 +235,9 @@ class Controller:
             }
         )
         if not (missing or self.stopped):
-            journal.clear(self.recorder.folder)
+            blocks.clear(self.recorder.folder)
+            if not self.bench.plan().settings.shard:  # those are what a shard is run for
+                journal.clear(self.recorder.folder)
 
     def _report(self, session: pytest.Session) -> None:
         """A report that cannot be made never changes what the run found; one that cannot be written fails the session."""

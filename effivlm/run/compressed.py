@@ -37,11 +37,12 @@ def identity(method: Method, source: ModelSource, settings: Settings) -> list[ob
     return [] if changing is None else [plan(source, changing, settings)]
 
 
-def passes_of(methods: Mapping[Cell, Method]) -> dict[WeightMethod | None, dict[Cell, Method]]:
-    """The cells of each model, by the method that makes it: None, which comes first, is the model as it is."""
-    found: dict[WeightMethod | None, dict[Cell, Method]] = {None: {}}
+def changed_of(methods: Mapping[Cell, Method]) -> dict[WeightMethod, list[Cell]]:
+    """The cells whose method changes the checkpoint, by how: those of one product together."""
+    found: dict[WeightMethod, list[Cell]] = {}
     for cell, method in methods.items():
-        found.setdefault(weights_of(method), {})[cell] = method
+        if changing := weights_of(method):
+            found.setdefault(changing, []).append(cell)
     return found
 
 

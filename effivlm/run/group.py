@@ -6,9 +6,9 @@ to the seam at which their methods differ. `Settings.share` False runs every cel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from importlib.metadata import version
 from typing import Any, cast
@@ -19,23 +19,25 @@ from effivlm.compression.composed import Composed
 from effivlm.compression.weights import WeightMethod
 from effivlm.data.ahead import ahead
 from effivlm.decoding.capacity import batch_bytes
-from effivlm.decoding.engine import Captured, Eager, engine_for
+from effivlm.decoding.engine import Captured, engine_for
 from effivlm.decoding.replay import compiled
 from effivlm.metrics.profiles import FIXED
 from effivlm.models._adapter import Adapter
 from effivlm.models._ahead import Processed
 from effivlm.models._presenting import Presenting
 from effivlm.models._sources import ModelSource
-from effivlm.records import Answer, Budget, Cell, Outcome, Sample, Settings, Unsupported, fingerprint
-from effivlm.run.answers import Answers, Note
-from effivlm.run.audit import achieved, verdict
-from effivlm.run.compressed import Compressed, closing_after, identity, passes_of
-from effivlm.run.faults import FAULTS, said, told
+from effivlm.records import Answer, Budget, Cell, Outcome, Settings, Unsupported, fingerprint
+from effivlm.run.answers import Answers, Given, Note
+from effivlm.run.assembly import Ran, outcomes, take_all
+from effivlm.run.compressed import Compressed, changed_of, closing_after, identity
+from effivlm.run.faults import FAULTS, said
+from effivlm.run.faults import told as reason_of
 from effivlm.run.gave import Asked
 from effivlm.run.lengths import Positions
-from effivlm.run.noise import asked_again, change_of
+from effivlm.run.noise import asked_again
 from effivlm.run.provenance import class_digest, module_digest, replaced
-from effivlm.run.scoring import FALLEN, WAITS, overall, profile_remarks, reported, samples_of, settled
+from effivlm.run.scoring import samples_of
+from effivlm.run.sharding import numbers_of
 from effivlm.run.steps import Step, stored
 from effivlm.run.untouched import tracked
 from effivlm.run.weighed import Weighed
@@ -71,6 +73,13 @@ def method_of(cell: Cell, seed: int = 0) -> Method:
     """
     made = [_made(step, step.budget(cell.budget), seed) for step in stored(cell.method, cell.preset)]
     return made[0] if len(made) == 1 else Composed(keep=cell.budget, seed=seed, methods=tuple(made))
+
+
+def with_dense(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells of a group, dense in front where it is not among them; ValueError for cells of several groups."""
+    if len({cell.group for cell in cells}) != 1:
+        raise ValueError("cells of one group share model and task")
+    return list(cells) if cells[0].dense in cells else [cells[0].dense, *cells]
 
 
 def _made(step: Step, keep: Budget, seed: int) -> Method:
@@ -156,93 +165,144 @@ def run_group(
     `on_note` gets lines that a report may show: of every sample ("sample"), and of the first ones what was kept ("kept").
     `on_answers` gets, once a sample, its number and all that it gave, before anything is made of it. `stored` is what samples
     gave before, by number: one of which it holds all cells is not asked again. Cells whose method changes the checkpoint come
-    after the others, those of one checkpoint together; `compressed` opens it, and dense is that of `model` for them too.
+    after the others, those of one checkpoint together; `compressed` opens it.
 
     Raises:
         ValueError: cells of several groups, or no samples.
     """
-    if len({cell.group for cell in cells}) != 1:
-        raise ValueError("cells of one group share model and task")
-    dense = cells[0].dense
-    ordered = list(cells) if dense in cells else [dense, *cells]
-    task = task_in(dense.task, settings, model.source.family)
-    samples = samples_of(dense.task, task, settings.limit, settings.seed)
-    methods, unmade = _methods(ordered, settings.seed)
-    found = {cell: Outcome(cell, "", "failed", reason=reason) for cell, reason in unmade.items()}
-    passes = passes_of(methods)
-    every = _Passes(dense, task, samples, settings, len(passes), on_progress, on_note, on_answers, stored or {})
-    name = partial(cell_fingerprint, source=model.source, settings=settings)
-    whole = every.answers(model, passes.pop(None), 0)
-    found |= {cell: _outcome(cell, name(cell), whole) for cell in whole.methods}
+    ordered = with_dense(cells)
+    changed = changed_of(methods_of(ordered, settings.seed)[0])
+    own = [cell for cell in ordered if not any(cell in those for those in changed.values())]
+    told = Told(on_progress, on_note, on_answers, stored or {}, 1 + len(changed))
+    asked = Group(own, model, settings)
+    answers = asked.run(told)
+    names = {cell: cell_fingerprint(cell, model.source, settings) for cell in asked.methods}
+    found = outcomes(asked.cells, asked.unmade, names, answers, asked.ran)
+    found += run_changed(changed, model, settings, answers.given[asked.dense], told, compressed)
+    by_cell = {one.cell: one for one in found}
+    return [by_cell[cell] for cell in ordered]
+
+
+def run_changed(
+    changed: Mapping[WeightMethod, Sequence[Cell]],
+    whole: Adapter,
+    settings: Settings,
+    references: Sequence[Answer],
+    told: Told,
+    compressed: Compressed | None = None,
+) -> list[Outcome]:
+    """The outcomes of cells by the method that makes their model of `whole`, whose dense answers are `references`."""
+    found = []
     with closing_after(compressed, open_model, settings) as opener:
-        for number, (changing, own) in enumerate(passes.items(), start=1):
+        for place, (method, cells) in enumerate(changed.items(), start=1):
+            names = {cell: cell_fingerprint(cell, whole.source, settings) for cell in cells}
             try:
-                other, weighed = opener.opened(model, cast(WeightMethod, changing))
-                answers = every.answers(other, own, number, weighed, whole.given[dense])
-                found |= {cell: _outcome(cell, name(cell), answers) for cell in own}
+                asked = Changed(cells, *opener.opened(whole, method), settings, references)
+                found += outcomes(cells, {}, names, asked.run(told, place), asked.ran)
             except FAULTS as error:  # a checkpoint that cannot be made costs the cells that need it
                 status = "unsupported" if isinstance(error, Unsupported) else "failed"
-                found |= {cell: Outcome(cell, name(cell), status, reason=said(error)) for cell in own}
-    return [found[cell] for cell in ordered]
+                found += [Outcome(cell, names[cell], status, reason=said(error)) for cell in cells]
+    return found
 
 
 @dataclass(frozen=True)
-class _Passes:
-    """What all passes over a group's samples have in common; there are `count` of them, one for each model."""
+class Told:
+    """Who hears of a group's answers, and what is known of them already; `count` models answer one after another."""
 
-    dense: Cell
-    task: Task
-    samples: Sequence[Sample]
-    settings: Settings
-    count: int
-    on_progress: Progress | None
-    on_note: Note | None
-    on_answers: OnAnswers | None
-    stored: Mapping[int, Asked]
+    on_progress: Progress | None = None
+    on_note: Note | None = None
+    on_answers: OnAnswers | None = None
+    stored: Mapping[int, Asked] = field(default_factory=dict)
+    count: int = 1
 
-    def answers(
-        self,
-        model: Adapter,
-        methods: Mapping[Cell, Method],
-        place: int,
-        weighed: Weighed | None = None,
-        references: Sequence[Answer] = (),
-    ) -> Answers:
-        """What the cells of `methods` say to all samples, of which dense is asked in its own pass alone."""
-        task, settings, most = self.task, self.settings, batch_bytes(model.device)
-        engine = engine_for(model.step, model.device, settings.engine, model.spread, model.rules, most)
-        twice = asked_again(len(self.samples), settings.seed) if self.dense in methods else frozenset[int]()
-        kernel, note = _kernel(engine, len(self.samples)), self.on_note or (lambda line: None)
-        answers = Answers(
-            *(model, task, self.dense, methods, note, engine, twice, most),
-            references=references,
-            weighed=weighed,
-            kernel=kernel,
+
+class Group:
+    """The cells of one (model, task) group, dense in front, over the samples of its task, for an open model.
+
+    Raises:
+        ValueError: cells of several groups, or no samples.
+    """
+
+    def __init__(self, cells: Sequence[Cell], model: Adapter, settings: Settings) -> None:
+        self.cells, self.model, self.settings = with_dense(cells), model, settings
+        self.dense = cells[0].dense
+        self.task = task_in(self.dense.task, settings, model.source.family)
+        self.samples = samples_of(self.dense.task, self.task, settings.limit, settings.seed)
+        self.methods, self.unmade = methods_of(self.cells, settings.seed)
+        self.most = batch_bytes(model.device)
+        self.engine = engine_for(model.step, model.device, settings.engine, model.spread, model.rules, self.most)
+        self.ran = Ran.of(model, self.engine.name, _kernel(self.engine.name, len(self.samples)), len(self.samples))
+
+    @property
+    def total(self) -> int:
+        return self.ran.total
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """What outcomes say of how this group ran, to be stored beside its answers."""
+        return self.ran.to_json()
+
+    def answers(self, note: Note | None = None) -> Answers:
+        """What takes in answers of samples in order; nothing is known to it yet."""
+        return Answers(
+            task=self.task,
+            dense=self.dense,
+            methods=self.methods,
+            note=note or (lambda line: None),
+            model=self.model,
+            engine=self.engine,
+            twice=asked_again(len(self.samples), self.settings.seed),
+            most_bytes=self.most,
         )
-        fused = compiled(model.layers, dynamic=True) if kernel == COMPILED else nullcontext()
-        model.begin_task(task.pixels, task.tiles, task.max_new_tokens)
-        samples = self.samples
-        if model.device.type != "cpu":  # there the processor would take the model's own cores
-            samples = Processed(samples, partial(model.process, fit=Positions(model).refuse_text))
-        with model.seams(), fused, tracked(), ahead(samples) as ready:
-            for number in range(len(ready)):
-                known = answers.recalled(ready, number, self.stored.get(number))
-                found = known or answers.ask(ready, number, settings.share)
-                if self.on_answers and not known:
-                    self.on_answers(number, found)
-                answers.take(found)
-                if self.on_progress:
-                    self.on_progress(place * len(ready) + number + 1, self.count * len(ready))
+
+    def run(self, told: Told, place: int = 0) -> Answers:
+        """What all samples gave, as the model number `place` of those that answer."""
+        answers = self.answers(told.on_note)
+        for number, found, known in self.through(range(self.total), told.stored, answers):
+            if told.on_answers and not known:
+                told.on_answers(number, found)
+            if told.on_progress:
+                told.on_progress(place * self.total + number + 1, told.count * self.total)
         return answers
 
+    def through(
+        self, numbers: range, stored: Mapping[int, Asked], answers: Answers
+    ) -> Iterator[tuple[int, Asked, bool]]:
+        """The samples of `numbers`, each with all it gave and whether that was stored; `answers` takes it in after that."""
+        model, samples = self.model, self.samples
+        model.begin_task(self.task.pixels, self.task.tiles, self.task.max_new_tokens)
+        if model.device.type != "cpu":  # there the processor would take the model's own cores
+            samples = Processed(samples, partial(model.process, fit=Positions(model).refuse_text))
+        fused = compiled(model.layers, dynamic=True) if self.ran.kernel == COMPILED else nullcontext()
+        with model.seams(), fused, tracked(), ahead(samples, order=numbers) as ready:
+            for number in numbers:
+                known = answers.recalled(ready, number, stored.get(number))
+                found = known or answers.ask(ready, number, self.settings.share)
+                yield number, found, known is not None
+                answers.take(found)
 
-def _kernel(engine: Captured | Eager, samples: int) -> str:
+
+class Changed(Group):
+    """The cells of a group whose method made the open model out of that of the others; dense is not among them."""
+
+    def __init__(
+        self, cells: Sequence[Cell], model: Adapter, weighed: Weighed, settings: Settings, references: Sequence[Answer]
+    ) -> None:
+        super().__init__(cells, model, settings)
+        self.cells, self.weighed, self.references = list(cells), weighed, references
+        del self.methods[self.dense]
+
+    def answers(self, note: Note | None = None) -> Answers:
+        return replace(super().answers(note), twice=frozenset(), references=self.references, weighed=self.weighed)
+
+
+def _kernel(engine: str, samples: int) -> str:
     """What computes a group's layers: compiled ones where steps are captured and a task has so many samples that it pays; which
     cells are asked, and how many samples are left to ask, does not matter."""
-    return COMPILED if engine.name == Captured.name and samples >= COMPILED_FROM else "sdpa"
+    return COMPILED if engine == Captured.name and samples >= COMPILED_FROM else "sdpa"
 
 
-def _methods(cells: Sequence[Cell], seed: int) -> tuple[dict[Cell, Method], dict[Cell, str]]:
+def methods_of(cells: Sequence[Cell], seed: int) -> tuple[dict[Cell, Method], dict[Cell, str]]:
     """The method of each cell, or why it cannot be made; such a cell has no fingerprint, for it has no fields."""
     made, unmade = dict[Cell, Method](), dict[Cell, str]()
     for cell in cells:
@@ -251,58 +311,34 @@ def _methods(cells: Sequence[Cell], seed: int) -> tuple[dict[Cell, Method], dict
         except FAULTS as error:
             if cell == cell.dense:
                 raise
-            unmade[cell] = told(error)
+            unmade[cell] = reason_of(error)
     return made, unmade
 
 
-def _outcome(cell: Cell, name: str, all_answers: Answers) -> Outcome:
-    """What one cell of a group comes to."""
-    task, model = all_answers.task, all_answers.model
-    facts: dict[str, Any] = {
-        "metric": task.metric,
-        "answer_type": task.answer_type,
-        "scoring": task.scoring,
-        "profile": task.profile,
-        "average": task.average,
-        "scale": task.scale,
-        "group": task.group,
-        "engine": all_answers.engine.name,
-        "kernel": all_answers.kernel,
-        "weights": model.weights,
-    }
-    if reason := all_answers.refused.get(cell):
-        return Outcome(cell, name, "unsupported", reason=reason, **facts)
-    if reason := all_answers.failed.get(cell):
-        return Outcome(cell, name, "failed", reason=reason, **facts)
-    try:
-        answers = all_answers.given[cell] if task.rubric else settled(all_answers.given[cell], task)
-        scores = [answer.score for answer in answers if answer.score is not None]
-        score = overall(answers, task) if scores else None
-        facts["parts"] = reported(answers, task)
-    except FAULTS as error:  # a task that cannot sum up one cell's answers fails that cell
-        return Outcome(cell, name, "failed", reason=told(error), **facts)
-    errors = [answer.error for answer in answers if answer.error]
-    broke = "broke or went with one that did" if FALLEN in errors else "broke"
-    first = next((error for error in errors if error != FALLEN), "")
-    if not scores and len(errors) == len(answers):
-        reason = f"every sample {broke}; the first: {first}"
-        return Outcome(cell, name, "failed", reason=reason, broken=len(errors), **facts)
-    remarks = [f"{len(errors)} of {len(answers)} samples {broke}: {first}"] if errors else []
-    kept = cell, all_answers.methods[cell], all_answers.leaves[cell], all_answers.weighed
-    facts["achieved"] = achieved(*kept)
-    status, reason = verdict(*kept)
-    if status != "ok":
-        return Outcome(cell, name, status, reason=reason, broken=len(errors), **facts)
-    return Outcome(
-        cell,
-        name,
-        "unsupported" if task.rubric else "ok",
-        reason=WAITS if task.rubric else "",
-        n=len(scores),
-        broken=len(errors),
-        score=score,
-        answers=tuple(answers),
-        change=change_of(model) if any(answer.again is not None for answer in answers) else "",
-        remarks=(*remarks, *profile_remarks(task), *all_answers.remarks(cell), *model.remarks()),
-        **facts,
-    )
+def assembled(
+    cells: Sequence[Cell],
+    settings: Settings,
+    family: str,
+    names: Mapping[Cell, str],
+    stored: Mapping[int, Asked],
+    how: Mapping[str, Any],
+    on_note: Note | None = None,
+) -> tuple[list[Outcome], list[int]]:
+    """The outcomes of a group from answers alone, equal to those of the run that asks them all; no model, no sample is read.
+
+    `how` is that of a `Group` that gave some of them. Beside the outcomes, the numbers of samples of which not every cell's
+    answer is there; with any, there are no outcomes.
+    """
+    ran = Ran.from_json(how)
+    ordered = with_dense(cells)
+    methods, unmade = methods_of(ordered, settings.seed)
+    task = task_in(ordered[0].task, settings, family)
+    given = Given(task, cells[0].dense, methods, on_note or (lambda line: None))
+    if missing := take_all(given, stored, numbers_of(settings.shard, ran.total)):
+        return [], missing
+    return outcomes(ordered, unmade, names, given, ran, settings.shard), []
+
+
+def count(task: str, settings: Settings, family: str) -> int:
+    """How many samples a task has in a run; ValueError where it has none."""
+    return len(samples_of(task, task_in(task, settings, family), settings.limit, settings.seed))

@@ -18,12 +18,15 @@ from effivlm.session.journal import Journal
 from effivlm.session.matrix import Plan
 from effivlm.session.recorder import Key
 from effivlm.session.resume import fingerprint_of, standing
+from effivlm.session.together import Together
 
 if TYPE_CHECKING:
     from effivlm.run.compressed import Compressed
+    from effivlm.run.group import Told
     from effivlm.timing.timing import Timing
 
 PACKAGE = Path(__file__).parent.parent
+NO_SHARDS = "a shard answers with the model as it is alone: run methods that change the checkpoint without --vlm-shard"
 Progress = Callable[[int, int], None]
 OpenModel = Callable[[], Any]
 
@@ -32,46 +35,66 @@ OpenModel = Callable[[], Any]
 class Groups:
     """What has been measured in this process, and what still waits to be written.
 
-    `selected` holds the cells that the session really runs, by part: a group's run covers those and no others.
+    `selected` holds the cells that the session really runs, by part: a group's run covers those and no others. `workers` run
+    cases beside each other in the session of that name.
     """
 
     plan: Plan
     settings: Settings
     folder: Path
     selected: Mapping[str, Sequence[Cell]]
+    workers: int = 1
+    session: str = "alone"
     done: dict[Key, Outcome] = field(default_factory=dict)
     pending: list[Outcome] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
     trace: str = ""
     journal: Journal = field(init=False)
+    together: Together = field(init=False)
     _prepared: tuple[Cell, Timing] | None = None
-    _changed: Compressed | None = None
+    _opener: Compressed | None = None
 
     def __post_init__(self) -> None:
         found = standing(self.folder, self.plan, self.settings)
         self.done = dict(found.reusable)
         self.journal = Journal(self.folder, found.sessions, found.failed)
+        families = {name: source.family for name, source in self.plan.sources.items()}
+        self.together = Together(self.folder, self.journal, self.settings, families, self.workers, self.session)
 
     def quality(self, cell: Cell, open_model: OpenModel, progress: Progress) -> Outcome:
         """The quality outcome of `cell`; the first call of a group runs the group."""
         if (cell, "quality") not in self.done:
-            group = [other for other in self.selected["quality"] if other.group == cell.group]
-            waiting = [other for other in group if (other, "quality") not in self.done]
-            usable = [one for one in (waiting if self.settings.share else [cell]) if self._usable(one)]
-            if usable:
+            for one in (waiting := self._waiting(cell)):
+                if reason := _unusable(one):
+                    self._keep(Outcome(one, "", "failed", reason=reason))
+            if usable := [one for one in waiting if (one, "quality") not in self.done]:
                 self._run(usable, open_model, progress)
         return self.done[cell, "quality"]
 
-    def _usable(self, cell: Cell) -> bool:
-        """Whether the classes behind a cell can be loaded; one that cannot fails by name, before any model opens."""
-        try:
-            for step in stored(cell.method, cell.preset):
-                registry.load("methods", step.method)
-            registry.load("tasks", cell.task)
-        except ValueError as error:
-            self._keep(Outcome(cell, "", "failed", reason=str(error)))
-            return False
-        return True
+    def help(self, open_model: Callable[[str], Any]) -> list[str]:
+        """Answer what other workers have not answered yet of the groups of this session; what of it went wrong, in words."""
+        firsts = {cell.group: cell for cell in reversed(self.selected["quality"])}
+        troubles = []
+        for cell in reversed(firsts.values()) if self.workers > 1 and self.settings.share else ():
+            cells = [one for one in self._waiting(cell) if not _unusable(one) and not _changes(one)]
+            if not cells or self.together.blocks(cells).over:
+                continue
+            try:
+                names = self._names(cells)
+                while self.together.help(cells, names, partial(open_model, cell.model), lambda done, of: None):
+                    pass
+            except FAULTS as error:  # whoever owns the group does it without help, and tells if it cannot be done
+                troubles.append(f"no help with {' '.join(cell.group)}: {told(error)}")
+        self.together.forget()
+        return troubles
+
+    def _waiting(self, cell: Cell) -> list[Cell]:
+        """The selected cells of a cell's group that have no outcome; without sharing it alone."""
+        group = [one for one in self.selected["quality"] if one.group == cell.group] if self.settings.share else [cell]
+        return [one for one in group if (one, "quality") not in self.done]
+
+    def _names(self, cells: Sequence[Cell]) -> dict[Cell, str]:
+        return {cell: self._name(cell, "quality") for cell in (*cells, cells[0].dense)}
 
     def timing(self, cell: Cell, part: str, open_model: OpenModel, remarks: Sequence[str]) -> Outcome:
         """The timing outcome of `cell`, measured until its median is settled.
@@ -99,33 +122,36 @@ class Groups:
     def forget_model(self) -> None:
         """Drop what holds on to an open model, and what methods made of it."""
         self._prepared = None
-        if self._changed is not None:
-            self._changed.close()
+        self.together.forget()
+        if self._opener is not None:
+            self._opener.close()
 
     def _compressed(self, cells: Sequence[Cell]) -> dict[str, Any]:
         """What opens the checkpoints that methods make, where one is needed, or was before and may still be open."""
-        needed = any(weights_step(cell.method, cell.preset, cell.keep) for cell in cells)
-        if self._changed is None and needed:
+        if self._opener is None and any(map(_changes, cells)):
             from effivlm.run.compressed import Compressed
             from effivlm.run.group import open_model
 
-            self._changed = Compressed(open_model, self.settings)
-        return {"compressed": self._changed} if self._changed is not None else {}
+            self._opener = Compressed(open_model, self.settings)
+        return {"compressed": self._opener} if self._opener is not None else {}
 
     def fingerprint(self, cell: Cell, part: str = "quality") -> str:
         return fingerprint_of((cell, part), self.plan, self.settings)
 
     def _run(self, cells: Sequence[Cell], open_model: OpenModel, progress: Progress) -> None:
-        from effivlm.run.group import run_group
+        from effivlm.run.group import Told, run_group
         from effivlm.session.judged import mark_all
 
         try:
-            names = {cell: self._name(cell, "quality") for cell in (*cells, cells[0].dense)}
-            write, stored = partial(self.journal.write, names=names), self.journal.stored(names)
-            more = self._compressed(cells)
-            answered = run_group(
-                cells, open_model(), self.settings, progress, self.samples.append, write, stored, **more
-            )
+            names, note = self._names(cells), self.samples.append
+            write = partial(self.journal.write, names=names)
+            if self.workers > 1 or self.settings.shard:
+                own = [cell for cell in cells if not _changes(cell)] or [cells[0].dense]
+                answered = self.together.outcomes(own, self._names(own), open_model, progress, note)
+                answered += self._changed_too(cells, answered, open_model, Told(progress, note, write, count=2))
+            else:
+                stored, more = self.journal.stored(names), self._compressed(cells)
+                answered = run_group(cells, open_model(), self.settings, progress, note, write, stored, **more)
             answered = mark_all(answered, self.settings, self.plan.sources[cells[0].model].family)
             outcomes = {outcome.cell: outcome for outcome in answered}
         except FAULTS as error:
@@ -135,6 +161,24 @@ class Groups:
             outcomes[cell] = Outcome(cell, self.fingerprint(cell), "failed", reason="the run gave no outcome for it")
         for outcome in outcomes.values():
             self._keep(outcome)
+
+    def _changed_too(
+        self, cells: Sequence[Cell], answered: Sequence[Outcome], open_model: OpenModel, told: Told
+    ) -> list[Outcome]:
+        """Outcomes of the cells whose method changes the checkpoint, which this process answers alone."""
+        ours = [cell for cell in cells if _changes(cell)]
+        if not ours or self.settings.shard:
+            return [Outcome(cell, self._name(cell, "quality"), "unsupported", reason=NO_SHARDS) for cell in ours]
+        from effivlm.run.compressed import changed_of
+        from effivlm.run.group import methods_of, run_changed
+
+        made, unmade = methods_of(ours, self.settings.seed)
+        dense = next(one for one in answered if one.cell == one.cell.dense)
+        told = replace(told, stored=self.journal.stored(self._names(cells)))
+        found = run_changed(
+            changed_of(made), open_model(), self.settings, dense.answers, told, **self._compressed(cells)
+        )
+        return [*found, *(Outcome(cell, "", "failed", reason=reason) for cell, reason in unmade.items())]
 
     def _time(self, cell: Cell, part: str, open_model: OpenModel, remarks: Sequence[str]) -> None:
         from effivlm.timing.rounds import unsettled
@@ -182,6 +226,22 @@ class Groups:
             return self.fingerprint(cell, part)
         except FAULTS:
             return ""
+
+
+def _changes(cell: Cell) -> bool:
+    """Whether the method of a cell changes the checkpoint itself."""
+    return weights_step(cell.method, cell.preset, cell.keep) is not None
+
+
+def _unusable(cell: Cell) -> str:
+    """Why the classes behind a cell cannot be loaded, which fails it by name before any model opens; "" where they can."""
+    try:
+        for step in stored(cell.method, cell.preset):
+            registry.load("methods", step.method)
+        registry.load("tasks", cell.task)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _raised_here(error: BaseException) -> bool:
