@@ -6,72 +6,33 @@ outcomes alone. Everything stored is made of JSON types and reads back equal und
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from fractions import Fraction
 from typing import Any
 
+from effivlm.budget import Budget as Budget
 from effivlm.sample import Sample as Sample
+from effivlm.stored import ANSWER_TYPES, OUTCOME_TYPES, check_types
+from effivlm.stored import HALF_PAIR as HALF_PAIR
+from effivlm.stored import dump as dump
+from effivlm.stored import fingerprint as fingerprint
 
 SCHEMA = 1
 STATUSES = ("ok", "failed", "unsupported", "interrupted")
 PARTS = ("quality", "ttft", "decode")
-SEAMS = ("image", "vision", "layer", "cache")  # where methods reach into the run of a sample, in its order
-LONGEST = 60  # characters of a budget
+SEAMS = (
+    "weights",
+    "image",
+    "vision",
+    "layer",
+    "cache",
+)  # where methods reach into a model, or the run of a sample; in order
 SCORINGS = ("exact", "rule", "judge", "proxy")
-HALF_PAIR = re.compile("[\ud800-\udfff]")
-"""Half a surrogate pair: text that was cut in the middle of a character holds it, and it has no UTF-8 form."""
+AVERAGES = ("samples", "groups", "parts")
 
 
 class Unsupported(ValueError):
     """A (model, method, budget) that cannot exist; the message is the reason the report shows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """The fraction that stays, exact: 0 < keep <= 1.
-
-    Built with `Budget.parse("0.10")`; a float would lose tokens (int(1000 * (1 - 0.9)) is 99).
-    """
-
-    keep: Fraction
-
-    def __post_init__(self) -> None:
-        if not 0 < self.keep <= 1:
-            raise ValueError(
-                f"budget {float(self.keep):g} is not a fraction that stays: it must lie in (0, 1], e.g. 0.10"
-            )
-
-    @classmethod
-    def parse(cls, text: str | float | Fraction) -> Budget:
-        """Read a decimal such as "0.10"; ValueError names the text when it is no number in (0, 1]."""
-        word = str(text).strip()
-        try:
-            # A long exponent is refused unread: the exact fraction of 1e-99999999 would fill the memory.
-            if len(word) > LONGEST or re.search(r"[eE][+-]?0*\d{3}", word):
-                raise ValueError
-            keep = text if isinstance(text, Fraction) else Fraction(word)
-        except (ValueError, ZeroDivisionError):
-            shown = repr(text) if len(word) <= LONGEST else f"{word[:LONGEST]}..."
-            raise ValueError(f"budget {shown} is not a number: it must be a decimal in (0, 1], e.g. 0.10") from None
-        return cls(keep)
-
-    def of(self, total: int, at_least: int = 1) -> int:
-        """How many of `total` stay: rounded half up, never under `at_least`, never over `total`."""
-        above, below = self.keep.numerator, self.keep.denominator  # whole numbers: methods ask this in every layer
-        return min(total, max(at_least, (2 * above * total + below) // (2 * below)))
-
-    @property
-    def label(self) -> str:
-        """The form in case ids: two decimals, more only where two would lie (0.10, 0.015)."""
-        value = float(self.keep)
-        return f"{value:.2f}" if Fraction(f"{value:.2f}") == self.keep else f"{value:.12g}"
-
-    def __float__(self) -> float:
-        return float(self.keep)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -105,16 +66,16 @@ class Cell:
     def id(self) -> str:
         """The case id, e.g. `micro_qwen2_vl-fastv-keep0.10-docvqa_micro`; other presets stand as `fastv@effivlm`."""
         method = self.method if self.preset == "paper" else f"{self.method}@{self.preset}"
-        return f"{self.model}-{method}-keep{self.keep}-{self.task}"
+        return f"{self.model}-{method}-{self.budget.named}-{self.task}"
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "keep": float(self.budget)}
+        return {**asdict(self), "keep": self.budget.stored}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Cell:
         if not isinstance(data, Mapping):
             raise ValueError("its cell is no object")
-        _check_types("its cell", data, dict.fromkeys(("model", "method", "preset", "task"), str))
+        check_types("its cell", data, dict.fromkeys(("model", "method", "preset", "task"), str))
         return cls(**{**data, "keep": Budget.parse(data["keep"]).label})
 
 
@@ -125,6 +86,8 @@ class Answer:
     `forced` is the share of dense's tokens, its end included, that the cell chooses too when it is fed dense's answer up to
     there. Dense alone has `again`, its answer under a harmless numeric change; its `forced` is that second run's.
     None: dense broke on this sample, or what was wanted could not be computed, which the outcome's remarks say.
+    `invalid`: it says nothing that can be scored (no option, or several; blank), None where that is not known. `part`: the
+    part of the benchmark that it counts in.
     """
 
     id: str
@@ -144,17 +107,35 @@ class Answer:
     visual_tokens: int = 0
     kept: int = 0
     of: int = 0
+    invalid: bool | None = None
+    part: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """A score beside a task's own: of answers whose `part` is one of `of`, averaged as the task's is.
+
+    Where `of` is empty it is another figure of all answers, and no mean. `score` lies in [0, 1], `scale` is the factor to the
+    published one.
+    """
+
+    score: float
+    scale: float
+    n: int
+    of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class KeptBy:
-    """What one method of a composition kept of what the one before it left, summed over samples."""
+    """What one method of a composition kept of what the one before it left, summed over samples; the rest as in `Achieved`."""
 
     method: str
     of: str
     asked_keep: float
     kept: int
     total: int
+    asked: str = ""
+    counted: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +144,8 @@ class Achieved:
 
     `per_head` holds those of a layer's KV heads, for all layers, where heads differ; else it is empty.
     `parts` are the methods of a composition, which has the entries of the dense prompt in all layers as its `total`, and as
-    `asked_keep` the budget of its case; empty for a method alone.
+    `asked_keep` the budget of its case; empty for a method alone. Where a budget is no fraction, `asked` is its label and
+    `counted` what was measured in its unit: tokens of a sample (entries of a layer), the fraction of zeros, or bits of a weight.
     """
 
     of: str
@@ -177,6 +159,8 @@ class Achieved:
     visual_tokens: int = 0
     parts: tuple[KeptBy, ...] = ()
     per_head: tuple[tuple[float, ...], ...] = ()
+    asked: str = ""
+    counted: float | None = None
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Achieved:
@@ -202,7 +186,9 @@ class Cost:
 class Outcome:
     """One measured part of one cell (quality, ttft or decode).
 
-    `group`: answers that were scored together, by their ids; `scoring`: how a score comes to be (exact, rule, judge or proxy);
+    `group`: answers that were scored together, by their ids; `scoring`: how a score comes to be (exact, rule, judge or proxy),
+    and `profile` whether by the rule that is meant or as the paper's code has it; `average`: what of the answers' scores the
+    score is a mean over (one of `AVERAGES`), and `parts` what the benchmark reports beside it.
     `change`: the numeric change under which dense was asked `again`; `judged`: who marked the answers, by which prompt, and how
     far such marks can be trusted (`session.judged`), None where no judge did.
     """
@@ -229,6 +215,9 @@ class Outcome:
     change: str = ""
     remarks: tuple[str, ...] = ()
     judged: Mapping[str, Any] | None = None
+    profile: str = "fixed"
+    average: str = "samples"
+    parts: Mapping[str, Reported] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
@@ -237,6 +226,8 @@ class Outcome:
             raise ValueError(f"part {self.part!r} is not one of {', '.join(PARTS)}")
         if self.scoring not in SCORINGS:
             raise ValueError(f"scoring {self.scoring!r} is not one of {', '.join(SCORINGS)}")
+        if self.average not in AVERAGES:
+            raise ValueError(f"average {self.average!r} is not one of {', '.join(AVERAGES)}")
 
     def with_remarks(self, *remarks: str) -> Outcome:
         return replace(self, remarks=(*self.remarks, *remarks))
@@ -251,7 +242,7 @@ class Outcome:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Outcome:
         fields = {name: value for name, value in data.items() if name != "kind"}
-        _check_types("it", fields, OUTCOME_TYPES)
+        check_types("it", fields, OUTCOME_TYPES)
         achieved = fields["achieved"]
         return cls(
             **{
@@ -261,39 +252,16 @@ class Outcome:
                 "achieved": achieved and Achieved.from_json(achieved),
                 "costs": {name: Cost(tuple(cost["rounds"])) for name, cost in fields["costs"].items()},
                 "remarks": tuple(fields["remarks"]),
+                "parts": {
+                    name: Reported(**{**one, "of": tuple(one["of"])}) for name, one in fields.get("parts", {}).items()
+                },
             }
         )
 
 
-OUTCOME_TYPES: Mapping[str, Any] = {
-    **dict.fromkeys(("fingerprint", "status", "part", "reason", "metric", "answer_type", "scoring"), str),
-    **dict.fromkeys(("n", "broken", "group"), int),
-    **dict.fromkeys(("answers", "remarks"), list | tuple),
-    "score": int | float | None,
-    "scale": int | float,
-    "costs": Mapping,
-    "judged": Mapping | None,
-}
-ANSWER_TYPES: Mapping[str, Any] = {
-    **dict.fromkeys(("id", "prompt_sha256", "text", "extracted", "error"), str),
-    "score": int | float | None,
-    "tokens": list | tuple,
-}
-
-
-def _check_types(of: str, data: Mapping[str, Any], types: Mapping[str, Any]) -> None:
-    """ValueError where a field that is there has another type than `types` says, or a score does not lie in [0, 1]."""
-    for name, kind in types.items():
-        if name in data and not isinstance(data[name], kind):
-            raise ValueError(f"{of} has {name} {str(data[name])[:40]!r}, which is of the wrong type")
-    score = data.get("score")
-    if score is not None and not 0 <= score <= 1:
-        raise ValueError(f"{of} has the score {score!r}, which does not lie in [0, 1]")
-
-
 def answer_of(data: Mapping[str, Any]) -> Answer:
     """An answer as `asdict` and JSON leave it, read back."""
-    _check_types("an answer", data, ANSWER_TYPES)
+    check_types("an answer", data, ANSWER_TYPES)
     return Answer(**{**data, **{name: tuple(data[name]) for name in ("tokens", "again_tokens") if name in data}})
 
 
@@ -303,6 +271,7 @@ class Settings:
 
     `data`: where published sets lie ("" = what was fetched, or the hub); `folders`: tasks that are a user's folder, by name.
     `judge`, `second_judge`: as typed ("none": answers wait), without a key; `judge_repeats`: times it is asked the same.
+    `scoring`: the profile of the scorers, fixed or compat.
     """
 
     limit: int = 100
@@ -323,28 +292,5 @@ class Settings:
     judge: str = ""
     second_judge: str = ""
     judge_repeats: int = 3
+    scoring: str = "fixed"
     shard: str = ""
-
-
-def dump(record: Mapping[str, Any]) -> str:
-    """One JSON line with a UTF-8 form: halves of surrogate pairs stand escaped, and read back equal.
-
-    Raises:
-        ValueError: NaN or infinity, which are refused rather than written.
-        TypeError: a value of no JSON type.
-    """
-    text = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_listed)
-    return HALF_PAIR.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-
-
-def _listed(value: Any) -> list[Any]:
-    try:
-        return list(value)
-    except TypeError:
-        raise TypeError(f"a value of type {type(value).__name__} cannot be stored: {repr(value)[:60]}") from None
-
-
-def fingerprint(facts: Mapping[str, Any]) -> str:
-    """A short stable name for everything that determines an outcome."""
-    text = json.dumps(facts, sort_keys=True, ensure_ascii=True, allow_nan=False, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:20]

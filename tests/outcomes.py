@@ -49,9 +49,14 @@ def quality(which: Cell, scores: Sequence[float | None], same: Sequence[bool] | 
         "metric": "anls",
         "answer_type": "short",
         "answers": tuple(answer(*one) for one in zip(range(len(scores)), scores, texts, flags, strict=True)),
-        "achieved": achieved(float(which.keep), of="prompt entries" if which.method in CACHE else "visual tokens"),
+        "achieved": achieved(_share(which), of="prompt entries" if which.method in CACHE else "visual tokens"),
     }
     return Outcome(which, "f" * 20, "ok", **{**facts, **fields})
+
+
+def _share(which: Cell) -> float:
+    """The fraction of a budget; a number of tokens is one of a thousand here."""
+    return float(which.budget.exact(1000) / 1000)
 
 
 def achieved(keep: float, total: int = 1000, of: str = "prompt entries") -> Achieved:

@@ -9,8 +9,9 @@ import sys
 import pytest
 from toy_session import ROOT, Toy
 
+from effivlm import registry
 from effivlm.records import Cell, dump
-from effivlm.run.steps import Step, asked, stored
+from effivlm.run.steps import Step, asked, stored, weights_step
 from effivlm.session import matrix
 from effivlm.session.matrix import Asked
 
@@ -34,6 +35,17 @@ from effivlm.session.matrix import Asked
             "downsample+snapkv",
             "downsample@pooled+snapkv",
             (Step("downsample", "pooled"), Step("snapkv", "paper")),
+        ),
+        ("wanda:2:4+fastv", "wanda:2:4+fastv", (Step("wanda", "paper", "2:4"), Step("fastv", "paper"))),
+        (
+            "awq+snapkv",
+            "awq:w4g128+snapkv",
+            (Step("awq", "paper", "w4g128"), Step("snapkv", "paper")),
+        ),
+        (
+            "gptq@balanced:w4g0128+fastv:64tok+snapkv@effivlm",
+            "gptq@balanced:w4g128+fastv:64tok+snapkv@effivlm",
+            (Step("gptq", "balanced", "w4g128"), Step("fastv", "paper", "64tok"), Step("snapkv", "effivlm")),
         ),
         (
             "downsample@paper+random_visual",
@@ -60,13 +72,24 @@ def test_a_composition_is_stored_in_a_form_that_reads_back(text: str, method: st
         ("fastv+snapkv+fastv", "two methods work at the layer seam"),
         ("snapkv+random_kv", "'snapkv+random_kv': two methods work at the cache seam"),
         ("downsample@pooled+random_visual", "two methods work at the vision seam"),
-        ("dense+snapkv", "'dense+snapkv': dense cannot be composed: it works at none of image, vision, layer, cache"),
-        ("snapkv+fastv", "compose in the order of the run: image, vision, layer, cache"),
+        (
+            "dense+snapkv",
+            "'dense+snapkv': dense cannot be composed: it works at none of weights, image, vision, layer, cache",
+        ),
+        ("snapkv+fastv", "compose in the order of the run: weights, image, vision, layer, cache"),
         ("fastv:1.5+snapkv", "'fastv:1.5': budget 1.5 is not a fraction that stays: it must lie in (0, 1]"),
         ("fastv:0+snapkv", "'fastv:0': budget 0 is not a fraction that stays"),
         ("fastv:half+snapkv", "'fastv:half': budget 'half' is not a number"),
         ("fastv:+snapkv", "'fastv:': budget '' is not a number"),
         ("fastv:0.4+snapkv:0.1", "every budget is fixed; leave out one : for --vlm-budgets to vary"),
+        ("wanda+gptq+fastv", "'wanda+gptq+fastv': two methods work at the weights seam"),
+        ("fastv+wanda", "compose in the order of the run: weights, image, vision, layer, cache"),
+        ("wanda:2:4+fastv:0.4", "every budget is fixed; leave out one : for --vlm-budgets to vary"),
+        ("wanda:0.4+fastv", "0.40 is no budget of wanda: it takes sparsity0.20, sparsity0.50, 2:4"),
+        ("gptq:fp8+fastv", "fp8 is no budget of gptq: it takes w4g128"),
+        ("fp8:w4g128+fastv", "w4g128 is no budget of fp8: it takes fp8"),
+        ("fastv:2:4+snapkv", "2:4 is no budget of fastv: it takes a fraction such as 0.10, or a number such as 64tok"),
+        ("wanda:2:+fastv", "'wanda:2:': budget '2:' is not a number"),
         ("fastv:0.4", "'fastv:0.4': ':' fixes a budget in a composition only; use --vlm-budgets"),
     ],
 )
@@ -86,9 +109,63 @@ def test_compositions_multiply_out_with_the_budgets_beside_single_methods() -> N
     assert [plan.cell_of(f"bench_tests/test_quality.py::test_quality[{one.id}]") for one in plan.cells] == [*plan.cells]
 
 
+def ids(methods: tuple[str, ...], budgets: tuple[str, ...] = ()) -> list[str]:
+    plan = matrix.build(Asked(methods=methods, budgets=budgets, models=("micro_qwen2_vl",)))
+    return [one.id.removeprefix("micro_qwen2_vl-").removesuffix("-docvqa_micro") for one in plan.cells]
+
+
+def test_every_budget_goes_to_the_methods_that_take_its_kind_and_the_others_run_at_their_own() -> None:
+    methods = ("dense", "fastv", "wanda", "gptq", "fp8", "gptq+fastv")
+    assert ids(methods, ("0.1", "64tok", "2:4", "w3g128")) == [
+        *("dense-keep1.00", "fastv-keep0.10", "fastv-keep64tok", "wanda-2:4", "gptq-w3g128", "fp8-fp8"),
+        *("gptq:w4g128+fastv-keep0.10", "gptq:w4g128+fastv-keep64tok"),
+    ]
+    declared = ["wanda-sparsity0.20", "wanda-sparsity0.50", "wanda-2:4"]
+    assert ids(("wanda", "snapkv"), ("0.1",)) == [*declared, "snapkv-keep0.10"]
+    assert ids(("wanda", "snapkv"), ("2:4",)) == [
+        "wanda-2:4",
+        *(f"snapkv-keep{keep}" for keep in matrix.DEFAULT_BUDGETS),
+    ]
+    assert ids(("wanda",)) == declared
+
+
+@pytest.mark.parametrize(
+    ("methods", "budgets", "message"),
+    [
+        (("fastv",), ("2:4",), "--vlm-budgets: none of the methods takes 2:4; fastv takes a fraction such as 0.10"),
+        (("wanda",), ("0.1", "2:4"), "--vlm-budgets: none of the methods takes 0.10; wanda takes sparsity0.20"),
+        (("gptq", "wanda"), ("fp8", "int8", "2:4"), "--vlm-budgets: none of the methods takes fp8, int8; gptq takes w4g128"),
+        (("wanda:2:4+fastv",), ("2:4",), "--vlm-budgets: none of the methods takes 2:4; wanda:2:4+fastv takes a fraction"),
+    ],
+)  # fmt: skip
+def test_a_budget_that_no_selected_method_takes_is_refused(
+    methods: tuple[str, ...], budgets: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        matrix.build(Asked(methods=methods, budgets=budgets, models=("no_such_model",)))
+    assert message in str(error.value)
+
+
+def test_nothing_is_compressed_unless_its_method_is_named() -> None:
+    plan = matrix.build(Asked())
+    changed = {cell.method for cell in plan.cells if weights_step(cell.method, cell.preset, cell.keep)}
+    assert changed == set()
+    assert "wanda" in registry.names("methods")
+    suite = matrix.build(Asked(methods=("weights",)))
+    labels = {(cell.method, cell.keep) for cell in suite.cells}
+    assert {("wanda", "2:4"), ("gptq", "w4g128"), ("fp8", "fp8"), ("dense", "1.00")} <= labels
+
+
+def test_the_step_that_changes_the_checkpoint_is_told_with_its_budget() -> None:
+    assert weights_step("wanda", "balanced", "2:4") == Step("wanda", "balanced", "2:4")
+    assert weights_step("awq:w4g128+snapkv", "paper", "0.10") == Step("awq", "paper", "w4g128")
+    assert weights_step("fastv+snapkv", "paper", "0.10") is None
+
+
 def test_checking_a_composition_imports_nothing_heavy() -> None:
     code = (
         "import sys; from effivlm.run.steps import asked; asked('random_visual+fastv@effivlm:0.4+snapkv');"
+        "asked('gptq+fastv');"
         "print({'torch', 'transformers', 'numpy'} & set(sys.modules))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
@@ -128,5 +205,7 @@ def test_a_composition_is_found_again_by_a_resumed_run(toy: Toy) -> None:
 def test_a_wrong_composition_ends_the_session_with_one_sentence(toy: Toy) -> None:
     result = toy.run("--vlm-methods=snapkv+fastv")
     assert result.ret == 4
-    result.stderr.fnmatch_lines(["ERROR: 'snapkv+fastv': compose in the order of the run: image, vision, layer, cache"])
+    result.stderr.fnmatch_lines(
+        ["ERROR: 'snapkv+fastv': compose in the order of the run: weights, image, vision, layer, cache"]
+    )
     assert toy.log("open") == []

@@ -12,7 +12,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -20,6 +19,7 @@ from typing import Any, ClassVar
 
 from effivlm import registry
 from effivlm.records import Achieved, Answer, Cell, Cost, Outcome, Settings, Unsupported, fingerprint
+from effivlm.timing.rounds import rounds_of
 
 
 class Dense:
@@ -273,8 +273,8 @@ class Timing:
         note("decode", self.cell.id)
         return 8.0
 
-    def watched(self) -> AbstractContextManager[None]:
-        return nullcontext()
+    def rounds(self, part: str) -> list[float]:
+        return rounds_of(self.ttft if part == "ttft" else self.decode)
 
     def outcome(self, part: str, rounds: Sequence[float], remarks: Sequence[str]) -> Outcome:
         unit = {"ttft": "ttft_s", "decode": "decode_ms_per_token"}[part]

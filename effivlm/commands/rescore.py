@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from effivlm import registry
+from effivlm.metrics.profiles import FIXED
 from effivlm.records import Answer, Outcome, Sample, Settings, fingerprint
 from effivlm.report.write import OUTCOMES, write
+from effivlm.run.scoring import NO_PROFILE, overall, profile_remarks, reported, scored, settled
 from effivlm.session.judged import Asked, marked, questions
 from effivlm.session.judges import JUDGES, NONE, Judges, judges_of, rubric_named
+from effivlm.session.matrix import SCORINGS
 from effivlm.session.recorder import Recorder, read
 from effivlm.tasks._base import Task
 from effivlm.tasks._opened import opened
@@ -36,6 +39,7 @@ def add(command: Callable[..., Any]) -> None:
     parser.add_argument(
         "--repeats", default=Settings().judge_repeats, type=int, metavar="N", help="as --vlm-judge-repeats"
     )
+    parser.add_argument("--scoring", choices=SCORINGS, help="as --vlm-scoring (default: as the run was scored)")
     parser.add_argument("--data", default=None, metavar="DIR", help="where sets lie now, if not where the run had them")
 
 
@@ -54,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     families = {name: source.get("family", "") for name, source in header.get("models", {}).items()}
     book = _Book(settings, families, judges_of(settings))
     made = [book.again(Outcome.from_json(one)) if one.get("kind") == "outcome" else one for one in records]
-    asked = {name: getattr(settings, name) for name in JUDGES}
+    asked = {name: getattr(settings, name) for name in (*JUDGES, "scoring")}
     _store(out, folder, {**header, "settings": {**header["settings"], **asked}}, made)
     for line in book.told():
         print(line)
@@ -64,9 +68,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _settings(stored: Mapping[str, Any], options: argparse.Namespace) -> Settings:
-    known = {name: stored[name] for name in ("limit", "seed", "data", "folders") if name in stored}
-    given = {"judge": options.judge, "second_judge": options.second_judge, "judge_repeats": options.repeats}
-    settings = Settings(**{**known, **given, **({"data": options.data} if options.data is not None else {})})
+    known = {name: stored[name] for name in ("limit", "seed", "data", "folders", "scoring") if name in stored}
+    given: dict[str, Any] = {
+        "judge": options.judge,
+        "second_judge": options.second_judge,
+        "judge_repeats": options.repeats,
+    }
+    given |= {name: value for name in ("data", "scoring") if (value := getattr(options, name)) is not None}
+    settings = Settings(**{**known, **given})
     if settings.judge_repeats < 1:
         raise ValueError(f"--repeats must be at least 1, got {settings.judge_repeats}")
     if settings.second_judge and settings.judge in ("", NONE):
@@ -96,20 +105,15 @@ class _Book:
             return outcome
         task, samples = self._task(outcome.cell.task)
         answers = [self._scored(task, samples, one, outcome) for one in outcome.answers]
-        settled = task.settle([one.id for one in answers], [one.score for one in answers])
-        answers = [replace(one, score=score) for one, score in zip(answers, settled, strict=True)]
-        known = [(one.id, one.score) for one in answers if one.score is not None]
-        score = task.overall([one for one, _ in known], [value for _, value in known]) if known else None
-        facts: dict[str, Any] = {
-            "metric": task.metric,
-            "scoring": task.scoring,
-            "scale": task.scale,
-            "group": task.group,
-        }
-        name = fingerprint(
-            {"rescored": outcome.fingerprint, "task": [type(task).__name__, task.version, task.identity()]}
-        )
-        found = replace(outcome, **facts, fingerprint=name, answers=tuple(answers), score=score, n=len(known))
+        answers = settled(answers, task)
+        known = sum(one.score is not None for one in answers)
+        words = ("metric", "scoring", "scale", "group", "profile", "average")
+        facts: dict[str, Any] = {word: getattr(task, word) for word in words}
+        facts |= {"score": overall(answers, task) if known else None, "parts": reported(answers, task), "n": known}
+        facts["remarks"] = (*(one for one in outcome.remarks if one != NO_PROFILE), *profile_remarks(task))
+        scored_by = [type(task).__name__, task.version, task.identity(), *[task.profile] * (task.profile != FIXED)]
+        name = fingerprint({"rescored": outcome.fingerprint, "task": scored_by})
+        found = replace(outcome, **facts, fingerprint=name, answers=tuple(answers))
         self.changes.append((outcome, found))
         return found
 
@@ -160,8 +164,7 @@ class _Book:
                 f"{outcome.cell.task}: the run asked {answer.id!r} with another prompt or set than there is now, so its answers"
                 " cannot be scored again"
             )
-        score = task.score(answer.text, sample)
-        return replace(answer, score=score, error="", extracted=task.extract(answer.text))
+        return replace(answer, error="", **scored(task, answer.text, sample)._asdict())
 
 
 def _shown(outcome: Outcome) -> str:

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import effivlm
+from effivlm.budget import TOKEN_KINDS
 from effivlm.commands.fetch import sources_of
 from effivlm.data.fetch import bill, size_of
 from effivlm.data.places import STREAM, data_home
 from effivlm.data.rows import place_of
 from effivlm.models._sources import RANDOM, shape, shapes
 from effivlm.plugin.summary import estimate
+from effivlm.records import Cell
 from effivlm.session import matrix
 from effivlm.session.judges import NONE, rubric_named
 from effivlm.session.matrix import Asked, Plan
@@ -174,9 +176,15 @@ def _downloads(tasks: Sequence[str], options: argparse.Namespace) -> Iterator[st
         yield f"sizes are those declared, because {unreachable}"
 
 
+def _cached(cell: Cell) -> float:
+    """The share of a long prompt's cache that a cell leaves; a budget of weights alone leaves all."""
+    counted = cell.budget.kind in TOKEN_KINDS
+    return float(cell.budget.exact(LONG_PROMPT)) / LONG_PROMPT if counted else 1.0
+
+
 def _memory(models: Sequence[str], plan: Plan) -> Iterator[str]:
     """GPU memory that weights and the dense and compressed caches of one long prompt need, and what is here."""
-    shares = {(cell.method, cell.preset, cell.keep): float(cell.budget) for cell in plan.cells}
+    shares = {(cell.method, cell.preset, cell.keep): _cached(cell) for cell in plan.cells}
     for name in models:
         known = name.removeprefix(RANDOM)
         if known not in shapes():

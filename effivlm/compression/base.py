@@ -45,7 +45,7 @@ class Method:
     @property
     def parts(self) -> tuple[Part, ...]:
         """The seams that are really used; none at keep 1, so that identity is the dense path itself."""
-        return () if self.keep.keep == 1 else self.seam_parts()
+        return () if self.keep.whole else self.seam_parts()
 
     @abstractmethod
     def seam_parts(self) -> tuple[Part, ...]:

@@ -51,7 +51,7 @@ class StagedPart(LayerPart):
             return (*(max(last, _half_up(share * visual)) for share in self.shares(level)[:-1]), last)
         spans = [after - at for at, after in pairwise((*stages, depth))]
         least = Fraction(stages[0] * visual + depth - stages[0], depth)
-        if least > self.keep.keep * visual + Fraction(1, 2):
+        if least > self.keep.exact(visual) + Fraction(1, 2):
             raise Unsupported(
                 f"keep {self.keep.label} of {visual} visual tokens cannot be the mean over {depth} layers: the first"
                 f" {stages[0]} see all of them, so at least {float(least / visual):.3f} stay"
@@ -61,7 +61,7 @@ class StagedPart(LayerPart):
             after = (max(1.0, share * visual) for share in self.shares(level))
             return (stages[0] * visual + sum(span * count for span, count in zip(spans, after, strict=True))) / depth
 
-        level = _level(mean, float(self.keep.keep * visual))
+        level = _level(mean, float(self.keep.exact(visual)))
         return tuple(max(1, _half_up(share * visual)) for share in self.shares(level))
 
 

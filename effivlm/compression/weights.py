@@ -7,7 +7,6 @@ activations, activations scaled token by token).
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,9 +19,6 @@ from effivlm.compression.base import Method, Part
 from effivlm.compression.budget import apportion
 from effivlm.records import Budget
 
-SPARSITY = re.compile(r"sparsity(0?\.\d{1,9}|[01](?:\.0*)?)")
-PATTERN = re.compile(r"(\d{1,2}):(\d{1,2})")
-BITS = re.compile(r"w([2-8])(?:g(\d{1,5}))?")
 EIGHT = ("fp8", "int8")
 TOKENS = ("all", "balanced", "text", "visual")
 TARGETS = ("language", "tower", "projector")
@@ -30,7 +26,7 @@ TARGETS = ("language", "tower", "projector")
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What is asked of the weights: a share of zeros, `pattern` zeros of each group, or a grid.
+    """What is asked of the weights: a share of zeros, `pattern` (zeros, of how many), or a grid.
 
     `kind` is "none", "sparsity", "n:m" or "bits"; `group` 0 means one scale a row; `form` is that of a number: int, fp8 or int8
     (the last two with activations).
@@ -51,22 +47,18 @@ class Goal:
         Raises:
             ValueError: it is in none of the forms.
         """
-        if found := SPARSITY.fullmatch(label):
-            zeros = Fraction(found[1])
-            if 0 < zeros < 1:
-                return cls(label, "sparsity", zeros)
-        elif found := PATTERN.fullmatch(label):
-            zero, of = int(found[1]), int(found[2])
-            if 0 < zero < of:
-                return cls(label, "n:m", Fraction(zero, of), (zero, of))
-        elif found := BITS.fullmatch(label):
-            group = int(found[2] or 0)
-            if found[2] is None or group > 0:
-                return cls(label, "bits", bits=int(found[1]), group=group)
-        elif label in EIGHT:
-            return cls(label, "bits", bits=8, form=label)
-        elif label in ("1.00", "1"):
+        budget = Budget.parse(label)
+        if budget.whole:
             return cls(label, "none")
+        if budget.kind == "sparsity":
+            return cls(label, "sparsity", 1 - budget.keep)
+        if budget.kind == "n:m":
+            stay, of = budget.numbers
+            return cls(label, "n:m", 1 - budget.keep, (of - stay, of))
+        if budget.kind == "bits":
+            form = label if label in EIGHT else "int"
+            bits, group = (*budget.numbers, 0)[:2]
+            return cls(label, "bits", bits=bits, group=group, form=form)
         raise ValueError(
             f"budget {label!r} is none of weights: it must be like sparsity0.50, 2:4, w4g128 (2 to 8 bits), w8, fp8 or int8"
         )
@@ -190,24 +182,3 @@ class WeightMethod(Method):
 def _among(name: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
         raise ValueError(f"{name} {value!r} is not one of {', '.join(allowed)}")
-
-
-def budget_of(label: str) -> Budget:
-    """A budget of weights from its label.
-
-    Raises:
-        ValueError: it is none.
-    """
-    goal = Goal.parse(label)
-    return _Labelled(1 - goal.zeros if goal.kind != "bits" else Fraction(goal.bits, 16), label)
-
-
-@dataclass(frozen=True)
-class _Labelled(Budget):
-    """A budget that keeps the words it was asked in."""
-
-    words: str
-
-    @property
-    def label(self) -> str:
-        return self.words

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from effivlm.decoding.quantised import FEW, QuantizedLinear
+
 TOGETHER = {"self_attn": ("q_proj", "k_proj", "v_proj"), "mlp": ("gate_proj", "up_proj")}
 """Modules of a decoder layer, and their projections of one input, in the order in which they are asked for."""
 
@@ -23,27 +25,35 @@ class Joint(nn.Module):
         self.weight = nn.Parameter(torch.cat([part.weight.data for part in parts]), requires_grad=False)
         biases = [part.bias.data for part in parts if part.bias is not None]
         self.bias = nn.Parameter(torch.cat(biases), requires_grad=False) if biases else None
+        self.out_features = len(self.weight)
         self.made: Tensor | None = None
+
+    def forward(self, entered: Tensor) -> Tensor:
+        return linear(entered, self.weight, self.bias)
 
 
 class Columns(nn.Module):
-    """One of the projections: the first that is asked computes the product of all, the last lets go of it."""
+    """One of the projections: the first that is asked computes the product of all, the last lets go of it.
 
-    def __init__(self, joint: Joint, start: int, end: int) -> None:
+    With `copied`, what is handed out of a product of many rows is a copy, as a cache may keep it and would hold on to all.
+    """
+
+    def __init__(self, joint: Joint | QuantizedLinear, start: int, end: int, copied: bool = False) -> None:
         super().__init__()
-        self.joint, self.start, self.end = joint, start, end
-        self.first, self.last = start == 0, end == len(joint.weight)
+        self.joint, self.start, self.end, self.copied = joint, start, end, copied
+        self.first, self.last = start == 0, end == joint.out_features
 
     def forward(self, entered: Tensor) -> Tensor:
         joint = self.joint
         if self.first:
-            joint.made = linear(entered, joint.weight, joint.bias)
+            joint.made = joint(entered)
         made = joint.made
         if made is None:
             raise RuntimeError("joined projections were asked out of order")
         if self.last:
             joint.made = None
-        return made[..., self.start : self.end]
+        found = made[..., self.start : self.end]
+        return found.clone() if self.copied and entered.shape[-2] > FEW else found
 
 
 @contextmanager

@@ -98,9 +98,10 @@ def _median_rank(n: int, level: float) -> int | None:
     return held - 1 if held else None
 
 
-def weights(n: int, seed: int | Sequence[int], rounds: int = ROUNDS) -> Floats:
-    """How often each of `n` samples stands in each resample, (rounds, n); one matrix serves all settings of a group."""
-    picked = np.random.default_rng(seed).integers(0, n, size=(rounds, n))
+def weights(n: int, seed: int | Sequence[int], rounds: int = ROUNDS, draws: int | None = None) -> Floats:
+    """How often each of `n` samples stands in each resample of `draws` (default: `n`), (rounds, n); one matrix serves all
+    settings of a group."""
+    picked = np.random.default_rng(seed).integers(0, n, size=(rounds, n if draws is None else draws))
     flat = picked + np.arange(rounds)[:, None] * n
     return np.bincount(flat.ravel(), minlength=rounds * n).reshape(rounds, n).astype(np.float64)
 
@@ -108,11 +109,15 @@ def weights(n: int, seed: int | Sequence[int], rounds: int = ROUNDS) -> Floats:
 def means(resamples: Floats, values: Floats) -> Floats:
     """Means by resample, (rounds, columns), of values (n, columns); NaN: a missing value, a resample of none.
 
-    A column lies in one piece of memory, as `intervals` and whoever keeps one column read it.
+    Each is over as much as stands in the resample, which is not the same in all of them where whole groups are drawn. A column
+    lies in one piece of memory, as `intervals` and whoever keeps one column read it.
     """
     gaps = np.isnan(values)
     if not gaps.any():
-        return (values.T @ resamples.T / len(values)).T
+        sizes = resamples.sum(axis=1)
+        totals = values.T @ resamples.T
+        found: Floats = np.divide(totals, sizes, out=np.full_like(totals, np.nan), where=sizes > 0).T
+        return found
     counts = (~gaps).astype(np.float64).T @ resamples.T
     totals = np.where(gaps, 0.0, values).T @ resamples.T
     return np.divide(totals, counts, out=np.full_like(totals, np.nan), where=counts > 0).T

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 from threading import RLock
 from typing import Any, ClassVar
 
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from effivlm.decoding.caches import DecodingCache, PromptCache
 from effivlm.decoding.generation import NO_RULES
 from effivlm.models._ahead import Ahead, Prepared
+from effivlm.models._compressed import opened
 from effivlm.models._generation import end_tokens, rules_of
 from effivlm.models._guards import disagreeing, few, foreign, told, unfit
 from effivlm.models._memory import needs
@@ -68,10 +70,11 @@ class Adapter(Presented, Prepared):
         self.ahead, self.processing = Ahead(), RLock()
 
     @classmethod
-    def load(cls, source: ModelSource, device: str, dtype: str) -> Adapter:
+    def load(cls, source: ModelSource, device: str, dtype: str, kernels: str = "auto") -> Adapter:
         """Load weights (safetensors only, no remote code) and processor; those of a hub repository are fetched first.
 
-        A model that does not fit the one device is spread over all GPUs by accelerate.
+        A model that does not fit the one device is spread over all GPUs by accelerate. Compressed weights are read by a kernel
+        where there is one and `kernels` is "auto"; else ("none") they are dequantised.
 
         Raises:
             ValueError: the checkpoint is damaged or incomplete, does not fit itself, or needs what is not done here; names the
@@ -88,16 +91,9 @@ class Adapter(Presented, Prepared):
         import transformers
 
         try:
-            model, info = getattr(transformers, cls.class_name).from_pretrained(
-                source.source,
-                config=config,
-                dtype=getattr(torch, dtype),
-                device_map=_placement(source, device, dtype),
-                attn_implementation="sdpa",
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
+            place = _placement(source, device, dtype)
+            kind, folder = getattr(transformers, cls.class_name), Path(source.source)
+            model, info, weights = opened(kind, folder, config, place, dtype, kernels == "auto")
         except Exception as error:  # libraries have many kinds of their own; each means that this checkpoint is no good
             raise ValueError(f"model {source.name!r}: {source.source} cannot be loaded ({told(error)})") from error
         wrong = {
@@ -107,7 +103,7 @@ class Adapter(Presented, Prepared):
         }
         if said := [f"tensors {word}: {few(names)}" for word, names in wrong.items() if names]:
             raise ValueError(f"model {source.name!r}: {source.source} does not fit its architecture: {'; '.join(said)}")
-        return cls(model, processor, source)
+        return cls(model, processor, source, weights)
 
     @classmethod
     def _described(cls, source: ModelSource) -> tuple[Any, Any]:

@@ -18,6 +18,7 @@ from uuid import uuid4
 
 import pytest
 
+from effivlm.budget import names_one
 from effivlm.plugin import gate, hookspec, options
 from effivlm.plugin.controller import CARGO, Controller
 from effivlm.plugin.progress import Progress
@@ -192,7 +193,7 @@ class Bench:
     def cell_of(self, nodeid: str) -> Cell | None:
         """The cell of a test by its node id; None for any other test, and when the options are refused anyway."""
         collects_here = not self.distributed
-        if self.refusal or "-keep" not in nodeid or (collects_here and self._plan is None):
+        if self.refusal or not names_one(nodeid) or (collects_here and self._plan is None):
             return None  # the options of a session without cells are not even looked at
         try:
             return self.plan().cell_of(nodeid)

@@ -9,8 +9,9 @@ from effivlm.session.matrix import Asked
 
 LISTS = {
     "models": f"checkpoint, NAME=FOLDER_OR_HUB_ID, folder or hub id (default: {matrix.DEFAULT_MODEL})",
-    "methods": "method, METHOD@PRESET, or several in a row such as fastv:0.40+snapkv (default: all)",
-    "budgets": f"fraction that stays, in (0, 1] (default: {' '.join(matrix.DEFAULT_BUDGETS)})",
+    "methods": "method, METHOD@PRESET, or several in a row such as fastv:0.40+snapkv (default: all but those of the checkpoint)",
+    "budgets": "what stays, for the methods that take it: a fraction in (0, 1], 64tok, sparsity0.50, 2:4, w4g128, fp8"
+    f" (default: {' '.join(matrix.DEFAULT_BUDGETS)}, or what a method of the checkpoint declares)",
     "tasks": f"task, suite such as paper, or NAME=DIR (default: {matrix.DEFAULT_TASK})",
 }
 WORDS = {
@@ -31,6 +32,11 @@ WORDS = {
     "pixels": ("N", "pixels a picture is scaled down to (Qwen2-VL; 0: the model's own)"),
     "tiles": ("N", "tiles a picture is cut into at most (the others; 0: the model's own)"),
     "processor": ("BACKEND", f"{', '.join(matrix.PROCESSORS)} (default: %(default)s)"),
+    "scoring": (
+        "PROFILE",
+        "fixed: by the rule that a benchmark means; compat: as the paper's code does, quirks included, where a task knows it"
+        " (default: %(default)s)",
+    ),
     "judge": (
         "SPEC",
         "who marks open answers: openai:MODEL, local:FOLDER, local:OWNER/NAME@COMMIT; none: rescore does",

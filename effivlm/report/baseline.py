@@ -18,19 +18,21 @@ from effivlm.report.trust import TIMED, own_doubts
 OUTCOMES, DOCUMENT = "outcomes.jsonl", "report.json"
 DIGITS = 6  # of a stored score; both sides are rounded alike, so that a run never differs from its own baseline
 Key = tuple[str, str]
+Set = tuple[str, tuple[str, ...], str, tuple[str, ...]]
 # What the gate looks at; the rest of a cell can be made again from its run and would fill a committed file.
 KEPT = (
     *("id", "model", "method", "preset", "keep", "task", "fingerprints", "metric", "answer_type", "scale", "n"),
-    *("broken", "score", "interval", "achieved", "costs", "weights", "judged"),
+    *("broken", "score", "interval", "achieved", "costs", "weights", "judged", "profile"),
 )
 
-LATER = ("judged",)  # a baseline of before this was stored is without it
+LATER = ("judged", "profile")  # a baseline of before this was stored is without it
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
     """One cell of a side. `ids`, `scores` and `prompts` (a digest of the questions) are empty where only a document is
-    known; a score is None where the sample broke. `where` and `engines` are by part, `untrusted` holds reasons by timing.
+    known; a score is None where the sample broke; `places` are the parts of the benchmark that samples count in, where the
+    score is a mean over such parts (`average`). `where` and `engines` are by part, `untrusted` holds reasons by timing.
     """
 
     data: Mapping[str, Any]
@@ -41,6 +43,8 @@ class Measured:
     ids: tuple[str, ...] = ()
     prompts: str = ""
     scores: tuple[float | None, ...] = ()
+    average: str = "samples"
+    places: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -100,6 +104,8 @@ def of_run(document: Mapping[str, Any], outcomes: Iterable[Outcome], name: str) 
             ids=tuple(answer.id for answer in answers),
             prompts=_digest(answer.prompt_sha256 for answer in sorted(answers, key=lambda one: one.id)),
             scores=tuple(None if answer.score is None else round(answer.score, DIGITS) for answer in answers),
+            average=outcome.average if outcome else "samples",
+            places=tuple(answer.part for answer in answers) if outcome and outcome.average == "parts" else (),
         )
     return Side(name, document["run"], cells, _reasons(document))
 
@@ -124,7 +130,7 @@ def write_baseline(path: Path, side: Side) -> None:
     text = "".join(
         [
             f'{{"kind":"baseline","schema":{SCHEMA},\n"run":{dump(side.run)},\n"sets":[\n',
-            ",\n".join(dump({"task": task, "ids": ids, "prompts": prompts}) for task, ids, prompts in sets),
+            ",\n".join(dump(_stored_set(*one)) for one in sets),
             '\n],\n"cells":[\n',
             ",\n".join(dump(cell) for cell in cells),
             f'\n],\n"unmeasured":{json.dumps(unmeasured, ensure_ascii=False)}}}\n',
@@ -141,16 +147,21 @@ def _score(value: Any, of: str) -> float:
     return float(value)
 
 
-def _set(one: Measured) -> tuple[str, tuple[str, ...], str]:
-    return (str(one.data["task"]), one.ids, one.prompts)
+def _set(one: Measured) -> Set:
+    return (str(one.data["task"]), one.ids, one.prompts, one.places)
 
 
-def _cell(one: Measured, sets: Sequence[tuple[str, tuple[str, ...], str]]) -> dict[str, Any]:
+def _stored_set(task: str, ids: Sequence[str], prompts: str, places: Sequence[str]) -> dict[str, Any]:
+    return {"task": task, "ids": ids, "prompts": prompts, **({"parts": places} if places else {})}
+
+
+def _cell(one: Measured, sets: Sequence[Set]) -> dict[str, Any]:
     return {
         **one.data,
         "engines": dict(one.engines),
         **({"untrusted": dict(one.untrusted)} if one.untrusted else {}),
         "group": one.group,
+        **({"average": one.average} if one.average != "samples" else {}),
         "set": sets.index(_set(one)) if one.ids else None,
         "scores": [int(score) if score in (0, 1) else score for score in one.scores],
     }
@@ -211,16 +222,17 @@ def of_document(document: Mapping[str, Any], name: str) -> Side:
 
 
 def _of_baseline(stored: Mapping[str, Any], name: str) -> Side:
-    sets = [(tuple(one["ids"]), str(one["prompts"])) for one in stored["sets"]]
+    sets = [(tuple(one["ids"]), str(one["prompts"]), tuple(one.get("parts", ()))) for one in stored["sets"]]
     cells, known = {}, machines(stored["run"])
     for cell in stored["cells"]:
-        ids, prompts = ((), "") if cell["set"] is None else sets[cell["set"]]
+        ids, prompts, places = ((), "", ()) if cell["set"] is None else sets[cell["set"]]
         if len(cell["scores"]) != len(ids):
             raise ValueError(f"{cell['id']} has {len(cell['scores'])} scores of {len(ids)} samples")
         data = {key: cell.get(key) if key in LATER else cell[key] for key in KEPT}
         scores = tuple(None if score is None else _score(score, cell["id"]) for score in cell["scores"])
         where, engines = conditions(stored["run"], known, cell), dict(cell["engines"])
         doubted, group = dict(cell.get("untrusted", {})), int(cell["group"])
-        cells[str(cell["id"])] = Measured(data, where, engines, doubted, group, ids, prompts, scores)
+        average = str(cell.get("average", "samples"))
+        cells[str(cell["id"])] = Measured(data, where, engines, doubted, group, ids, prompts, scores, average, places)
     unmeasured = {(str(cell), str(part)): str(why) for cell, part, why in stored["unmeasured"]}
     return Side(name, stored["run"], cells, unmeasured)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from effivlm.metrics.profiles import FIXED
 from effivlm.metrics.statistics import Floats, ends
 from effivlm.records import Achieved, Cell, Outcome
 from effivlm.report.costs import Dense, dense_costs, describe_costs, engines, speedups, trusts
@@ -46,7 +47,7 @@ def name(cell: Cell) -> dict[str, Any]:
         "model": cell.model,
         "method": cell.method,
         "preset": cell.preset,
-        "keep": float(cell.keep),
+        "keep": cell.budget.stored,
         "task": cell.task,
     }
 
@@ -67,13 +68,16 @@ def _describe(parts: Sequence[Outcome], quality: Quality | None, dense: Dense) -
         "metric": lead.metric,
         "answer_type": lead.answer_type,
         "scoring": lead.scoring,
+        "profile": lead.profile,
         "judged": lead.judged,
         "scale": lead.scale,
         "n": lead.n if lead.part == "quality" else 0,
         "units": quality.units,
         "broken": sum(outcome.broken for outcome in parts),
+        "invalid": _invalid(lead),
         "score": lead.score if lead.part == "quality" else None,
         "interval": ends(quality.interval),
+        "parts": _reported(lead, quality),
         "ratio": quality.ratio,
         "ratio_interval": ends(quality.ratio_interval),
         "paired": quality.paired,
@@ -89,10 +93,25 @@ def _describe(parts: Sequence[Outcome], quality: Quality | None, dense: Dense) -
         "weights": lead.weights,
         "remarks": list(dict.fromkeys([*remarks, *quality.remarks, *unmatched])),
     }
-    origins = {"quality": origin(lead.scoring, lead.engine, lead.weights)}
+    scored = lead.scoring if lead.profile == FIXED else f"{lead.scoring} {lead.profile}"
+    origins = {"quality": origin(scored, lead.engine, lead.weights)}
     for word, engine in engines(parts).items():
         origins[word] = origin("", engine, lead.weights)  # times have no kind of score
     return Row(data, quality.ratio_draws, quality.same_draws, origins)
+
+
+def _invalid(outcome: Outcome) -> dict[str, Any] | None:
+    """How many answers say nothing that can be scored, of those of which that is known; None where it is known of none."""
+    told = [answer.invalid for answer in outcome.answers if answer.invalid is not None]
+    return {"count": sum(told), "n": len(told), "rate": sum(told) / len(told)} if told else None
+
+
+def _reported(outcome: Outcome, quality: Quality) -> dict[str, Any]:
+    """What the benchmark reports beside its score, with intervals where the figure is a mean as the score is."""
+    return {
+        name: {"score": one.score, "scale": one.scale, "n": one.n, "interval": ends(quality.parts.get(name))}
+        for name, one in outcome.parts.items()
+    }
 
 
 def as_stored(achieved: Achieved) -> dict[str, Any]:

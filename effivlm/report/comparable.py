@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from effivlm.metrics.profiles import FIXED
 from effivlm.report.baseline import Measured
 
 Reason = tuple[str, str]
@@ -41,6 +42,10 @@ def _samples(old: Measured, new: Measured) -> Reason | None:
         return ("samples", f"task {task} asks other questions of the same samples: {RENEW}")
     if old.data["metric"] != new.data["metric"]:
         return ("metric", f"task {task} is scored by {new.data['metric']}, before by {old.data['metric']}: {RENEW}")
+    profiles = [one.data.get("profile") or FIXED for one in (old, new)]
+    if profiles[0] != profiles[1]:
+        asked = f"run with --vlm-scoring {profiles[0]}, or {RENEW}"
+        return ("profile", f"answers to {task} were scored by the profile {profiles[0]}, now by {profiles[1]}: {asked}")
     return _judges(old, new)
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from effivlm.metrics.statistics import ROUNDS, Floats, Interval, interval, weights
+from effivlm.metrics.resampling import Resampling
+from effivlm.metrics.statistics import ROUNDS, Floats, Interval, interval
 from effivlm.report.baseline import Measured
 
 
@@ -41,7 +42,7 @@ class Change:
 
 
 def score_drop(before: Measured, after: Measured) -> Change | None:
-    """Drop of the mean score over the samples that both answered, whole groups drawn together.
+    """Drop of the score over the samples that both answered, averaged as the task's score is, whole groups drawn together.
 
     Unpaired where a side has no scores of single samples: its interval spans the ends of both, so it is wider, never
     narrower. None where no sample was answered on both sides.
@@ -53,28 +54,23 @@ def score_drop(before: Measured, after: Measured) -> Change | None:
     pairs = [(one, old, new) for one, old, new in shared if old is not None and new is not None]
     if not pairs:
         return None
-    names = [one.rpartition("-")[0] if before.group > 1 else one for one, _, _ in pairs]
-    places = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    names = tuple(one.rpartition("-")[0] if before.group > 1 else one for one, _, _ in pairs)
     scores = np.array([[old, new] for _, old, new in pairs])
-    gaps = scores[:, 0] - scores[:, 1]
-    sums, counts = np.zeros(len(places)), np.zeros(len(places))
-    units = [places[name] for name in names]
-    np.add.at(sums, units, gaps)
-    np.add.at(counts, units, 1.0)
-    old, new = (float(value) for value in scores.mean(axis=0))
-    several = len(places) > 1  # the bootstrap of one group knows nothing
-    draws = None
-    if several:
-        resamples = _weights(len(places), zlib.crc32(str(before.data["task"]).encode()))
-        draws = (resamples @ sums) / (resamples @ counts)
-    value = float(gaps.mean())
+    gaps = scores[:, [0]] - scores[:, [1]]
+    parts = dict(zip(before.ids, before.places, strict=True)) if before.places else {}
+    named = tuple(parts.get(one, "") for one, _, _ in pairs)
+    resamples = _resampling(names, before.average, named, zlib.crc32(str(before.data["task"]).encode()))
+    old, new, value = (average or 0.0 for average in resamples.averages(np.hstack([scores, gaps])))
+    several = resamples.answered(gaps)[0] > 1  # the bootstrap of one group knows nothing
+    draws = resamples.means(gaps)[:, 0] if several and not resamples.single else None
     return Change(old, new, value, None if draws is None else interval(draws), "paired", len(pairs), draws)
 
 
 @lru_cache(maxsize=2)
-def _weights(n: int, seed: int) -> Floats:
-    """One matrix serves all cells of a task: they are compared one after the other."""
-    return weights(n, [seed])
+def _resampling(names: tuple[str, ...], average: str, parts: tuple[str, ...], seed: int) -> Resampling:
+    """One set of resamples serves all cells of a task: they are compared one after the other."""
+    places = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    return Resampling.of(np.array([places[name] for name in names]), seed, average, parts)
 
 
 def _unpaired(before: Mapping[str, Any], after: Mapping[str, Any]) -> Change | None:

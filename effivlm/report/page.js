@@ -64,6 +64,7 @@
   function results() {
     const at = choice();
     published(at);
+    by("parts").hidden = true;
     if (at.task < 0) { overall(at); return; }
     const list = ordered(cells.filter(cell => inChoice(cell, at))), notes = remarked(list);
     by("results-lead").textContent = `Scores are ${data.metrics[at.task] || "the task’s metric"} on the benchmark’s scale; the brackets are 95 % intervals over samples.${uncontrolled(list)}`;
@@ -71,6 +72,7 @@
       ...methodColumns, ...modelColumn(at),
       { head: "score", tone: r => (r.failed ? "wrong" : ""), text: r => (r.failed ? "failed" : num(scaled(r.score, r), 1)) + range(scaled(r.low, r), scaled(r.high, r), 1) + tooFew(r), value: r => r.score },
       { head: "n", text: r => String(r.n), value: r => r.n },
+      ...(list.some(r => !lacks(r.invalid)) ? [{ head: "invalid", text: r => (lacks(r.invalid) ? "–" : `${num(100 * r.invalid, 1)} %`), value: r => r.invalid }] : []),
       { head: "OP ratio", text: r => num(r.ratio) + range(r.rlow, r.rhigh), value: r => r.ratio },
       { head: "better / worse, p", text: r => (lacks(r.p) ? "–" : `${r.better} / ${r.worse}, p ${r.p < 0.001 ? "< 0.001" : r.p.toFixed(3)}`), value: r => r.p },
       ...againstRandom(list, r => r.scale, 1),
@@ -79,6 +81,17 @@
       ...notes.columns,
     ], list, "Results by cell");
     by("results-body").append(notes.below());
+    byPart(at, list.filter(r => !lacks(r.reported)));
+  }
+  // what a benchmark reports beside its score: one column a part
+  function byPart(at, list) {
+    by("parts").hidden = !list.length;
+    if (!list.length) return;
+    const names = [...new Set(list.flatMap(r => r.reported.map(([place]) => place)))], of = (r, place) => r.reported.find(([other]) => other === place);
+    show("parts-body", [
+      ...methodColumns, ...modelColumn(at),
+      ...names.map(place => ({ head: data.figures[place], value: r => of(r, place)?.[1], text: r => { const one = of(r, place); return one ? num(one[1], 1) + range(one[2], one[3], 1) : "–"; } })),
+    ], list, "Scores by part");
   }
   // columns of times only where there are times
   const timed = list => [

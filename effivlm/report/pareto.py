@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from effivlm.metrics import summary
+from effivlm.report import budgets
 from effivlm.report.cells import Row
 from effivlm.report.costs import SPEEDUPS
 from effivlm.report.trust import doubts
@@ -17,7 +18,8 @@ SMALLER_IS_BETTER = {"keep": True, "kv": True, **dict.fromkeys(SPEEDUPS, False)}
 def pareto(op: Sequence[dict[str, Any]], rows: Sequence[Row]) -> list[dict[str, Any]]:
     """One point for each OP row that can be compared, with its costs over the same (model, task) pairs.
 
-    `costs`: keep (asked fraction), kv (cache bytes / dense cache bytes) and the geometric means of all speed-ups,
+    `costs`: keep (what was asked for: a fraction, a number of tokens, or bits of a weight), kv (cache bytes / dense cache bytes)
+    and the geometric means of all speed-ups,
     None where any pair lacks it or is
     untrusted, or the pairs were timed on several engines. `front` names the costs at which no setting
     of the same model has both better quality and better cost; shares of one thing (`budget_of`) are no budgets of another, so
@@ -30,9 +32,11 @@ def pareto(op: Sequence[dict[str, Any]], rows: Sequence[Row]) -> list[dict[str, 
         if row["set"] == "common" or row["models"][0] not in with_common:
             members = [cells[_key(row, model, task)] for model in row["models"] for task in row["tasks"]]
             kept = {one["of"] for member in members if (one := member.data["achieved"])}
-            of = kept.pop() if len(kept) == 1 else ""
+            kind = budgets.section(row["keep"], kept.pop()) if len(kept) == 1 else ""
             facts = {name: value for name, value in row.items() if name != "control"}
-            points.append({**facts, "budget_of": of, "costs": _costs(row["keep"], members), "front": []})
+            points.append(
+                {**facts, "budget_of": kind, "costs": _costs(budgets.size(row["keep"]), members), "front": []}
+            )
     for model in dict.fromkeys(point["models"][0] for point in points):
         for cost in SMALLER_IS_BETTER:
             known = [point for point in points if point["models"][0] == model and point["costs"][cost] is not None]

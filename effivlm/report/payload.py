@@ -15,6 +15,7 @@ FLIPS = ("right_to_wrong", "wrong_to_right", "both_right", "both_wrong_same", "b
 _LOYALTY = ("same", "exact", "score_agreement", "soft", "prefix", "forced", "kappa")
 _NOISE = ("same", "exact", "soft", "prefix", "forced", "n")
 _KEPT = ("asked_keep", "kept", "total", "keep", "kv_bytes", "kv_bytes_dense", "visual_tokens")
+WORDS = ("models", "settings", "tasks", "remarks", "kinds", "layers", "noises", "figures")
 _ROW = (
     *("model", "setting", "op", "low", "high", "mean", "tasks", "set", "undefined"),
     *("vs", "vslow", "vshigh", "verdict"),
@@ -27,7 +28,7 @@ _ROW = (
 
 def payload(document: Mapping[str, Any]) -> dict[str, Any]:
     """Everything the page's script reads beside samples; names are stored once and meant by their place."""
-    names = {word: Places() for word in ("models", "settings", "tasks", "remarks", "kinds", "layers", "noises")}
+    names = {word: Places() for word in WORDS}
     failed = {one["id"] for one in document["failed"] if one["part"] == "quality"}
     cells = [{**_cell(one, names), "failed": one["id"] in failed or None} for one in document["cells"]]
     rows = _rows(document["summary"], names["models"], names["settings"])
@@ -111,6 +112,7 @@ def _cell(cell: Mapping[str, Any], names: Mapping[str, Places]) -> dict[str, Any
         **_times(cell),
         **_against_random(cell.get("control")),
         "units": cell.get("units", cell["n"]),
+        "invalid": (cell.get("invalid") or {}).get("rate"),
         **{word: achieved.get(word) for word in _KEPT},
     }
     return {
@@ -121,6 +123,7 @@ def _cell(cell: Mapping[str, Any], names: Mapping[str, Places]) -> dict[str, Any
         "of": names["kinds"](achieved["of"]) if achieved else None,
         "parts": _parts(achieved.get("parts", ()), names["kinds"]) or None,
         "layers": names["layers"](_layers(achieved.get("per_layer") or [])),
+        "reported": _reported(cell.get("parts", {}), names["figures"]) or None,
         "flips": flips and [flips.get(word, 0) for word in FLIPS],
         "noise": _noise(cell.get("noise"), names["noises"]),
         **_doubts(cell, names["remarks"]),
@@ -195,6 +198,15 @@ def _layers(per_layer: Sequence[float]) -> list[Any]:
 def _parts(parts: Sequence[Mapping[str, Any]], kinds: Places) -> list[list[Any]]:
     """[what of, asked, kept, total] of each method of a composition."""
     return [[kinds(f"{one['method']}: {one['of']}"), one["asked_keep"], one["kept"], one["total"]] for one in parts]
+
+
+def _reported(parts: Mapping[str, Any], figures: Places) -> list[list[Any]]:
+    """[name, value, low, high] of what a benchmark reports beside its score, on its published scale."""
+    found: list[list[Any]] = []
+    for name, one in parts.items():
+        numbers = (one["score"], *_ends(one["interval"]))
+        found.append([figures(name), *(None if each is None else _few_digits(each * one["scale"]) for each in numbers)])
+    return found
 
 
 def _noise(noise: Mapping[str, Any] | None, noises: Places) -> int | None:

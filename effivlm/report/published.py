@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from effivlm import registry
+
 DENSE = "dense"
 OG_KEEPS = (0.01, 0.4)
 SPEEDUPS = ("ttft", "decode")
@@ -19,8 +21,8 @@ OE_MODEL, OE_TASK = "OV-7B", "DocVQA"
 def load() -> Mapping[str, Any]:
     """The shipped tables as printed: names of models, methods and benchmarks are the paper's, scores on their own scales.
 
-    `models`, `methods` and `tasks` lead from our names to the paper's. A weight setting has the fraction that stays in
-    `weight_keeps`; 2:4 is not there, since no keep tells it from 50 %.
+    `models`, `methods` and `tasks` lead from our names to the paper's. `weight_keeps` leads from the paper's
+    weight settings to budgets.
     """
     found: Mapping[str, Any] = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
     return found
@@ -30,7 +32,8 @@ def overlay(cells: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Printed values for the settings of measured cells: scores by cell, OP by (model, method, keep), OG by (method, keep),
     and for one model on one task the speed-ups to the first token and while decoding, read off a plot.
 
-    The micro models and tasks are none of the paper's, so nothing is laid over them. A score is on the benchmark's own
+    The micro models and tasks are none of the paper's, so nothing is laid over them, and no score over one of a task whose file
+    does not say that the two are comparable (DocVQA's printed ones are of another split). A score is on the benchmark's own
     scale, OG in percent; printed OP and OG are over the paper's benchmarks, and OG over its three models (model is None),
     whatever this run measured.
     """
@@ -48,11 +51,19 @@ def overlay(cells: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
             ("op", (model, method, keep), {"model": cell["model"], "task": None}),
             ("og", (method, keep), {"model": None, "task": None}),
         ):
-            if key in tables.values:
+            if key in tables.values and (of != "score" or comparable(cell["task"])):
                 value, source = tables.values[key]
                 setting = {"method": cell["method"], "keep": keep}
                 found[of, key] = {"source": source, **setting, **facts, "of": of, "value": value}
     return list(found.values())
+
+
+@cache
+def comparable(task: str) -> bool:
+    """Whether a task's file says that its scores may stand beside the paper's; one that is not installed says nothing."""
+    if task not in registry.names("tasks"):
+        return False
+    return str(registry.inherited("tasks", task, "comparable")).startswith("yes")
 
 
 def speedup(method: str, keep: float, word: str) -> float | None:

@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from effivlm.metrics.resampling import Places, Resampling
 from effivlm.metrics.statistics import (
     LEAST,
     Floats,
     Interval,
-    column_means,
     ends,
     has_no_width,
     intervals,
-    means,
     sign_p,
     stated,
-    weights,
 )
 from effivlm.records import Answer, Cell, Outcome
 from effivlm.report.controls import control_of, judged, wanted
 from effivlm.report.loyalty import Table, loyalties, noise
 
-Places: TypeAlias = NDArray[np.intp]
+SAME = 1e-6  # how far a score may lie from the mean that is made of its answers
 RANDOM_WEIGHTS = "random weights: times, bytes and agreement by token count, scores and same answers do not"
 NOT_A_MEAN = "the score is no mean over samples, so it carries no bootstrap interval"
+ONE_OF_A_PART = "a part of the benchmark has one sample only, whose score might be any other, so there is no interval"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +44,7 @@ class Quality:
     loyalty: dict[str, Any] | None = None
     noise: dict[str, Any] | None = None
     remarks: tuple[str, ...] = ()
+    parts: Mapping[str, Interval | None] = field(default_factory=dict)
     ratio_draws: Floats | None = None
     same_draws: Floats | None = None
 
@@ -55,7 +54,8 @@ def compare(outcomes: Sequence[Outcome], dense: Outcome | None) -> list[Quality]
     measured.
 
     All cells share one seeded set of resamples, so differences and ratios are paired; other groups draw their own. Answers that
-    were scored together are drawn together, and are one pair in the sign test. A cell is set against its control as against
+    were scored together are drawn together, and are one pair in the sign test; where the score is a mean over parts of the
+    benchmark, each part is drawn by itself. A cell is set against its control as against
     dense.
     """
     if not outcomes:
@@ -68,18 +68,20 @@ def compare(outcomes: Sequence[Outcome], dense: Outcome | None) -> list[Quality]
     columns = [_aligned(*one, ids) for one in zip(outcomes, names[len(lead) :], strict=True)]
     table = Table.of(outcomes, columns)
     units = _units(ids, lead[0].group)
-    resamples = weights(int(units.max()) + 1, [zlib.crc32("\0".join(lead[0].cell.group).encode())])[:, units]
-    draws, same_draws = means(resamples, table.scores), means(resamples, table.same)
+    seed = zlib.crc32("\0".join(lead[0].cell.group).encode())
+    plain = Resampling.of(units, seed)
+    resamples = _as_scored(plain, units, seed, lead[0], table)
+    draws, same_draws = resamples.means(table.scores), plain.means(table.same)
     place = outcomes.index(dense) if dense else None
     pairs = None if place is None else _Pairs.of(resamples, table.scores, draws, units, place)
-    counts = _answered(units, table.scores)
+    counts = resamples.answered(table.scores)
     score_intervals = stated(intervals(draws), counts, 0, 1)
-    same_intervals = stated(intervals(same_draws), _answered(units, table.same), 0, 1)
+    same_intervals = stated(intervals(same_draws), plain.answered(table.same), 0, 1)
     controls = _controls(
         outcomes, lambda chosen: _Pairs.of(resamples, table.scores[:, chosen], draws[:, chosen], units, 0)
     )
     loyal = loyalties(outcomes, table, place, same_intervals)
-    averaged = _averaged(outcomes, table.scores)
+    averaged = _averaged(outcomes, resamples.averages(table.scores))
     found = []
     for place, outcome in enumerate(outcomes):
         quality = Quality(
@@ -89,7 +91,8 @@ def compare(outcomes: Sequence[Outcome], dense: Outcome | None) -> list[Quality]
             units=counts[place],
             loyalty=loyal[place],
             noise=noise(outcome) if outcome is dense else None,
-            remarks=() if averaged[place] or outcome.score is None else (NOT_A_MEAN,),
+            remarks=_without_interval(outcome, averaged[place], resamples),
+            parts=_parts(outcome, table.columns[place], table.scores[:, [place]], resamples),
         )
         if outcome.weights == "random":
             found.append(replace(quality, ratio=None, control=None, remarks=(*quality.remarks, RANDOM_WEIGHTS)))
@@ -103,11 +106,36 @@ def compare(outcomes: Sequence[Outcome], dense: Outcome | None) -> list[Quality]
     return found
 
 
-def _answered(units: Places, values: Floats) -> list[int]:
-    """In how many groups of samples that are drawn together each cell has a value."""
-    told = np.zeros((int(units.max()) + 1, values.shape[1]), dtype=bool)
-    np.logical_or.at(told, units, ~np.isnan(values))
-    found: list[int] = np.count_nonzero(told, axis=0).tolist()
+def _as_scored(plain: Resampling, units: Places, seed: int, lead: Outcome, table: Table) -> Resampling:
+    """Resamples for the mean that the task's score is."""
+    if lead.average == "samples":
+        return plain
+    named = [next((one.part for one in row if one is not None), "") for row in zip(*table.columns, strict=True)]
+    return Resampling.of(units, seed, lead.average, named)
+
+
+def _without_interval(outcome: Outcome, averaged: bool, resamples: Resampling) -> tuple[str, ...]:
+    """Why a score has no interval, where that is not for too few samples."""
+    if outcome.score is None:
+        return ()
+    return (NOT_A_MEAN,) if not averaged else (ONE_OF_A_PART,) if resamples.single else ()
+
+
+def _parts(
+    outcome: Outcome, answers: Sequence[Answer | None], scores: Floats, resamples: Resampling
+) -> dict[str, Interval | None]:
+    """The interval of each score that the benchmark reports beside its own; None for a figure that is no such mean."""
+    found: dict[str, Interval | None] = dict.fromkeys(outcome.parts)
+    means_of = [name for name, one in outcome.parts.items() if one.of]
+    if not means_of:
+        return found
+    own = [{*outcome.parts[name].of} for name in means_of]
+    there = np.array([[one is not None and one.part in of for of in own] for one in answers])
+    values = np.where(there, scores, np.nan)
+    intervals_of = stated(intervals(resamples.means(values)), resamples.answered(values), 0, 1)
+    for name, interval, average in zip(means_of, intervals_of, resamples.averages(values), strict=True):
+        told = average is not None and abs(average - outcome.parts[name].score) < SAME
+        found[name] = interval if told else None
     return found
 
 
@@ -148,6 +176,8 @@ def _unlike(outcome: Outcome, dense: Outcome | None) -> tuple[str, ...]:
         return ()
     if outcome.scoring != dense.scoring:
         return (f"scored by {outcome.scoring} and dense by {dense.scoring}, so there is no ratio",)
+    if outcome.profile != dense.profile:
+        return (f"scored by the profile {outcome.profile} and dense by {dense.profile}, so there is no ratio",)
     own, other = ((one.judged or {}).get("judge", "") for one in (outcome, dense))
     if own != other:
         return (f"marked by {own or 'nobody known'} and dense by {other or 'nobody known'}, so there is no ratio",)
@@ -156,11 +186,11 @@ def _unlike(outcome: Outcome, dense: Outcome | None) -> tuple[str, ...]:
     return (f"{others} of its samples ask other questions than dense's, so there is no ratio",) if others else ()
 
 
-def _averaged(outcomes: Sequence[Outcome], scores: Floats) -> list[bool]:
-    """Whether the score of each outcome is the mean of its answers' scores (samples, cells)."""
+def _averaged(outcomes: Sequence[Outcome], averages: Sequence[float | None]) -> list[bool]:
+    """Whether the score of each outcome is the mean of its answers' scores that it is said to be."""
     return [
-        outcome.score is not None and average is not None and abs(average - outcome.score) < 1e-6
-        for outcome, average in zip(outcomes, column_means(scores), strict=True)
+        outcome.score is not None and average is not None and abs(average - outcome.score) < SAME
+        for outcome, average in zip(outcomes, averages, strict=True)
     ]
 
 
@@ -198,7 +228,7 @@ class _Pairs:
     difference_intervals: list[Interval | None]
 
     @classmethod
-    def of(cls, resamples: Floats, scores: Floats, draws: Floats, units: Places, place: int) -> _Pairs:
+    def of(cls, resamples: Resampling, scores: Floats, draws: Floats, units: Places, place: int) -> _Pairs:
         other = np.broadcast_to(scores[:, [place]], scores.shape)
         gaps = np.isnan(scores) | np.isnan(other)
         own_draws, other_draws = draws, np.broadcast_to(draws[:, [place]], draws.shape)
@@ -206,13 +236,13 @@ class _Pairs:
         own = scores
         if gaps.any():
             own, other = np.where(gaps, np.nan, scores), np.where(gaps, np.nan, other)
-            own_draws, other_draws = means(resamples, own), means(resamples, other)
+            own_draws, other_draws = resamples.means(own), resamples.means(other)
         ratios = np.divide(own_draws, other_draws, out=np.full_like(own_draws, np.nan), where=other_draws > 0)
         n = np.count_nonzero(~gaps, axis=0)
         gains = np.zeros((int(units.max()) + 1, scores.shape[1]))
         np.add.at(gains, units, own - other)  # by group; one that broke is NaN as a whole
-        averages = list(zip(column_means(own), column_means(other), strict=True))
-        counts = _answered(units, own - other)
+        averages = list(zip(resamples.averages(own), resamples.averages(other), strict=True))
+        counts = resamples.answered(own - other)
         gained = intervals(own_draws - other_draws)
         differences = stated(gained, counts, -1, 1)
         return cls(
@@ -221,7 +251,7 @@ class _Pairs:
             n=n.tolist(),
             uneven=(n < np.maximum(answered, answered[place])).tolist(),
             shared_ratios=[mine / theirs if mine is not None and theirs else None for mine, theirs in averages],
-            difference=column_means(own - other),
+            difference=resamples.averages(own - other),
             better=np.count_nonzero(gains > 0, axis=0).tolist(),
             worse=np.count_nonzero(gains < 0, axis=0).tolist(),
             ratios=ratios,

@@ -110,12 +110,12 @@ def _describe(pair: _Pair, known: Facts) -> dict[str, Any]:
     cell, answer, dense = pair.cell, pair.answer, pair.dense
     sample = known.samples.get((cell.task, answer.id), {})
     references: Sequence[Any] = sample.get("references") or ()
-    kept = known.kept.get((cell.task, answer.id, cell.model, cell.method, cell.preset, float(cell.keep)))
+    kept = known.kept.get((cell.task, answer.id, cell.model, cell.method, cell.preset, cell.budget.stored))
     return {
         "model": cell.model,
         "method": cell.method,
         "preset": cell.preset,
-        "keep": float(cell.keep),
+        "keep": cell.budget.stored,
         "task": cell.task,
         "sample": _cut(answer.id),
         "prompt": _cut(str(sample["prompt"])) if sample.get("prompt") else None,

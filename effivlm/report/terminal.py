@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 from effivlm.metrics.statistics import LEAST
+from effivlm.report import budgets
 from effivlm.report.closing import REASONS, UNSETTLED_MARK, UNTRUSTED_MARK, WIDTH, closing, ran
 from effivlm.report.controls import BEATS, BELOW, FEW, NONE_RAN, OPEN
 from effivlm.report.costs import SPEEDUPS
@@ -13,6 +15,7 @@ from effivlm.report.trust import doubts, loose
 
 CELL_ROWS = 120
 BLOCK_ROWS = 60
+FEW_ROWS = 8
 _COLUMNS = ("method", "keep", "score [95%]", "OP ratio", "as dense")
 _CONTROL = "- random"
 """The head of the difference to the random row at the same budget."""
@@ -64,7 +67,34 @@ def _group(group: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, Any
         for of, those in _by_budget(group).items()
     }
     more = [f"and {len(failed) - REASONS} more failed: see report.html"] if len(failed) > REASONS else []
-    return _block(_group_title(group), head, body, [*_judges(group), *map(_failure, failed[:REASONS]), *more])
+    below = [*_invalid(group), *_figures(group), *_judges(group), *map(_failure, failed[:REASONS]), *more]
+    return _block(_group_title(group), head, body, below)
+
+
+def _invalid(group: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Whose answers say nothing that can be scored, and how many of them: the most first."""
+    told = [(cell["invalid"], cell) for cell in group if cell.get("invalid")]
+    some = sorted((one for one in told if one[0]["count"]), key=lambda one: -one[0]["rate"])
+    if not some:
+        return ["no answer is invalid"] * bool(told)
+    words = [f"{_method(cell)} {cell['keep']:.3g}: {one['rate']:.1%}" for one, cell in some[:FEW_ROWS]]
+    more = f" and {len(some) - FEW_ROWS} more" if len(some) > FEW_ROWS else ""
+    return _folded(f"invalid answers, which are wrong: {', '.join(words)}{more}")
+
+
+def _figures(group: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the benchmark reports beside the score, of dense where it ran."""
+    lead = next((cell for cell in _ordered(group) if cell.get("parts")), None)
+    if lead is None:
+        return []
+    parts = list(lead["parts"].items())
+    words = [f"{name} {_number(one['score'], 1, one['scale'])}" for name, one in parts[:FEW_ROWS]]
+    more = f" and {len(parts) - FEW_ROWS} more" if len(parts) > FEW_ROWS else ""
+    return _folded(f"{_method(lead)} {lead['keep']:.3g} by part: {', '.join(words)}{more}")
+
+
+def _folded(line: str) -> list[str]:
+    return wrap(line, WIDTH, subsequent_indent="  ")
 
 
 def _judges(group: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -117,14 +147,15 @@ def _by_budget(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str,
     """Rows by what their budget is a share of, dense first; "" where that is not known."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     for row in _ordered(rows):
-        of = "dense" if row["method"] == "dense" else (row["achieved"] or {}).get("of", "")
+        of = budgets.section(row["keep"], (row["achieved"] or {}).get("of", ""))
+        of = "dense" if row["method"] == "dense" else of
         found.setdefault(of, []).append(row)
     return found
 
 
 def _failure(one: Mapping[str, Any]) -> str:
     reason = one["reason"].strip().split("\n")[0] or "no reason was recorded"
-    return f"{_method(one)} {one['keep']:.3g} {one['part']} FAILED: {reason}"
+    return f"{_method(one)} {budgets.text(one['keep'])} {one['part']} FAILED: {reason}"
 
 
 def _overall(document: Mapping[str, Any], model: str) -> list[str]:
@@ -143,7 +174,7 @@ def _overall(document: Mapping[str, Any], model: str) -> list[str]:
         body.setdefault(kinds.get((row["method"], row["preset"], row["keep"]), ""), []).append(
             (
                 _method(row),
-                f"{row['keep']:.3g}",
+                budgets.text(row["keep"]),
                 f"{_number(row['value'], 3)} {_interval(row['interval'], 3)}".rstrip(),
                 str(row["n"]),
                 _number(_value(loyal, row, ""), 3),
@@ -179,7 +210,7 @@ def _cell_row(cell: Mapping[str, Any], words: Sequence[str], head: Sequence[str]
     achieved = cell["achieved"]
     return (
         _method(cell),
-        f"{cell['keep']:.3g}",
+        budgets.text(cell["keep"]),
         "FAILED" if failed else f"{_number(cell['score'], 1, scale)} {_interval(scaled, 1) or _too_few(cell)}".rstrip(),
         _number(cell["ratio"], 3),
         _number((cell["loyalty"] or {}).get("same"), 3),
@@ -201,7 +232,11 @@ def _marks(cell: Mapping[str, Any], word: str) -> str:
 def _asked_and_kept(achieved: Mapping[str, Any]) -> str:
     """A composition's methods have a budget each, none of which is one of the whole; the page shows them."""
     kept = f"{achieved['keep']:.3f}"
-    return kept if achieved.get("parts") else f"{achieved['asked_keep']:.3g}/{kept}"
+    if achieved.get("parts"):
+        return kept
+    if achieved.get("asked"):
+        return f"{achieved['asked']}/{_number(achieved['counted'], 3)}"
+    return f"{achieved['asked_keep']:.3g}/{kept}"
 
 
 def _block(
@@ -215,7 +250,7 @@ def _block(
     shown = 0
     for of, those in body.items():
         if of not in ("", "dense") and shown < BLOCK_ROWS:
-            lines.append(f"keep, of {of}:")
+            lines.append(f"{budgets.heading(of)}:")
         lines += [_line(row, wide) for row in those[: BLOCK_ROWS - shown]]
         shown = min(BLOCK_ROWS, shown + len(those))
     cut = [f"and {len(rows) - BLOCK_ROWS} more rows: see report.html"] if len(rows) > BLOCK_ROWS else []
@@ -231,8 +266,9 @@ def _ordered(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Dense first, then by what budgets are shares of, by method, the largest budget first."""
 
     def place(row: Mapping[str, Any]) -> tuple[Any, ...]:
-        of = (row.get("achieved") or {}).get("of", "")
-        return (row["method"] != "dense", of != "visual tokens", of, row["method"], row["preset"], -row["keep"])
+        of = budgets.section(row["keep"], (row.get("achieved") or {}).get("of", ""))
+        first = row["method"] != "dense", not of.startswith("visual tokens"), of
+        return *first, row["method"], row["preset"], budgets.rank(row["keep"])
 
     return sorted(rows, key=place)
 

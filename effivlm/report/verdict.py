@@ -171,7 +171,7 @@ class _Judge:
             if drop is not None:
                 allowed = sum(limit for _, limit in found) / len(found)
                 label = method if preset == "paper" else f"{method}@{preset}"
-                name = f"{model}-{label}-keep{Budget.parse(keep).label} over {len(found)} tasks"
+                name = f"{model}-{label}-{Budget.parse(keep).named} over {len(found)} tasks"
                 yield _judged(name, "quality", "score", drop, allowed, self.limits.inconclusive)
 
     def _cost(self, group: str, old: Measured, new: Measured, part: str) -> None:

@@ -23,7 +23,7 @@ from effivlm.run.gave import Asked, broken
 from effivlm.run.leaf import Leaf
 from effivlm.run.lengths import Positions
 from effivlm.run.noise import again
-from effivlm.run.scoring import scored
+from effivlm.run.scoring import mute, scored
 from effivlm.run.shown import kept_record
 from effivlm.run.tree import Tree
 from effivlm.run.untouched import Blamed, Meddled
@@ -234,13 +234,12 @@ class Asking:
             kept=leaf.kept,
             of=leaf.of,
         )
-        if self.task.rubric:
-            return answer  # a judge marks it, once all are given
         try:
-            extracted, score = scored(self.task, text, self.sample)
+            if self.task.rubric:  # a judge marks it, once all are given
+                return replace(answer, invalid=mute(self.task, text, self.sample))
+            return replace(answer, **scored(self.task, text, self.sample)._asdict())
         except FAULTS as error:  # as in `_through`
             return replace(answer, error=told(error))
-        return replace(answer, extracted=extracted, score=score)
 
     def _compare(
         self,

@@ -15,13 +15,13 @@ from effivlm.run.audit import achieved, verdict
 from effivlm.run.faults import FAULTS, told
 from effivlm.run.gave import Asked
 from effivlm.run.noise import change_of
-from effivlm.run.scoring import FALLEN, WAITS, overall, settled
+from effivlm.run.scoring import FALLEN, WAITS, overall, profile_remarks, reported, settled
 from effivlm.run.sharding import waits
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What outcomes say of how a group ran: `total` samples on an engine and a kernel, with weights of a kind.
+    """What outcomes say of how a group ran: `total` samples on an engine, its layers by a kernel, with weights of a kind.
 
     `change` is the numeric change under which dense is asked again, `limited_by` what limits pictures, `positions` how long a
     prompt may be.
@@ -103,6 +103,8 @@ def facts_of(given: Given, ran: Ran) -> dict[str, Any]:
         "metric": task.metric,
         "answer_type": task.answer_type,
         "scoring": task.scoring,
+        "profile": task.profile,
+        "average": task.average,
         "scale": task.scale,
         "group": task.group,
         "engine": ran.engine,
@@ -122,6 +124,7 @@ def _outcome(cell: Cell, name: str, given: Given, ran: Ran) -> Outcome:
         answers = given.given[cell] if task.rubric else settled(given.given[cell], task)
         scores = [answer.score for answer in answers if answer.score is not None]
         score = overall(answers, task) if scores else None
+        facts["parts"] = reported(answers, task)
     except FAULTS as error:  # a task that cannot sum up one cell's answers fails that cell
         return Outcome(cell, name, "failed", reason=told(error), **facts)
     errors = [answer.error for answer in answers if answer.error]
@@ -135,6 +138,7 @@ def _outcome(cell: Cell, name: str, given: Given, ran: Ran) -> Outcome:
     status, reason = verdict(cell, given.methods[cell], given.leaves[cell])
     if status != "ok":
         return Outcome(cell, name, status, reason=reason, broken=len(errors), **facts)
+    held = held_remarks(given.held, ran.limited_by, ran.positions)
     return Outcome(
         cell,
         name,
@@ -145,6 +149,6 @@ def _outcome(cell: Cell, name: str, given: Given, ran: Ran) -> Outcome:
         score=score,
         answers=tuple(answers),
         change=ran.change if any(answer.again is not None for answer in answers) else "",
-        remarks=(*remarks, *given.remarks(cell), *held_remarks(given.held, ran.limited_by, ran.positions)),
+        remarks=(*remarks, *profile_remarks(task), *given.remarks(cell), *held),
         **facts,
     )

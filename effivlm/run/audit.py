@@ -17,9 +17,11 @@ def achieved(cell: Cell, method: Method, leaves: Sequence[Leaf]) -> Achieved:
     """What was kept over samples, from leaves without their caches."""
     kept, total = sum(leaf.kept for leaf in leaves), sum(leaf.of for leaf in leaves)
     layers = [sum(counts) / len(leaves) for counts in zip(*(leaf.measured[0] for leaf in leaves), strict=True)]
+    shares = list(_shares(cell, method, leaves))
+    following = [share for share in shares if share.method.keep == method.keep] or shares
     return Achieved(
         of=method.of,
-        asked_keep=float(method.keep),
+        asked_keep=following[-1].asked_keep,
         kept=kept,
         total=total,
         keep=kept / total if total else 1.0,
@@ -28,12 +30,9 @@ def achieved(cell: Cell, method: Method, leaves: Sequence[Leaf]) -> Achieved:
         kv_bytes=sum(leaf.measured[1] for leaf in leaves) // len(leaves),
         kv_bytes_dense=sum(leaf.dense_bytes for leaf in leaves) // len(leaves),
         visual_tokens=sum(leaf.visual_tokens for leaf in leaves) // len(leaves),
-        parts=tuple(
-            KeptBy(share.name, share.method.of, float(share.method.keep), sum(share.kept), sum(share.of))
-            for share in _shares(cell, method, leaves)
-        )
-        if isinstance(method, Composed)
-        else (),
+        parts=tuple(share.stored for share in shares) if isinstance(method, Composed) else (),
+        asked=following[-1].asked,
+        counted=None if isinstance(method, Composed) else shares[0].counted,
     )
 
 
@@ -52,13 +51,37 @@ def _per_head(leaves: Sequence[Leaf]) -> tuple[tuple[float, ...], ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Share:
-    """What one method of a cell kept of each sample: `kept` of `of`, in `units` that are rounded by themselves."""
+    """What one method of a cell kept of each sample: `kept` of `of`, in `units` that are rounded by themselves, and `wanted`."""
 
     name: str
     method: Method
     kept: tuple[int, ...]
     of: tuple[int, ...]
     units: tuple[int, ...]
+    wanted: tuple[Fraction, ...]
+
+    @property
+    def asked_keep(self) -> float:
+        """The fraction that was asked for; of a number of tokens what it comes to over all samples."""
+        if self.method.keep.kind != "tokens":
+            return float(self.method.keep)
+        return float(sum(self.wanted) / sum(self.of)) if sum(self.of) else 1.0
+
+    @property
+    def asked(self) -> str:
+        """The budget in its own words, "" for a fraction."""
+        return "" if self.method.keep.kind == "fraction" else self.method.keep.label
+
+    @property
+    def counted(self) -> float | None:
+        """The mean number that stays of a sample (a layer), where a number was asked for."""
+        units = sum(count for count, of in zip(self.units, self.of, strict=True) if of)
+        return sum(self.kept) / units if self.asked and units else None
+
+    @property
+    def stored(self) -> KeptBy:
+        kept, of = sum(self.kept), sum(self.of)
+        return KeptBy(self.name, self.method.of, self.asked_keep, kept, of, self.asked, self.counted)
 
 
 def _shares(cell: Cell, method: Method, leaves: Sequence[Leaf]) -> Iterator[_Share]:
@@ -67,7 +90,10 @@ def _shares(cell: Cell, method: Method, leaves: Sequence[Leaf]) -> Iterator[_Sha
     for number, (step, one) in enumerate(zip(stored(cell.method, cell.preset), each, strict=True)):
         kept, of = zip(*(leaf.shares[number] for leaf in leaves), strict=True)
         by_layer = one.of == "prompt entries"
-        yield _Share(step.method, one, kept, of, tuple(len(leaf.measured[0]) if by_layer else 1 for leaf in leaves))
+        units = tuple(len(leaf.measured[0]) if by_layer else 1 for leaf in leaves)
+        each_wanted = (leaf.wanted[number] if leaf.wanted else 0 for leaf in leaves)
+        wanted = tuple(Fraction(count) or one.keep.exact(total) for count, total in zip(each_wanted, of, strict=True))
+        yield _Share(step.method, one, kept, of, units, wanted)
 
 
 def verdict(cell: Cell, method: Method, leaves: Sequence[Leaf]) -> tuple[str, str]:
@@ -77,7 +103,7 @@ def verdict(cell: Cell, method: Method, leaves: Sequence[Leaf]) -> tuple[str, st
     least a whole one stays; "failed" where more or fewer stay than a method's `allowance` says. `leaves` are without caches.
     """
     for share in _shares(cell, method, leaves):
-        if share.method.keep.keep == 1 or not share.method.budgeted:
+        if share.method.keep.whole or not share.method.budgeted:
             continue
         for status, reason in (("unsupported", _impossible(share)), ("failed", _off(share))):
             if reason:
@@ -91,7 +117,7 @@ def _impossible(share: _Share) -> str:
     if not total:
         return f"no sample of the task has {what}, so there is nothing to keep {keep.label} of"
     units = sum(count for count, of in zip(share.units, share.of, strict=True) if of)
-    asked = keep.keep * total
+    asked = sum(share.wanted)
     if asked < Fraction(units, 2) < sum(share.kept) - asked:
         return (
             f"keep {keep.label} of {total / units:.0f} {what} is less than half of one, and at least one stays:"
@@ -102,10 +128,10 @@ def _impossible(share: _Share) -> str:
 
 def _off(share: _Share) -> str:
     """How far what was kept is from what was asked; "" where that is rounding, or what the method declares."""
-    keep, wrong = share.method.keep.keep, 0
-    for kept, of, units in zip(share.kept, share.of, share.units, strict=True):
+    wrong = 0
+    for kept, wanted, units in zip(share.kept, share.wanted, share.units, strict=True):
         under, over = share.method.allowance(units)
-        wrong += not -under <= kept - keep * of <= over
+        wrong += not -under <= kept - wanted <= over
     if not wrong:
         return ""
     kept, total = sum(share.kept), sum(share.of)

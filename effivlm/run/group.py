@@ -18,8 +18,9 @@ from effivlm.compression.base import Method
 from effivlm.compression.composed import Composed
 from effivlm.data.ahead import ahead
 from effivlm.decoding.capacity import batch_bytes
-from effivlm.decoding.engine import Captured, Eager, engine_for
+from effivlm.decoding.engine import Captured, engine_for
 from effivlm.decoding.replay import compiled
+from effivlm.metrics.profiles import FIXED
 from effivlm.models._adapter import Adapter
 from effivlm.models._ahead import Processed
 from effivlm.models._presenting import Presenting
@@ -38,7 +39,7 @@ from effivlm.run.steps import Step, stored
 from effivlm.run.untouched import tracked
 from effivlm.tasks._base import Task
 from effivlm.tasks._folder import Folder
-from effivlm.tasks._opened import opened
+from effivlm.tasks._opened import opened, profile_of
 
 Progress = Callable[[int, int], None]
 OnAnswers = Callable[[int, Asked], None]
@@ -46,7 +47,7 @@ TIMING = "effivlm.timing.timing"  # it is told by name: its wing stands above th
 COMPILED = "sdpa in compiled layers"
 COMPILED_FROM = 400
 """Samples of a task from which on layers are compiled: that takes 10 to 20 seconds, and saves some 40 ms a sample and more."""
-HOLDS = {"quality": 2, "ttft": 1, "decode": 1}
+HOLDS = {"quality": 3, "ttft": 1, "decode": 1}
 """Raised when outcomes of a part hold more than before, so that a resumed run does not mix both."""
 
 
@@ -108,6 +109,7 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
     versions of libraries, and the code of all of it."""
     method, folder = method_of(cell, settings.seed), settings.folders.get(cell.task, "")
     task = Folder if folder else type(task_of(cell.task))
+    profile = profile_of(task, settings)
     return fingerprint(
         {
             "part": [part, HOLDS[part]],
@@ -120,6 +122,7 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
             + [f"batch {settings.batch}"] * (part == "decode" and settings.batch > 1)
             + [f"prompt {settings.prompt}"] * (part != "quality" and settings.prompt > 0)
             + [f"data {settings.data}"] * (settings.data != "")
+            + [f"scoring {profile}"] * (part == "quality" and profile != FIXED)
             + Presenting.of(settings).differences(),
             "versions": _versions(),
             "code": _code(method, task, source, part),
@@ -187,8 +190,7 @@ class Group:
         self.methods, self.unmade = methods_of(self.cells, settings.seed)
         self.most = batch_bytes(model.device)
         self.engine = engine_for(model.step, model.device, settings.engine, model.spread, model.rules, self.most)
-        kernel = _kernel(self.engine, len(self.samples))
-        self.ran = Ran.of(model, self.engine.name, kernel, len(self.samples))
+        self.ran = Ran.of(model, self.engine.name, _kernel(self.engine.name, len(self.samples)), len(self.samples))
 
     @property
     def total(self) -> int:
@@ -229,10 +231,10 @@ class Group:
                 answers.take(found)
 
 
-def _kernel(engine: Captured | Eager, samples: int) -> str:
+def _kernel(engine: str, samples: int) -> str:
     """What computes a group's layers: compiled ones where steps are captured and a task has so many samples that it pays; which
     cells are asked, and how many samples are left to ask, does not matter."""
-    return COMPILED if engine.name == Captured.name and samples >= COMPILED_FROM else "sdpa"
+    return COMPILED if engine == Captured.name and samples >= COMPILED_FROM else "sdpa"
 
 
 def methods_of(cells: Sequence[Cell], seed: int) -> tuple[dict[Cell, Method], dict[Cell, str]]:

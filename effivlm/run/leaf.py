@@ -13,7 +13,8 @@ from effivlm.decoding.eager import Start
 class Leaf:
     """A prompt as one method leaves it. `kept` of `of` is counted on tensors; `length` is the dense prompt's.
 
-    `shares` are (kept, of) of every method of a composition, of a method alone its own.
+    `shares` are (kept, of) of every method of a composition, of a method alone its own; `wanted` what those should keep whose
+    budget is a number of tokens (0: of the others), empty where none is.
     """
 
     cache: Sequence[KeptLayer]
@@ -28,6 +29,7 @@ class Leaf:
     measured: tuple[tuple[float, ...], int] = ((), 0)
     prompt: tuple[int, ...] = ()
     heads: tuple[tuple[int, ...], ...] = ()
+    wanted: tuple[int, ...] = ()
 
     @property
     def start(self) -> Start:

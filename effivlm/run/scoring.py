@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from effivlm.metrics.same import TYPES
-from effivlm.records import Answer, Sample
+from effivlm.records import Answer, Reported, Sample
 from effivlm.run.faults import FAULTS, Ill, told
 from effivlm.tasks._base import Task
 
 FALLEN = "it is scored together with a sample that broke"
+NO_PROFILE = "scored fixed: the task knows no other profile"
 WAITS = "its answers wait for a judge: python -m effivlm rescore RUN --judge SPEC"
 
 
@@ -54,16 +55,37 @@ def refuse_repeated(number: int, name: str, known: Collection[str]) -> None:
         raise Ill(f"samples[{number}] has the id {name!r} of a sample before it")
 
 
-def scored(task: Task, text: str, sample: Sample) -> tuple[str, float]:
-    """What of an answer is scored, and its score.
+class Scored(NamedTuple):
+    """What of an answer is scored, its score, and whether it says nothing that can be scored."""
+
+    extracted: str
+    score: float
+    invalid: bool
+
+
+def scored(task: Task, text: str, sample: Sample) -> Scored:
+    """An answer as a task scores it.
 
     Raises:
-        Ill: one of them is not what a task may give. Whatever the task raises comes through.
+        Ill: something is not what a task may give. Whatever the task raises comes through.
     """
-    extracted: Any = task.extract(text)
+    extracted: Any = task.read(text, sample)
     if not isinstance(extracted, str):
         raise Ill(f"extract() gave {_shown(extracted)}, no text")
-    return extracted, share("score()", task.score(text, sample))
+    return Scored(extracted, share("score()", task.score(text, sample)), mute(task, text, sample))
+
+
+def mute(task: Task, text: str, sample: Sample) -> bool:
+    """Whether an answer says nothing that can be scored. Raises Ill for anything but a bool, and whatever the task raises."""
+    invalid: Any = task.invalid(text, sample)
+    if not isinstance(invalid, bool):
+        raise Ill(f"invalid() gave {_shown(invalid)}, neither True nor False")
+    return invalid
+
+
+def profile_remarks(task: Task) -> tuple[str, ...]:
+    """What an outcome says where it was scored in another way than was asked for."""
+    return (NO_PROFILE,) if task.asked_profile != task.profile else ()
 
 
 def settled(answers: Sequence[Answer], task: Task) -> list[Answer]:
@@ -83,7 +105,15 @@ def settled(answers: Sequence[Answer], task: Task) -> list[Answer]:
     found: list[float | str | None] = [None] * len(answers)
     for at, score in zip(there, scores, strict=True):
         found[at] = _settled(score)
-    return [_with(answer, score) for answer, score in zip(answers, found, strict=True)]
+    return [_with(_placed(answer, task), score) for answer, score in zip(answers, found, strict=True)]
+
+
+def _placed(answer: Answer, task: Task) -> Answer:
+    """An answer with the part of the benchmark that it counts in; one to a sample that could not be read has none."""
+    part: Any = task.part(answer.id) if answer.prompt_sha256 else ""
+    if not isinstance(part, str):
+        raise Ill(f"part() gave {_shown(part)}, no text")
+    return replace(answer, part=part)
 
 
 def _settled(score: Any) -> float | str | None:
@@ -102,8 +132,14 @@ def _with(answer: Answer, score: float | str | None) -> Answer:
 
 def overall(answers: Sequence[Answer], task: Task) -> float:
     """The score of a cell from those of its answers that have one. Raises Ill where it is none, and whatever the task raises."""
-    known = [(answer.id, answer.score) for answer in answers if answer.score is not None]
-    return share("overall() or aggregate()", task.overall([name for name, _ in known], [score for _, score in known]))
+    return share("overall() or aggregate()", task.total([answer for answer in answers if answer.score is not None]))
+
+
+def reported(answers: Sequence[Answer], task: Task) -> dict[str, Reported]:
+    """What the benchmark reports beside its score. Raises Ill for what is no score, and whatever the task raises."""
+    known = [answer for answer in answers if answer.score is not None]
+    found: Mapping[str, Any] = task.parts(known) if known else {}
+    return {name: replace(one, score=share(f"parts()[{name!r}]", one.score)) for name, one in found.items()}
 
 
 def share(what: str, value: Any) -> float:

@@ -1,17 +1,19 @@
 """Names of methods as they are asked for and stored: `fastv`, `snapkv@effivlm`, or a composition, `fastv:0.40+snapkv`.
 
 In a composition every method works on what the one before it leaves. One with `:0.40` keeps that share in every case; the others
-follow the budget of the case.
+follow the budget of the case. A method of the checkpoint comes first, and always has a budget of its own: `wanda:2:4+fastv`, or
+the first of those that it declares, which is written out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
+from effivlm.budget import TOKEN_KINDS
 from effivlm.records import SEAMS, Budget
-from effivlm.registry import check, declared, inherited, load
+from effivlm.registry import WEIGHTS, check, declared, inherited, load
 
 JOIN, FIXED, PRESET = "+", ":", "@"
 
@@ -58,6 +60,10 @@ def asked(text: str) -> tuple[str, str]:
         if steps[0].keep:
             raise ValueError(f"{text!r}: {FIXED!r} fixes a budget in a composition only; use --vlm-budgets")
         return steps[0].method, steps[0].preset
+    steps = [step if step.keep or not of_weights(step.method) else _by_default(step) for step in steps]
+    for step in steps:
+        if step.keep and budgeted(step.method) and not takes(step.method, Budget.parse(step.keep)):
+            raise ValueError(f"{text!r}: {step.keep} is no budget of {step.method}: it takes {wanted(step.method)}")
     _fitting(text, steps)
     return JOIN.join(step.text for step in steps), "paper"
 
@@ -82,6 +88,50 @@ def _presets(method: str) -> list[str]:
 def budgeted(method: str) -> bool:
     """Whether cases of a stored method vary with the budget."""
     return JOIN in method or bool(declared("methods", method).get("budgeted", True))
+
+
+def of_weights(method: str) -> bool:
+    """Whether a single method changes the checkpoint itself."""
+    return bool(inherited("methods", method, "seam") == WEIGHTS)
+
+
+def weights_step(method: str, preset: str, keep: str) -> Step | None:
+    """The step of a stored case that changes the checkpoint, with its own budget; None where the model stays as it is."""
+    first = stored(method, preset)[0]
+    if not of_weights(first.method):
+        return None
+    return first if first.keep else replace(first, keep=keep)
+
+
+def takes(method: str, budget: Budget) -> bool:
+    """Whether a stored method, or all methods of a composition that follow the case, can be given a budget."""
+    following = [step.method for step in stored(method, "paper") if not step.keep]
+    return all(budget.kind in _kinds(name) and budget.form in ("", *_forms(name)) for name in following)
+
+
+def settings(method: str) -> tuple[str, ...]:
+    """The budgets that a single method declares to run at where none of its kinds is named; none: those of everybody."""
+    return () if JOIN in method else tuple(inherited("methods", method, "settings") or ())
+
+
+def wanted(method: str) -> str:
+    """Examples of the budgets of a stored method, in words."""
+    return ", ".join(settings(method)) or "a fraction such as 0.10, or a number such as 64tok"
+
+
+def _kinds(method: str) -> Sequence[str]:
+    return inherited("methods", method, "kinds") or TOKEN_KINDS
+
+
+def _forms(method: str) -> Sequence[str]:
+    return inherited("methods", method, "forms") or ()
+
+
+def _by_default(step: Step) -> Step:
+    found = settings(step.method)
+    if not found:
+        raise ValueError(f"{step.method} declares no budget to run at: name one, {step.method}{FIXED}BUDGET")
+    return replace(step, keep=Budget.parse(found[0]).label)
 
 
 def _fitting(text: str, steps: Sequence[Step]) -> None:

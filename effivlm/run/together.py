@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -55,14 +55,19 @@ Path = tuple[Part | None, ...]
 class Beside:
     """Prefills of one sample that nobody watches: who asks for one gets, where that pays, others of the same pass with it.
 
-    `unwatched` are those that still wait; `short` says what memory ran out for, where a pass took fewer than it might.
+    `find` says which those are; `unwatched` are those that still wait; `short` says what memory ran out for, where a pass took
+    fewer than it might.
     """
 
     model: Adapter
     sample_id: str
-    unwatched: list[Path]
+    find: Callable[[], list[Path]]
     within: Within = untimed
     short: list[str] = field(default_factory=list)
+
+    @cached_property
+    def unwatched(self) -> list[Path]:
+        return self.find()
 
     def prefilled(self, path: Path, prompt: Callable[[Path], Prompt]) -> dict[Path, Prefilled]:
         """What was prefilled with `path` in one pass, itself among it; nothing where it goes alone.
@@ -73,7 +78,7 @@ class Beside:
         Raises:
             Blamed: a method changed what others share.
         """
-        if path not in self.unwatched or len(self.unwatched) < 2 or not side_by_side_pays(self.model):
+        if not side_by_side_pays(self.model) or path not in self.unwatched or len(self.unwatched) < 2:
             return {}
         wanted, room, depth = dict[Path, Wanted](), MOST, len(self.model.layers)
         for other in [path, *(one for one in self.unwatched if one != path)]:

@@ -6,8 +6,9 @@ the tuple of the parts above it, so that methods share exactly what they have in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ from effivlm.run.together import Beside, Path
 from effivlm.run.untouched import untouched
 from effivlm.seams.meters import Within, untimed
 
+PROMPT_SEAMS = SEAMS[1:]  # weights are changed before a prompt comes
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
@@ -56,14 +58,13 @@ class Tree:
         self.observers: dict[Path, list[CachePart]] = {}
         self.looked_at: set[Part | None] = set()
         for method in methods:
-            *prefill, cache = self._path(method)
-            if isinstance(prefill[1], VisualPart) and prefill[1].looks:
-                self.looked_at.add(prefill[0])
-            self.observers.setdefault(tuple(prefill), [])
-            if isinstance(cache, CachePart):
-                self.observers[tuple(prefill)].append(cache)
-        unwatched = [path for path, watching in self.observers.items() if any(path) and not watching]
-        self.beside = Beside(model, sample.id, unwatched, within)
+            for *prefill, cache in self._paths(method):
+                if isinstance(prefill[1], VisualPart) and prefill[1].looks:
+                    self.looked_at.add(prefill[0])
+                self.observers.setdefault(tuple(prefill), [])
+                if isinstance(cache, CachePart):
+                    self.observers[tuple(prefill)].append(cache)
+        self.beside = Beside(model, sample.id, lambda: self._unwatched(methods), within)
         self._nodes: dict[tuple[Any, ...], Any] = {}
 
     def with_inputs(self, method: Method, within: Within = untimed) -> Tree:
@@ -100,6 +101,7 @@ class Tree:
         whole, entries = len(cache) * length, sum(layer.kept for layer in cache)
         each = method.methods if isinstance(method, Composed) else (method,)
         shares = [self._share(path, one, done, entries) for one in each]
+        wanted = [self._wanted(one, done, share[1]) for one, share in zip(each, shares, strict=True)]
         kept, of = (round(entries), whole) if isinstance(method, Composed) else shares[0]
         leaf = Leaf(
             cache=cache,
@@ -111,6 +113,7 @@ class Tree:
             of=of,
             dense_bytes=round(sum(layer.nbytes for layer in cache) / entries * whole),
             shares=tuple(shares),
+            wanted=tuple(wanted) if any(wanted) else (),
             prompt=self.prompt_ids(path[0]),
         )
         return leaf, doubts
@@ -150,6 +153,13 @@ class Tree:
         counts = self.once(("seen visual", *path[:3]), lambda: [int(view.visual.sum()) for view in done.views])
         mean = isinstance(path[2], LayerPart) and path[2].layer_mean
         return round(sum(counts) / len(counts)) if mean else counts[-1], prompt
+
+    def _wanted(self, method: Method, done: Prefilled, of: int) -> int:
+        """What a method with a number of tokens should keep of `of`: its number, or all where a sample (a layer) has no more."""
+        if method.keep.kind != "tokens":
+            return 0
+        lengths = [view.length for view in done.views] if method.of == "prompt entries" else [of]
+        return sum(method.keep.of(length) for length in lengths)
 
     def inputs_of(self, method: Method) -> dict[str, Any]:
         """The processor's output that a method's tower sees."""
@@ -206,15 +216,41 @@ class Tree:
         return self.once(("visual tokens", image), lambda: len(self.model.visual_positions(self._inputs(image))))  # type: ignore[no-any-return]
 
     def _path(self, method: Method) -> Path:
-        """The method's parts at each seam; without a picture there is nothing to prune and the dense prefill serves all."""
+        """The method's parts at each seam, but those that would leave all there is, as a number of tokens does to a short prompt;
+        without a picture there is nothing to prune and the dense prefill serves all."""
+        return tuple(None if part is None or self._spares(part) else part for part in self._longest(method))
+
+    def _paths(self, method: Method) -> Iterator[Path]:
+        """What the path of a method may come to, once it is known how many tokens the sample has."""
+        whole = self._longest(method)
+        counted = [part is not None and part.keep.kind == "tokens" for part in whole[:-1]]
+        ways = product(
+            *(((part, None) if counts else (part,)) for part, counts in zip(whole[:-1], counted, strict=True))
+        )
+        return ((*way, whole[-1]) for way in ways)
+
+    def _longest(self, method: Method) -> Path:
         path = path_of(method)
         return path if self.sample.images or self.sample.video else (None, None, None, path[-1])
+
+    def _spares(self, part: Part) -> bool:
+        """Whether a number of tokens is at least what there is of them in the whole prompt."""
+        if part.keep.kind != "tokens":
+            return False
+        entries = isinstance(part, CachePart)
+        there = self._inputs(None)["input_ids"].shape[1] if entries else self._visual_tokens(None)
+        return part.keep.exact(there) == there
 
     def prefilled(self, path: Path) -> Prefilled:
         """Run the decoder over the prompt at `path` (image, vision, layer part), once; where that pays, over others beside it."""
         done = self.beside.prefilled(path, self.prompt)
         self._nodes |= {("prefill", other): one for other, one in done.items()}
         return self.once(("prefill", path), lambda: self._prefill(path))  # type: ignore[no-any-return]
+
+    def _unwatched(self, methods: Sequence[Method]) -> list[Path]:
+        """Prefills beside dense's whose layers nobody looks at."""
+        paths = dict.fromkeys(self._path(method)[:3] for method in methods)
+        return [path for path in paths if any(path) and not self.observers[path]]
 
     def release(self, methods: Sequence[Method]) -> None:
         """Let go of the prefills that none of `methods` begins with; the dense one stays."""
@@ -316,9 +352,9 @@ def path_of(method: Method) -> Path:
     Raises:
         ValueError: two parts claim one seam.
     """
-    path: list[Part | None] = [None] * len(SEAMS)
+    path: list[Part | None] = [None] * len(PROMPT_SEAMS)
     for part in method.parts:
-        place = SEAMS.index(part.seam)
+        place = PROMPT_SEAMS.index(part.seam)
         if path[place] is not None:
             raise ValueError(f"two parts work at the {part.seam} seam: {path[place]} and {part}")
         path[place] = part

@@ -24,7 +24,6 @@ from effivlm.session.together import Together
 if TYPE_CHECKING:
     from effivlm.timing.timing import Timing
 
-WARMUP_ROUNDS = 1
 PACKAGE = Path(__file__).parent.parent
 Progress = Callable[[int, int], None]
 OpenModel = Callable[[], Any]
@@ -176,15 +175,11 @@ class Groups:
             self._keep(outcome)
 
     def _time(self, cell: Cell, part: str, open_model: OpenModel, remarks: Sequence[str]) -> None:
-        from effivlm.timing.rounds import rounds_of, unsettled
+        from effivlm.timing.rounds import unsettled
 
         try:
             timing = self._prepare(cell, open_model)
-            measurement = timing.ttft if part == "ttft" else timing.decode
-            for _ in range(WARMUP_ROUNDS):
-                measurement()
-            with timing.watched():
-                rounds = rounds_of(measurement)
+            rounds = timing.rounds(part)
             outcome = timing.outcome(part, rounds, (*remarks, *unsettled(part, rounds)))
         except FAULTS as error:
             outcome = self._broken(cell, part, error)

@@ -11,6 +11,7 @@ from effivlm.judging.grading import MOST_MISSING, Graded, agreement, grade, nois
 from effivlm.judging.rubrics import Item, Rubric, rubric_of
 from effivlm.records import Answer, Outcome, Sample, Settings
 from effivlm.run.faults import FAULTS, told
+from effivlm.run.scoring import reported
 from effivlm.session.judges import Judges, judged_name, judges_of, rubric_named
 from effivlm.tasks._base import Task
 from effivlm.tasks._opened import opened
@@ -94,8 +95,10 @@ def marked(outcome: Outcome, task: Task, asked: Asked, judges: Judges, seed: int
     score = None if graded.score is None else min(1.0, graded.score)
     if graded.score is not None and graded.score > 1:
         remarks.append(f"{TOLD}the answers have {graded.score:.4f} times the references' points, stored as 1")
+    answers = [replace(one, part=task.part(one.id) if one.prompt_sha256 else "") for one in answers]
     return replace(
         outcome,
+        parts=reported(answers, task),
         status="ok" if graded.marks else "failed",
         reason="" if graded.marks else f"no answer has a mark; the first: {next(iter(graded.missing.values()))}",
         answers=tuple(answers),

@@ -28,6 +28,7 @@ GENERATIONS = ("checkpoint", "greedy")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 PROCESSORS = ("pil", "torchvision")
+SCORINGS = ("fixed", "compat")
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
@@ -56,6 +57,7 @@ class Asked:
     second_judge: str = ""
     judge_repeats: str = "3"
     shard: str = ""
+    scoring: str = SCORINGS[0]
     share: bool = True
 
 
@@ -124,23 +126,45 @@ def build(asked: Asked) -> Plan:
         second_judge=asked.second_judge,
         judge_repeats=_whole("--vlm-judge-repeats", asked.judge_repeats, least=1),
         shard=_shard(asked.shard, asked.judge),
+        scoring=_choice("--vlm-scoring", asked.scoring, SCORINGS),
     )
     judges.check(named, settings)
-    budgets = _unique(_budget(text).label for text in asked.budgets or DEFAULT_BUDGETS)
+    budgets = _unique(_budget(text) for text in asked.budgets)
     methods = _unique(steps.asked(text) for text in suites.expanded("methods", asked.methods) or _all_methods())
+    varied = _budgets(methods, budgets)
     sources = _sources(suites.expanded("models", asked.models) or (DEFAULT_MODEL,))
-    cells = [cell for model in sources for task in named for cell in _column(model, task, methods, budgets)]
+    cells = [cell for model in sources for task in named for cell in _column(model, task, methods, varied)]
     return Plan(settings, sources, tuple(cells), () if asked.methods else tuple(unusable("methods").values()))
 
 
-def _column(model: str, task: str, methods: Sequence[tuple[str, str]], budgets: Sequence[str]) -> Iterable[Cell]:
+def _budgets(methods: Sequence[tuple[str, str]], named: Sequence[Budget]) -> dict[str, Sequence[str]]:
+    """By stored method that has a budget to vary, its budgets: those named that it takes, else its own, else the default ones.
+
+    Raises ValueError where none of the methods takes a budget that was named.
+    """
+    found: dict[str, Sequence[str]] = {}
+    taken: set[Budget] = set()
+    for method in _unique(method for method, _ in methods if steps.budgeted(method)):
+        own = [budget for budget in named if steps.takes(method, budget)]
+        taken.update(own)
+        labels = [budget.label for budget in own] or [*(steps.settings(method) or DEFAULT_BUDGETS)]
+        found[method] = _unique(Budget.parse(label).label for label in labels)
+    lost = [budget.label for budget in named if budget not in taken]
+    if lost and found:
+        examples = _unique(f"{method} takes {steps.wanted(method)}" for method in found)
+        raise ValueError(f"--vlm-budgets: none of the methods takes {', '.join(lost)}; {examples[0]}")
+    return found
+
+
+def _column(
+    model: str, task: str, methods: Sequence[tuple[str, str]], budgets: Mapping[str, Sequence[str]]
+) -> Iterable[Cell]:
     """The cells of one (model, task): methods without a budget once, and first: the others are compared with them."""
-    free = [pair for pair in methods if not steps.budgeted(pair[0])]
-    for method, preset in free:
-        yield Cell(model, method, preset, "1.00", task)
     for method, preset in methods:
-        if (method, preset) not in free:
-            yield from (Cell(model, method, preset, keep, task) for keep in budgets)
+        if method not in budgets:
+            yield Cell(model, method, preset, "1.00", task)
+    for method, preset in methods:
+        yield from (Cell(model, method, preset, keep, task) for keep in budgets.get(method, ()))
 
 
 def _sources(values: Iterable[str]) -> dict[str, ModelSource]:

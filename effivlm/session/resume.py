@@ -153,6 +153,9 @@ def _cause(outcome: Outcome, before: Header, now: Header) -> str:
     asked = [[(header.get("settings") or {}).get(word) for word in JUDGES] for header in (before, now)]
     if outcome.scoring == "judge" and asked[0] != asked[1]:
         return f"answers to {outcome.cell.task} are marked by another judge, or another number of times"
+    scored = [(header.get("settings") or {}).get("scoring", "fixed") for header in (before, now)]
+    if scored[0] != scored[1]:
+        return f"answers to {outcome.cell.task} are scored by the profile {scored[1]}, before by {scored[0]}"
     if before.get("versions") != now.get("versions"):
         return "versions of libraries changed"
     return "the code of its method, task or model changed"

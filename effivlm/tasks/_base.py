@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, overload
 
-from effivlm.records import Sample
+from effivlm.metrics import normalise, validity
+from effivlm.metrics.choice import listed_options
+from effivlm.metrics.profiles import FIXED, Profile
+from effivlm.records import Answer, Reported, Sample
 
 Scores = Sequence[float | None]
 
@@ -23,8 +26,13 @@ class Task(ABC):
     `rubric` names what a judge is asked about the answers (`judging.rubrics`); it marks them once all are given, and `score` is
     not asked.
 
-    A run sets `data`, where published sets lie (the folder of a mirror, "stream", or "" for what was fetched and the hub), and
-    `family`, the family file of the model that answers ("" where nobody does): how many frames a video has may depend on it.
+    `profiles` are the ways of scoring that a task knows: `fixed`, the rule that is meant, and `compat`, the paper's code with its
+    quirks, where that is known. `average` says what the score is a mean over: the samples' scores, those of "groups" (samples
+    scored together count once), or "parts" (each part of the benchmark counts alike); a report makes its interval of it.
+
+    A run sets `profile` (one of `profiles`: `asked_profile` where the task knows it), `data`, where published sets lie (the
+    folder of a mirror, "stream", or "" for what was fetched and the hub), and `family`, the family file of the model that
+    answers ("" where nobody does): how many frames a video has may depend on it.
     Without `pictured`, samples may come without pictures: answers are only scored again.
     """
 
@@ -38,6 +46,10 @@ class Task(ABC):
     pixels: ClassVar[int] = 0
     tiles: ClassVar[int] = 0
     rubric: ClassVar[str] = ""
+    profiles: ClassVar[tuple[str, ...]] = ("fixed",)
+    average: ClassVar[str] = "samples"
+    profile: Profile = FIXED
+    asked_profile: str = FIXED
     data: str = ""
     family: str = ""
     pictured: bool = True
@@ -56,6 +68,20 @@ class Task(ABC):
     def extract(self, text: str) -> str:
         """The part of the answer that is scored."""
         return text.strip()
+
+    def read(self, text: str, sample: Sample) -> str:
+        """As `extract`, of an answer to a question that is known."""
+        return self.extract(text)
+
+    def invalid(self, text: str, sample: Sample) -> bool:
+        """Whether an answer says nothing that can be scored: no single option, neither yes nor no, no number where one is
+        asked, or nothing at all. It is wrong, and counted apart; no profile changes what counts as invalid."""
+        kind, options = self.answer_type, sample.facts.get("options")
+        if kind == "number" and any(normalise.number(one) is None for one in sample.references):
+            kind = "short"  # a set of numbers and words: here a word is asked
+        if not isinstance(options, Mapping):
+            options = listed_options(sample.prompt) or None
+        return validity.invalid(kind, text, options)
 
     def question(self, sample: Sample) -> str:
         """What a judge is told was asked: the prompt, or the part of it that is the benchmark's own."""
@@ -76,6 +102,18 @@ class Task(ABC):
         """Score of the task from the scores of the samples named by `ids`; another than `aggregate` where it is a mean over
         parts of the benchmark."""
         return self.aggregate(scores)
+
+    def total(self, answers: Sequence[Answer]) -> float:
+        """As `overall`, of all answers that have a score; another where what they say counts too."""
+        return self.overall([one.id for one in answers], [one.score for one in answers if one.score is not None])
+
+    def part(self, one: str) -> str:
+        """The part of the benchmark that the sample of this id counts in, "" where there are none."""
+        return ""
+
+    def parts(self, answers: Sequence[Answer]) -> Mapping[str, Reported]:
+        """What the benchmark reports beside its score, by name, of all answers that have one."""
+        return {}
 
     def fallen(self, unread: Sequence[int]) -> set[int]:
         """Places among the samples that have no score because those at `unread` could not be read, these among them."""

@@ -12,9 +12,9 @@ from effivlm.data.rows import Row, Rows, open_rows
 from effivlm.data.seen import check_ids, check_rows
 from effivlm.data.source import Source
 from effivlm.data.subset import subset
-from effivlm.metrics.categories import mean_of_means
+from effivlm.metrics.categories import grouped, mean_of_means
 from effivlm.metrics.choice import letter
-from effivlm.records import Sample
+from effivlm.records import Answer, Reported, Sample
 from effivlm.tasks._base import Lazy, Scores, Task
 
 SHORT = "\nAnswer the question using a single word or phrase."
@@ -32,8 +32,9 @@ class Benchmark(Task):
     harness of some families also cuts at a blank line, which is no rule of any benchmark.
 
     `chance` is what guessing scores and `dense` what the paper (arXiv 2506.00479) prints for the uncompressed models, both on
-    the published scale; `comparable` says whether a score here may stand beside the paper's. `group` 2 says that samples depend
-    on each other: their ids are alike up to the last hyphen, however many they are.
+    the published scale; `comparable` says whether a score here may stand beside the paper's: where it begins with "yes", a
+    report lays the printed one over it. `group` 2 says that samples depend on each other: their ids are alike up to the last
+    hyphen, however many they are.
     """
 
     source: ClassVar[Source]
@@ -41,7 +42,7 @@ class Benchmark(Task):
     chance: ClassVar[float] = 0.0
     dense: ClassVar[Mapping[str, float]] = {}
     comparable: ClassVar[str] = "not in the paper"
-    letters: ClassVar[str] = ""
+    profiles: ClassVar[tuple[str, ...]] = ("fixed", "compat")
     jointly: ClassVar[bool] = False
     """Whether samples of one group are scored together, and not only drawn together."""
 
@@ -134,6 +135,36 @@ class Benchmark(Task):
         """The part of the benchmark that a row counts in, where the score is a mean over parts."""
         return ""
 
+    def counts_in(self, row: Row) -> str:
+        """The part of the benchmark that a row counts in, the finest one of which a score is reported."""
+        return self.stratum(row)
+
+    def reported(self, part: str) -> Sequence[str]:
+        """The names under which the benchmark reports a part beside its score, () where it does not."""
+        return ()
+
+    def part(self, one: str) -> str:
+        return self.counts_in(self.known[one]) if one in self.known else ""
+
+    def parts(self, answers: Sequence[Answer]) -> Mapping[str, Reported]:
+        """The score of each name that `reported` knows, averaged as the benchmark's own is."""
+        found: dict[str, list[Answer]] = {}
+        for one in answers:
+            for name in self.reported(one.part):
+                found.setdefault(name, []).append(one)
+        return {name: self._reported(own) for name, own in found.items()}
+
+    def _reported(self, answers: Sequence[Answer]) -> Reported:
+        scores = [one.score for one in answers if one.score is not None]
+        keys = {"groups": [one.id.rpartition("-")[0] for one in answers], "parts": [one.part for one in answers]}
+        mean = mean_of_means(scores, keys.get(self.average, [""] * len(scores)))
+        of = tuple(grouped(scores, [one.part for one in answers]))
+        return Reported(mean, self.part_scale(of, len(scores)), len(scores), of)
+
+    def part_scale(self, of: Sequence[str], n: int) -> float:
+        """The factor to the published scale of a score of `n` answers in the parts `of`."""
+        return 100.0
+
     @abstractmethod
     def prompt(self, row: Row, item: Any) -> str:
         """The text of the user's turn."""
@@ -154,7 +185,7 @@ class Benchmark(Task):
 class Choice(Benchmark):
     """A benchmark whose answer is the letter of an option; an answer that names none, or more than one, is wrong.
 
-    No letter is drawn at random and no judge is asked: `extract` is "" for such an answer, so a report can count them.
+    No letter is drawn at random and no judge is asked: such an answer is invalid, which a report counts.
     """
 
     def options(self, row: Row) -> Sequence[str]:
@@ -164,11 +195,9 @@ class Choice(Benchmark):
     def facts(self, row: Row, item: Any) -> dict[str, Any]:
         return {"options": dict(zip(LETTERS, self.options(row), strict=False))}
 
-    def score(self, text: str, sample: Sample) -> float:
-        return float(letter(text, options=sample.facts["options"]) == sample.references[0])
-
-    def extract(self, text: str) -> str:
-        return letter(text, self.letters or "ABCDE") or ""
+    def read(self, text: str, sample: Sample) -> str:
+        """The letter of the option that is named, "" where none is, or several are."""
+        return letter(text, options=sample.facts["options"]) or ""
 
 
 def listed(options: Sequence[str]) -> str:

@@ -9,8 +9,12 @@ from effivlm.tasks._benchmark import Benchmark
 
 
 class Judged(Benchmark):
-    """A benchmark of open answers. A judge alone scores it: no proxy is ever reported under its name."""
+    """A benchmark of open answers. A judge alone scores it: no proxy is ever reported under its name.
 
+    There is no profile `compat`: the paper's judges are retired, and ours are asked in other words.
+    """
+
+    profiles: ClassVar[tuple[str, ...]] = ("fixed",)
     scoring: ClassVar[str] = "judge"
 
     def score(self, text: str, sample: Sample) -> float:

@@ -7,11 +7,10 @@ from typing import Any, ClassVar
 
 from effivlm.data.rows import Row
 from effivlm.metrics.circular import circular
+from effivlm.metrics.mmbench import ROTATION, mmbench, mmbench_letter
+from effivlm.records import Sample
 from effivlm.tasks._base import Scores
 from effivlm.tasks._benchmark import Choice, listed, together_all
-
-ROTATION = 1_000_000
-"""Rows whose index differs by a multiple of this are rotations of one question."""
 
 
 class Mmbench(Choice):
@@ -28,6 +27,7 @@ class Mmbench(Choice):
     index: ClassVar[tuple[str, ...]] = ("index",)
     instruction: ClassVar[str]
     jointly: ClassVar[bool] = True
+    average: ClassVar[str] = "groups"
 
     def name(self, row: Row, item: Any) -> str:
         return str(row["index"] // ROTATION)
@@ -46,13 +46,20 @@ class Mmbench(Choice):
     def references(self, row: Row, item: Any) -> tuple[str, ...]:
         return (row["answer"],)
 
+    def read(self, text: str, sample: Sample) -> str:
+        return mmbench_letter(text, sample.facts["options"], self.profile)
+
+    def score(self, text: str, sample: Sample) -> float:
+        return float(self.read(text, sample) == sample.references[0])
+
     def settle(self, ids: Sequence[str], scores: Scores) -> list[float | None]:
         return together_all(ids, scores, circular)
 
     def overall(self, ids: Sequence[str], scores: Sequence[float]) -> float:
         """Mean over questions, not over their rotations, of which some have two and some four."""
-        questions = dict(zip((one.rpartition("-")[0] for one in ids), scores, strict=True))
-        return sum(questions.values()) / len(questions)
+        parted = [one.rpartition("-") for one in ids]
+        indices = [int(turn) * ROTATION + int(question) for question, _, turn in parted]
+        return mmbench(indices, scores, self.profile)
 
 
 def _said(text: str | None) -> bool:

@@ -23,10 +23,17 @@ THINK = "First please perform reasoning, and think step by step to provide best 
 class Vet(Benchmark):
     """Questions that may come without a picture, and name the abilities they need."""
 
-    index: ClassVar[tuple[str, ...]] = ("question_id",)
+    index: ClassVar[tuple[str, ...]] = ("question_id", "capability")
 
     def name(self, row: Row, item: Any) -> str:
         return str(row["question_id"])
+
+    def counts_in(self, row: Row) -> str:
+        return str(row["capability"])
+
+    def reported(self, part: str) -> Sequence[str]:
+        """The abilities that a question needs, in each of which it counts."""
+        return [named.strip() for named in part.split(",")]
 
     def prompt(self, row: Row, item: Any) -> str:
         return f"{THINK}{row['question']}"

@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 from effivlm.data.rows import Row
 from effivlm.data.source import Source
+from effivlm.metrics.videomme import videomme_letter
+from effivlm.records import Sample
 from effivlm.tasks._benchmark import LETTER
 from effivlm.tasks._video import VideoChoice
 
@@ -50,6 +52,10 @@ class Videomme(VideoChoice):
     def stratum(self, row: Row) -> str:
         return str(row["duration"])
 
+    def reported(self, part: str) -> Sequence[str]:
+        """Its lengths, where several are asked."""
+        return (part,) if len(self.lengths) > 1 else ()
+
     def videos(self, row: Row) -> Sequence[str]:
         return [f"{folder}{row['videoID']}{end}" for folder in ("data/", "") for end in (".mp4", ".MP4", ".mkv")]
 
@@ -59,6 +65,12 @@ class Videomme(VideoChoice):
     def prompt(self, row: Row, item: Any) -> str:
         options = "\n".join(row["options"])
         return f"{ASKED}\n{row['question']}\n{options}\n{LETTER}"
+
+    def read(self, text: str, sample: Sample) -> str:
+        return videomme_letter(text, sample.facts["options"], self.profile)
+
+    def score(self, text: str, sample: Sample) -> float:
+        return float(self.read(text, sample) == sample.references[0])
 
     def references(self, row: Row, item: Any) -> tuple[str, ...]:
         return (row["answer"],)

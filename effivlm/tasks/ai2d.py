@@ -7,14 +7,16 @@ from typing import Any, ClassVar
 
 from effivlm.data.rows import Row
 from effivlm.data.source import Source
+from effivlm.metrics.ai2d import ai2d
+from effivlm.records import Sample
 from effivlm.tasks._benchmark import LETTER, LETTERS, Choice, listed, numbered
 
 
 class Ai2d(Choice):
     """The test split of AI2D (arXiv 1603.07396) with the labels in the pictures left readable ("no mask"), as the paper asks it.
 
-    Licence: CC BY-SA. Official scorer: exact match of the letter, as in lmms-eval's `ai2d_no_mask`; here the letter is found by
-    `metrics/choice.py`. Guessing scores 25.
+    Licence: CC BY-SA. Official scorer: exact match of the letter, as in lmms-eval's `ai2d_no_mask` (`metrics/ai2d.py`).
+    Guessing scores 25.
     """
 
     source: ClassVar[Source] = Source(
@@ -40,6 +42,9 @@ class Ai2d(Choice):
 
     def prompt(self, row: Row, item: Any) -> str:
         return f"{row['question']}\n{listed(self.options(row))}{LETTER}"
+
+    def score(self, text: str, sample: Sample) -> float:
+        return ai2d(text, sample.references, sample.facts["options"], self.profile)
 
     def references(self, row: Row, item: Any) -> tuple[str, ...]:
         return (LETTERS[int(row["answer"])],)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from effivlm.data.rows import Row
@@ -38,6 +39,9 @@ class Chartqa(Benchmark):
     def stratum(self, row: Row) -> str:
         return str(row["type"])
 
+    def reported(self, part: str) -> Sequence[str]:
+        return (part.removesuffix("_test"),)
+
     def prompt(self, row: Row, item: Any) -> str:
         return f"{row['question']}\nAnswer the question with a single word."
 
@@ -45,4 +49,4 @@ class Chartqa(Benchmark):
         return (row["answer"],)
 
     def score(self, text: str, sample: Sample) -> float:
-        return relaxed_accuracy(text, sample.references)
+        return relaxed_accuracy(text, sample.references, self.profile)

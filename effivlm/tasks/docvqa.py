@@ -53,4 +53,4 @@ class Docvqa(Benchmark):
         return tuple(row["answers"])
 
     def score(self, text: str, sample: Sample) -> float:
-        return anls(text, sample.references)
+        return anls(text, sample.references, self.profile)

@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 from effivlm.data.rows import Row
 from effivlm.data.source import Source
+from effivlm.metrics.egoschema import INVALID, egoschema, egoschema_index
+from effivlm.records import Sample
 from effivlm.tasks._benchmark import LETTER, LETTERS
 from effivlm.tasks._video import VideoChoice
 
@@ -14,8 +16,8 @@ from effivlm.tasks._video import VideoChoice
 class Egoschema(VideoChoice):
     """The 500 questions of EgoSchema (arXiv 2308.09126) whose answers are public, with five options each.
 
-    Licence: Ego4D's. Official scorer: the letter, as in lmms-eval's `egoschema_subset`, found by `metrics/choice.py`. Guessing
-    scores 20.
+    Licence: Ego4D's. Official scorer: the letter, as in lmms-eval's `egoschema_subset` (`metrics/egoschema.py`).
+    Guessing scores 20.
     """
 
     source: ClassVar[Source] = Source(
@@ -51,6 +53,17 @@ class Egoschema(VideoChoice):
     def prompt(self, row: Row, item: Any) -> str:
         options = "\n".join(row["option"])
         return f"{row['question']}\n{options}{LETTER}"
+
+    def facts(self, row: Row, item: Any) -> dict[str, Any]:
+        return {**super().facts(row, item), "marked": tuple(row["option"])}
+
+    def read(self, text: str, sample: Sample) -> str:
+        found = egoschema_index(text.strip(), sample.facts["marked"], self.profile)
+        return "" if found == INVALID else LETTERS[found]
+
+    def score(self, text: str, sample: Sample) -> float:
+        places = [str(LETTERS.index(reference)) for reference in sample.references]
+        return egoschema(text, places, sample.facts["marked"], self.profile)
 
     def references(self, row: Row, item: Any) -> tuple[str, ...]:
         return (LETTERS[int(row["answer"])],)

@@ -80,4 +80,4 @@ class Gqa(Benchmark):
         return (row["answer"],)
 
     def score(self, text: str, sample: Sample) -> float:
-        return exact_match(text, sample.references)
+        return exact_match(text, sample.references, self.profile)

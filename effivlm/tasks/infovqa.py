@@ -51,4 +51,4 @@ class Infovqa(Benchmark):
         return tuple(row["answers"])
 
     def score(self, text: str, sample: Sample) -> float:
-        return anls(text, sample.references)
+        return anls(text, sample.references, self.profile)

@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 from effivlm.data.rows import Row
 from effivlm.data.source import Source
+from effivlm.metrics.videomme import longvideobench_letter
+from effivlm.records import Sample
 from effivlm.tasks._benchmark import LETTER, LETTERS, listed
 from effivlm.tasks._video import VideoChoice
 
@@ -15,8 +17,8 @@ class Longvideobench(VideoChoice):
     """The validation split of LongVideoBench (arXiv 2407.15754), without subtitles between the frames.
 
     Licence: CC BY-NC-SA 4.0, given to accepted accounts. Its videos are published as parts of one tar file, which must be joined
-    and unpacked in the set's folder. Official scorer: the letter, as in lmms-eval's `longvideobench_val_v`, found by
-    `metrics/choice.py`. Guessing scores about 23 (four or five options).
+    and unpacked in the set's folder. Official scorer: the letter, as in lmms-eval's `longvideobench_val_v`
+    (`metrics/videomme.py`). Guessing scores about 23 (four or five options).
     """
 
     source: ClassVar[Source] = Source(
@@ -57,6 +59,12 @@ class Longvideobench(VideoChoice):
 
     def prompt(self, row: Row, item: Any) -> str:
         return f"{row['question']}\n{listed(self.options(row))}{LETTER}\n"
+
+    def read(self, text: str, sample: Sample) -> str:
+        return longvideobench_letter(text, sample.facts["options"], self.profile)
+
+    def score(self, text: str, sample: Sample) -> float:
+        return float(self.read(text, sample) == sample.references[0])
 
     def references(self, row: Row, item: Any) -> tuple[str, ...]:
         return (LETTERS[row["correct_choice"]],)

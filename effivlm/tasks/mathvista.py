@@ -82,8 +82,13 @@ class Mathvista(Benchmark):
         return {"problem": Problem(row["question_type"], row["answer_type"], choices, row["precision"])}
 
     def score(self, text: str, sample: Sample) -> float:
-        problem = sample.facts["problem"]
-        return mathvista(mathvista_rule(text, problem), sample.references[0], problem)
+        return mathvista(self.read(text, sample), sample.references[0], sample.facts["problem"], self.profile)
+
+    def read(self, text: str, sample: Sample) -> str:
+        return mathvista_rule(text, sample.facts["problem"])
+
+    def invalid(self, text: str, sample: Sample) -> bool:
+        return not self.read(text, sample)
 
 
 def _hint(row: Row) -> str:

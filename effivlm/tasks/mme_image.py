@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 from effivlm.data.rows import Row
 from effivlm.data.source import Source
-from effivlm.metrics.mme import pair, yes_no
+from effivlm.metrics.mme import CATEGORY_SCALE, PERCEPTION, mme_total, pair, yes_no
 from effivlm.records import Sample
 from effivlm.tasks._base import Scores, by_group
-from effivlm.tasks._benchmark import SHORT, Benchmark, by_part
+from effivlm.tasks._benchmark import SHORT, Benchmark
 
 
 class MmeImage(Benchmark):
@@ -35,6 +35,7 @@ class MmeImage(Benchmark):
     max_new_tokens: ClassVar[int] = 16
     group: ClassVar[int] = 2
     jointly: ClassVar[bool] = True
+    average: ClassVar[str] = "parts"
     chance: ClassVar[float] = 1050.0
     dense: ClassVar[dict[str, float]] = {"llava_onevision": 1974.1, "qwen2_vl": 2327.8, "internvl2_5": 2453.9}
     comparable: ClassVar[str] = "yes, on all pairs"
@@ -52,13 +53,23 @@ class MmeImage(Benchmark):
         return (row["answer"],)
 
     def score(self, text: str, sample: Sample) -> float:
-        return float(yes_no(text) == sample.references[0].lower())
+        return float(yes_no(text, self.profile) == sample.references[0].lower())
 
     def extract(self, text: str) -> str:
-        return yes_no(text)
+        return yes_no(text, self.profile)
 
     def settle(self, ids: Sequence[str], scores: Scores) -> list[float | None]:
         return by_group(ids, scores, self.group, pair)
 
     def overall(self, ids: Sequence[str], scores: Sequence[float]) -> float:
-        return by_part(self.known, ids, scores, self.stratum)
+        """MME's sum over categories as a share; a settled score is 0 where its answer is wrong, and nowhere else."""
+        categories = [self.stratum(self.known[one]) for one in ids]
+        rights = [float(score > 0) for score in scores]
+        total = mme_total(rights, [one.rpartition("-")[0] for one in ids], categories, self.profile)
+        return total / (CATEGORY_SCALE * len(set(categories)))
+
+    def reported(self, part: str) -> Sequence[str]:
+        return ("perception" if part in PERCEPTION else "cognition",)
+
+    def part_scale(self, of: Sequence[str], n: int) -> float:
+        return CATEGORY_SCALE * len(of)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from effivlm.data.pictures import picture
 from effivlm.data.rows import Row
 from effivlm.data.source import Source
-from effivlm.metrics.mmmu import mmmu_choice, mmmu_open
+from effivlm.metrics.mmmu import DISCIPLINES, mmmu_choice, mmmu_invalid, mmmu_letter, mmmu_open
 from effivlm.records import Sample
 from effivlm.tasks._benchmark import LETTER, SHORT, Benchmark, listed
 
@@ -21,8 +21,8 @@ MARK = re.compile(r"<image (\d)>")
 class Mmmu(Benchmark):
     """The validation split of MMMU (arXiv 2311.16502): 847 multiple-choice and 53 open questions.
 
-    Licence: Apache-2.0. Official scorer: that of MMMU's own code for open questions; letters are found by `metrics/choice.py`,
-    where the official code draws a letter at random if it finds none, and so gives a quarter of unreadable answers a point.
+    Licence: Apache-2.0. Official scorer: that of MMMU's own code for open questions; the official code draws a letter at
+    random if it finds none, and so gives a quarter of unreadable answers a point; here such an answer is invalid.
     A picture stands in the place of its first mention ("<image 1>"), as the official code has it; the paper shows all of them
     in front and leaves the mentions. Guessing scores 22.1, the most frequent letter 26.8.
     """
@@ -86,5 +86,20 @@ class Mmmu(Benchmark):
     def score(self, text: str, sample: Sample) -> float:
         options = sample.facts["options"]
         if options:
-            return mmmu_choice(text, sample.references, options)
-        return mmmu_open(text, sample.references)
+            return mmmu_choice(text, sample.references, options, self.profile)
+        return mmmu_open(text, sample.references, self.profile)
+
+    def read(self, text: str, sample: Sample) -> str:
+        options = sample.facts["options"]
+        return mmmu_letter(text.strip(), options, self.profile) if options else text.strip()
+
+    def invalid(self, text: str, sample: Sample) -> bool:
+        return mmmu_invalid(text, sample.facts["options"])
+
+    def counts_in(self, row: Row) -> str:
+        """The subject, which stands in the id: "validation_Accounting_1"."""
+        return str(row["id"]).partition("_")[2].rpartition("_")[0]
+
+    def reported(self, part: str) -> Sequence[str]:
+        """One of six disciplines; a subject that is in none, under its own name."""
+        return (DISCIPLINES.get(part, part),)

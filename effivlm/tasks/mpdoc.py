@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from effivlm.data.rows import Row
 from effivlm.data.source import Source
-from effivlm.metrics.anls import anls_pages
-from effivlm.records import Sample
+from effivlm.metrics.anls import accuracy_pages, anls_pages
+from effivlm.records import Answer, Reported, Sample
 from effivlm.tasks._benchmark import SHORT, Benchmark
 
 PAGES = tuple(f"image_{number}" for number in range(1, 21))
@@ -35,7 +35,7 @@ class Mpdoc(Benchmark):
         },
         licence="RRC terms, research use",
     )
-    index: ClassVar[tuple[str, ...]] = ("questionId", "doc_id")
+    index: ClassVar[tuple[str, ...]] = ("questionId", "doc_id", "answers")
     metric: ClassVar[str] = "anls"
     answer_type: ClassVar[str] = "short"
     max_new_tokens: ClassVar[int] = 32
@@ -58,4 +58,9 @@ class Mpdoc(Benchmark):
         return [row[page] for page in PAGES if row[page] is not None]
 
     def score(self, text: str, sample: Sample) -> float:
-        return anls_pages(text, sample.references)
+        return anls_pages(text, sample.references, self.profile)
+
+    def parts(self, answers: Sequence[Answer]) -> Mapping[str, Reported]:
+        """Its second score, the share of answers that are a reference."""
+        rights = [accuracy_pages(one.text, self.references(self.known[one.id], None), self.profile) for one in answers]
+        return {"accuracy": Reported(sum(rights) / len(rights), self.scale, len(rights))} if rights else {}

@@ -7,7 +7,9 @@ from typing import Any, ClassVar
 
 from effivlm.data.rows import CONFIG, Row
 from effivlm.data.source import Source
-from effivlm.tasks._benchmark import LETTERS, by_part, numbered
+from effivlm.metrics.mvbench import mvbench, mvbench_accuracy, mvbench_letter
+from effivlm.records import Answer, Sample
+from effivlm.tasks._benchmark import LETTERS, numbered
 from effivlm.tasks._video import VideoChoice
 
 FOLDERS = {
@@ -38,8 +40,8 @@ class Mvbench(VideoChoice):
     """MVBench (arXiv 2311.17005) in 19 of its 20 kinds with 200 questions each; the score is the mean over kinds.
 
     `fine_grained_pose` is left out: its videos (NTU RGB+D) are given to applicants only, so the score compares with others over
-    the same 19. Licence: MIT; videos under the terms of their sets. Official scorer: the letter, as in lmms-eval's `mvbench`,
-    found by `metrics/choice.py`. Guessing scores 27.3.
+    the same 19. Licence: MIT; videos under the terms of their sets. Official scorer: the letter, as in lmms-eval's `mvbench`
+    (`metrics/mvbench.py`). Guessing scores 27.3.
     """
 
     source: ClassVar[Source] = Source(
@@ -57,6 +59,7 @@ class Mvbench(VideoChoice):
     answer_type: ClassVar[str] = "choice"
     max_new_tokens: ClassVar[int] = 16
     chance: ClassVar[float] = 27.3
+    average: ClassVar[str] = "parts"
 
     def name(self, row: Row, item: Any) -> str:
         return f"{row[CONFIG]}/{numbered(row, row['video'] + row['question'])}"
@@ -80,5 +83,20 @@ class Mvbench(VideoChoice):
             raise ValueError(f"the answer {row['answer']!r} is none of the options")
         return (LETTERS[row["candidates"].index(row["answer"])],)
 
-    def overall(self, ids: Sequence[str], scores: Sequence[float]) -> float:
-        return by_part(self.known, ids, scores, self.stratum)
+    def read(self, text: str, sample: Sample) -> str:
+        return mvbench_letter(text, sample.facts["options"], self.profile)
+
+    def score(self, text: str, sample: Sample) -> float:
+        return mvbench(text, sample.references, sample.facts["options"], self.profile)
+
+    def total(self, answers: Sequence[Answer]) -> float:
+        """Mean over kinds of the accuracy in each; in `compat` empty answers are in none."""
+        kinds = {one.part for one in answers}
+        return sum(self._accuracy(kind, answers) for kind in kinds) / len(kinds)
+
+    def reported(self, part: str) -> Sequence[str]:
+        return (part,)
+
+    def _accuracy(self, kind: str, answers: Sequence[Answer]) -> float:
+        own = [(one.score, one.text.strip()) for one in answers if one.part == kind and one.score is not None]
+        return mvbench_accuracy([score for score, _ in own], [text for _, text in own], self.profile)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from effivlm.data.rows import Row
@@ -34,16 +35,26 @@ class Ocrbench(Benchmark):
         },
         licence="MIT; pictures under the terms of their sets",
     )
-    index: ClassVar[tuple[str, ...]] = ("question",)
+    index: ClassVar[tuple[str, ...]] = ("question", "question_type")
     metric: ClassVar[str] = "contains"
     answer_type: ClassVar[str] = "ocr"
     scale: ClassVar[float] = 1000.0
     max_new_tokens: ClassVar[int] = 128
     dense: ClassVar[dict[str, float]] = {"llava_onevision": 595.0, "qwen2_vl": 813.0, "internvl2_5": 802.0}
-    comparable: ClassVar[str] = "up to 34 formulas, which the paper's code cannot score"
+    comparable: ClassVar[str] = "yes, but for up to 34 formulas, which the paper's code cannot score"
 
     def name(self, row: Row, item: Any) -> str:
         return numbered(row, row["question"])
+
+    def counts_in(self, row: Row) -> str:
+        return str(row["question_type"])
+
+    def reported(self, part: str) -> Sequence[str]:
+        return (part,)
+
+    def part_scale(self, of: Sequence[str], n: int) -> float:
+        """Right answers of a type are counted, of 50 to 200."""
+        return float(n)
 
     def prompt(self, row: Row, item: Any) -> str:
         return str(row["question"])
@@ -55,4 +66,4 @@ class Ocrbench(Benchmark):
         return {"formula": row["dataset"] == FORMULAS}
 
     def score(self, text: str, sample: Sample) -> float:
-        return contains(text, sample.references, formula=sample.facts["formula"])
+        return contains(text, sample.references, formula=sample.facts["formula"], profile=self.profile)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from effivlm.data.rows import Row
 from effivlm.data.source import Source
 from effivlm.metrics.pope import pope, pope_answer
-from effivlm.records import Sample
+from effivlm.records import Answer, Reported, Sample
 from effivlm.tasks._benchmark import SHORT, Benchmark
 
 
@@ -32,7 +33,7 @@ class Pope(Benchmark):
         },
         licence="MIT; pictures of COCO",
     )
-    index: ClassVar[tuple[str, ...]] = ("image_source",)
+    index: ClassVar[tuple[str, ...]] = ("image_source", "answer", "category")
     metric: ClassVar[str] = "accuracy"
     answer_type: ClassVar[str] = "yes_no"
     max_new_tokens: ClassVar[int] = 16
@@ -49,7 +50,26 @@ class Pope(Benchmark):
         return (row["answer"].strip().lower(),)
 
     def score(self, text: str, sample: Sample) -> float:
-        return pope([text], sample.references).accuracy
+        return pope([text], sample.references, self.profile).accuracy
 
     def extract(self, text: str) -> str:
-        return pope_answer(text)
+        return pope_answer(text, self.profile)
+
+    def invalid(self, text: str, sample: Sample) -> bool:
+        return not pope_answer(text)
+
+    def counts_in(self, row: Row) -> str:
+        return str(row["category"])
+
+    def reported(self, part: str) -> Sequence[str]:
+        return (part,)
+
+    def parts(self, answers: Sequence[Answer]) -> Mapping[str, Reported]:
+        """Accuracy by category, and POPE's other figures of all answers."""
+        wanted = [str(self.known[one.id]["answer"]) for one in answers]
+        found = pope([one.text for one in answers], wanted, self.profile)
+        others = {"F1": found.f1, "precision": found.precision, "recall": found.recall, "yes ratio": found.yes_ratio}
+        return {
+            **super().parts(answers),
+            **{name: Reported(value, self.scale, len(answers)) for name, value in others.items()},
+        }

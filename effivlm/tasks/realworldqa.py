@@ -6,6 +6,8 @@ from typing import Any, ClassVar
 
 from effivlm.data.rows import Row
 from effivlm.data.source import Source
+from effivlm.metrics import validity
+from effivlm.metrics.choice import LETTERS, listed_options
 from effivlm.metrics.realworldqa import realworldqa
 from effivlm.records import Sample
 from effivlm.tasks._benchmark import Benchmark, numbered
@@ -15,8 +17,8 @@ class Realworldqa(Benchmark):
     """RealWorldQA (x.ai, Grok-1.5 Vision): 765 questions that hold their options and their instruction.
 
     Licence: CC BY-ND 4.0, so pictures are loaded and never stored elsewhere. Official scorer: exact match after number words and
-    option texts are mapped, as in lmms-eval's `realworldqa`; here letters are found by `metrics/choice.py`. Guessing scores about
-    35 (two to four options, and counts).
+    option texts are mapped, as in lmms-eval's `realworldqa` (`metrics/realworldqa.py`). Guessing scores about 35 (two to four
+    options, and counts).
     """
 
     source: ClassVar[Source] = Source(
@@ -45,4 +47,9 @@ class Realworldqa(Benchmark):
         return (row["answer"],)
 
     def score(self, text: str, sample: Sample) -> float:
-        return realworldqa(text, sample.references, sample.prompt)
+        return realworldqa(text, sample.references, sample.prompt, self.profile)
+
+    def invalid(self, text: str, sample: Sample) -> bool:
+        """Where the answer is no letter, one that is not blank says something."""
+        lettered = all(one.strip().upper() in LETTERS for one in sample.references)
+        return validity.invalid("choice", text, listed_options(sample.prompt) or None) if lettered else not text.strip()

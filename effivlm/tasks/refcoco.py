@@ -68,9 +68,15 @@ class Refcoco(Benchmark):
         return (f"[{', '.join(f'{share:.4f}' for share in shares)}]",)
 
     def score(self, text: str, sample: Sample) -> float:
-        box = parse_box(text)
-        coordinates: Coordinates = "thousand" if box is not None and max(box) > 1 else "unit"
-        return box_hit(text, _box(sample.references[0]), coordinates)
+        return box_hit(text, _box(sample.references[0]), self._spoken(text), profile=self.profile)
+
+    def invalid(self, text: str, sample: Sample) -> bool:
+        return parse_box(text) is None
+
+    def _spoken(self, text: str) -> Coordinates:
+        """What the numbers of an answer are; the paper's code takes all for shares."""
+        box = None if self.profile == "compat" else parse_box(text)
+        return "thousand" if box is not None and max(box) > 1 else "unit"
 
 
 def _box(reference: str) -> Box:

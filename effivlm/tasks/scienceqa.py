@@ -7,14 +7,16 @@ from typing import Any, ClassVar
 
 from effivlm.data.rows import Row
 from effivlm.data.source import Source
+from effivlm.metrics.scienceqa import scienceqa
+from effivlm.records import Sample
 from effivlm.tasks._benchmark import LETTER, LETTERS, Choice, listed, numbered
 
 
 class Scienceqa(Choice):
     """The test questions of ScienceQA (arXiv 2209.09513) that have a picture ("ScienceQA-IMG").
 
-    Licence: CC BY-NC-SA 4.0. Official scorer: exact match of the letter, as in lmms-eval's `scienceqa_img`; here the letter is
-    found by `metrics/choice.py`. Guessing scores about 36 (two to five options).
+    Licence: CC BY-NC-SA 4.0. Official scorer: exact match of the letter, as in lmms-eval's `scienceqa_img`
+    (`metrics/scienceqa.py`). Guessing scores about 36 (two to five options).
     """
 
     source: ClassVar[Source] = Source(
@@ -40,6 +42,9 @@ class Scienceqa(Choice):
     def prompt(self, row: Row, item: Any) -> str:
         context = f"Context: {row['hint']}\n" if row["hint"] else ""
         return f"{context}{row['question']}\n{listed(self.options(row))}{LETTER}"
+
+    def score(self, text: str, sample: Sample) -> float:
+        return scienceqa(text, sample.references, sample.facts["options"], self.profile)
 
     def references(self, row: Row, item: Any) -> tuple[str, ...]:
         return (LETTERS[row["answer"]],)

@@ -7,14 +7,16 @@ from typing import Any, ClassVar
 
 from effivlm.data.rows import Row
 from effivlm.data.source import Source
+from effivlm.metrics.seedbench import seedbench
+from effivlm.records import Sample
 from effivlm.tasks._benchmark import LETTER, Choice, listed
 
 
 class SeedImage(Choice):
     """The picture part of SEED-Bench (arXiv 2307.16125): 14,233 of its 17,990 questions.
 
-    Licence: CC BY-NC 4.0. Official scorer: the letter, as in lmms-eval's `seedbench` (`seed_image`); here it is found by
-    `metrics/choice.py`. Guessing scores 25.
+    Licence: CC BY-NC 4.0. Official scorer: the letter, as in lmms-eval's `seedbench` (`seed_image`; here
+    `metrics/seedbench.py`). Guessing scores 25.
     """
 
     source: ClassVar[Source] = Source(
@@ -53,6 +55,9 @@ class SeedImage(Choice):
 
     def prompt(self, row: Row, item: Any) -> str:
         return f"{row['question']}\n{listed(self.options(row))}{LETTER}"
+
+    def score(self, text: str, sample: Sample) -> float:
+        return seedbench(text, sample.references, sample.facts["options"], self.profile)
 
     def references(self, row: Row, item: Any) -> tuple[str, ...]:
         return (row["answer"],)

@@ -46,4 +46,4 @@ class Textvqa(Benchmark):
         return tuple(row["answers"])
 
     def score(self, text: str, sample: Sample) -> float:
-        return vqa_accuracy(text, sample.references)
+        return vqa_accuracy(text, sample.references, self.profile)

@@ -12,8 +12,8 @@ class VideommeAll(Videomme):
     """Video-MME (arXiv 2405.21075) without subtitles: 900 videos with three questions each, of three lengths that take turns.
 
     Called `videomme_all`, beside its profile `videomme_short`. Licence: research only; 95 GB of videos. Official scorer: the
-    letter, as in lmms-eval's `videomme`, found by `metrics/choice.py`. The prompt is theirs, which speaks of subtitles even where
-    there are none. Guessing scores 25.
+    letter, as in lmms-eval's `videomme` (`metrics/videomme.py`). The prompt is theirs, which speaks of subtitles even where there
+    are none. Guessing scores 25.
     """
 
     source: ClassVar[Source] = SOURCE

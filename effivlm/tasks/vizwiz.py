@@ -41,4 +41,4 @@ class Vizwiz(Benchmark):
         return tuple(row["answers"])
 
     def score(self, text: str, sample: Sample) -> float:
-        return vqa_accuracy(text, sample.references)
+        return vqa_accuracy(text, sample.references, self.profile)

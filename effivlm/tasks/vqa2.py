@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from effivlm.data.rows import Row
 from effivlm.data.source import Source
-from effivlm.metrics.vqa_accuracy import vqa_accuracy
+from effivlm.metrics.vqa_accuracy import vqav2_accuracy
 from effivlm.records import Sample
 from effivlm.tasks._benchmark import SHORT, Benchmark
 
@@ -44,4 +44,4 @@ class Vqa2(Benchmark):
         return tuple(one["answer"] for one in row["answers"])
 
     def score(self, text: str, sample: Sample) -> float:
-        return vqa_accuracy(text, sample.references)
+        return vqav2_accuracy(text, sample.references, self.profile)

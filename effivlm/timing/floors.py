@@ -11,9 +11,11 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from effivlm.decoding.quantised import QuantizedLinear
 from effivlm.models._adapter import Adapter
 from effivlm.seams.meters import timed_s
 
+LINEAR = (nn.Linear, QuantizedLinear)
 TRIES = 5
 SIZES = {"cuda": (8192, 1 << 29), "cpu": (1024, 1 << 26)}  # side of the matrices, bytes of the copy
 
@@ -45,7 +47,8 @@ def decoder_flops(model: Adapter, lengths: Sequence[int]) -> float:
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     width: int = config.num_attention_heads * head
     weights = [
-        sum(part.weight.numel() for part in layer.modules() if isinstance(part, nn.Linear)) for layer in model.layers
+        sum(part.in_features * part.out_features for part in layer.modules() if isinstance(part, LINEAR))
+        for layer in model.layers
     ]
     return sum(2.0 * count * n + 2.0 * width * n**2 for count, n in zip(weights, lengths, strict=True))
 

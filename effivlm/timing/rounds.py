@@ -15,16 +15,18 @@ LEAST = 6
 MOST = 50
 PATIENCE_S = 2.0
 """After so long there are no more rounds than the fewest."""
+NO_PATIENCE = 0.0
+"""On a CPU: more rounds would prove no more of what a server gains."""
 NARROW = 0.02
 """Width of the interval over the median at which a measurement is settled."""
 
 
-def rounds_of(measurement: Callable[[], float]) -> list[float]:
-    """Measurements in whatever unit they have, of something that is warm."""
+def rounds_of(measurement: Callable[[], float], patience_s: float | None = None) -> list[float]:
+    """Measurements in whatever unit they have, of something that is warm; `patience_s` goes before `PATIENCE_S`."""
     rounds: list[float] = []
-    start = time.monotonic()
+    start, patience = time.monotonic(), PATIENCE_S if patience_s is None else patience_s
     while len(rounds) < LEAST or (
-        spread(rounds) > NARROW and len(rounds) < MOST and time.monotonic() - start < PATIENCE_S
+        spread(rounds) > NARROW and len(rounds) < MOST and time.monotonic() - start < patience
     ):
         rounds.append(measurement())
     return rounds

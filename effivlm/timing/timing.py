@@ -25,12 +25,13 @@ from effivlm.run.tree import Tree
 from effivlm.seams.meters import Spans, free_bytes, peak_memory_bytes, reclaim, timed_s
 from effivlm.timing.drawn import page
 from effivlm.timing.floors import decoder_flops, rates, step_bytes, tower_flops
-from effivlm.timing.rounds import rounds_of, unsettled
+from effivlm.timing.rounds import NO_PATIENCE, rounds_of, unsettled
 from effivlm.timing.watch import Seen, Watch
 
 STEPS = 16
+WARMUP_ROUNDS = 1
 PARTS = ("tower", "method", "prefill", "first")
-SPLITS = 3  # passes whose parts are measured, beside those whose whole is
+SPLITS = {"cuda": 3, "cpu": 1}  # passes whose parts are measured, beside those whose whole is
 
 
 @dataclass
@@ -59,6 +60,22 @@ class Timing:
             seconds, self._leaf = timed_s(lambda: tree.leaf(self.method), self.model.device)
         self._note()
         return seconds
+
+    def rounds(self, part: str) -> list[float]:
+        """Rounds of "ttft" (seconds) or "decode" (milliseconds per token); what was done to get ready has warmed a CPU up."""
+        measurement = self.ttft if part == "ttft" else self.decode
+        for _ in range(0 if self._on_cpu else WARMUP_ROUNDS):
+            measurement()
+        with self.watched():
+            return rounds_of(measurement, self._patience_s)
+
+    @property
+    def _on_cpu(self) -> bool:
+        return self.model.device.type == "cpu"
+
+    @property
+    def _patience_s(self) -> float | None:
+        return NO_PATIENCE if self._on_cpu else None
 
     def decode(self) -> float:
         """Milliseconds per generated token, mean over `STEPS` steps at batch 1."""
@@ -112,7 +129,7 @@ class Timing:
     def _rounds_at(self, batch: int) -> list[float]:
         """Milliseconds per step of a batch; its caches leave the device with it."""
         paced = self._pace(batch)
-        return rounds_of(lambda: self._step_ms(paced))
+        return rounds_of(lambda: self._step_ms(paced), self._patience_s)
 
     def _batched(self) -> tuple[dict[str, Cost], list[str]]:
         """Decoding of as many copies as `Settings.batch` says, and how many would fit; remarks on what could not be told."""
@@ -147,9 +164,10 @@ class Timing:
     def outcome(self, part: str, rounds: Sequence[float], remarks: Sequence[str] = ()) -> Outcome:
         """The measured rounds of one part ("ttft": seconds, "decode": milliseconds per token) as an outcome."""
         unit = {"ttft": "ttft_s", "decode": "decode_ms_per_token"}[part]
-        tree = self.tree.with_inputs(self.method)
+        spared = part == "decode" and self._on_cpu  # where nobody counts memory, one more pass would tell nothing
+        tree = self.tree if spared else self.tree.with_inputs(self.method)
         with self._fused(dynamic=True):
-            peak, leaf = peak_memory_bytes(lambda: tree.leaf(self.method), self.model.device)
+            peak, leaf = peak_memory_bytes(lambda: self.leaf() if spared else tree.leaf(self.method), self.model.device)
         costs: dict[str, Cost] = {
             unit: Cost(tuple(rounds)),
             "kv_bytes": Cost((float(kv_bytes(leaf.cache)),)),
@@ -191,7 +209,7 @@ class Timing:
 
     def _split(self) -> dict[str, Cost]:
         """Where the time to first token goes: `tower_s`, `method_s`, `prefill_s`, `first_s`; before it `image_s`."""
-        fresh = (Tree(self.model, self.tree.sample, [self.method]) for _ in range(SPLITS))
+        fresh = (Tree(self.model, self.tree.sample, [self.method]) for _ in range(SPLITS[self.model.device.type]))
         images = tuple(timed_s(lambda tree=tree: tree.inputs_of(self.method), self.model.device)[0] for tree in fresh)  # type: ignore[misc]
         with self._fused(dynamic=True):
             rounds = split(self.tree, self.method)
@@ -210,7 +228,7 @@ def split(tree: Tree, method: Method) -> list[dict[str, float]]:
     Passes of their own, because waiting for the device between parts makes the whole slower.
     """
     rounds = []
-    for _ in range(SPLITS):
+    for _ in range(SPLITS[tree.model.device.type]):
         spans = Spans(tree.model.device)
         tree.with_inputs(method, spans).leaf(method)
         rounds.append(spans.seconds)

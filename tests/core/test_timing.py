@@ -59,6 +59,25 @@ def test_unsteady_rounds_are_repeated_until_settled_or_many(monkeypatch: pytest.
     assert len(rounds_of(lambda: next(wild))) == LEAST
 
 
+def test_a_cpu_is_timed_in_the_fewest_rounds_and_passes(
+    model: Adapter, one_task: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed, wild = ready(model, batch=2), itertools.cycle([1.0, 3.0])
+    passes: list[str] = []
+
+    def passed(part: str) -> float:
+        passes.append(part)
+        return next(wild)
+
+    monkeypatch.setattr(timed, "ttft", lambda: passed("ttft"))
+    monkeypatch.setattr(timed, "_step_ms", lambda paced: passed("step"))
+    assert [len(timed.rounds(part)) for part in ("ttft", "decode")] == [LEAST, LEAST]
+    assert passes == ["ttft"] * LEAST + ["step"] * LEAST, "what got it ready has warmed it up"
+    monkeypatch.setattr(Tree, "with_inputs", lambda *_: pytest.fail("decoding went through the prompt once more"))
+    outcome = timed.outcome("decode", [1.0] * LEAST)
+    assert outcome.costs["batch_decode_ms_per_step"].rounds == (1.0, 3.0) * (LEAST // 2)
+
+
 @pytest.mark.parametrize("room", [0, 1, 2, 3, 7, 100, 1000, 4095, 4096, 9999])
 def test_the_largest_batch_is_found_by_trying(room: int) -> None:
     tried: list[int] = []
