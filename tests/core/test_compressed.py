@@ -78,7 +78,9 @@ def test_a_tower_that_is_not_compressed_is_loaded_as_it_is(form: str, twin: Path
     assert logits(model).isfinite().all()
     assert model.weights.endswith(", dequantised")
     own = next(name for name in tensors if name.endswith("fc1.weight"))
-    held = {parameter.shape: parameter for name, parameter in model.model.named_parameters() if name.endswith("fc1.weight")}
+    held = {
+        parameter.shape: parameter for name, parameter in model.model.named_parameters() if name.endswith("fc1.weight")
+    }
     assert torch.equal(held[tensors[own].shape].float(), tensors[own].bfloat16().float()) or len(held) > 0
 
 
