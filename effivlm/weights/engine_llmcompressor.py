@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from effivlm.compression.weights import Linear, Solved
 from effivlm.models._torchvision import ensure_torchvision
 from effivlm.weights.grids import codes_of, grid_of, rounded, weight_of
+from effivlm.weights.smoothing import smooth as smooth
 
 DEAD = 1e-6
 """Share of the mean diagonal that stands for an input that was always zero, so that its weights disturb no other."""

@@ -126,7 +126,7 @@ class Maker:
     def _of_linear(self, full: str, solved: Solved, facts: dict[str, Any]) -> dict[str, Tensor]:
         key = self.places[f"{full}.weight"]
         stem = key.rpartition(".")[0]
-        own = formats.tensors_of(solved, self.stored)
+        own = formats.tensors_of(solved, self.stored, self.method.packing)
         about: dict[str, Any] = formats.facts_of(solved, own)
         if grid := solved.grid:
             whole = grid.group == solved.weight.shape[1] and not self.method.goal.group

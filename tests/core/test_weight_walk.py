@@ -170,7 +170,7 @@ def test_awq_scales_a_block_without_changing_what_it_computes(fresh: Adapter) ->
         from effivlm.weights.smoothing import Block
 
         changed: set[str] = set()
-        method.prepare(Block(stage.module, stage.linears, seen, "float32", changed))
+        method.prepare(Block(stage.module, stage.linears, seen, "float32", changed, stage.samples, stage.run))
         after = stage.run(0)
     assert not torch.equal(stage.linears["mlp.up_proj"].weight, weight)
     torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
