@@ -138,8 +138,7 @@ def wearing(adapter: Any, folder: Path | None) -> Iterator[None]:
 def measured(job: Job, asked: Mapping[str, Any]) -> dict[str, Any]:
     """One row of the table."""
     from effivlm import registry
-    from effivlm.compression.weights import budget_of
-    from effivlm.records import Cell, Settings
+    from effivlm.records import Budget, Cell, Settings
     from effivlm.run.group import run_group
     from effivlm.weights.product import PRODUCT, product
 
@@ -150,7 +149,7 @@ def measured(job: Job, asked: Mapping[str, Any]) -> dict[str, Any]:
         name, _, preset = method.partition("@")
         kind: Any = registry.load("methods", name)
         fields = kind.presets[preset or "paper"]
-        made = kind(keep=budget_of(budget), calibration="micro", samples=asked["calibration"], **fields)
+        made = kind(keep=Budget.parse(budget), calibration="micro", samples=asked["calibration"], **fields)
         folder = product(adapter.source, made, Settings())
         row |= json.loads((folder / PRODUCT).read_text(encoding="utf-8"))["achieved"]
     row["made_s"] = round(time.perf_counter() - started, 1)

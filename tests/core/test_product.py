@@ -16,7 +16,7 @@ import twins
 from safetensors import safe_open
 
 from effivlm import __main__ as cli
-from effivlm.compression.weights import Linear, WeightMethod, budget_of
+from effivlm.compression.weights import Linear, WeightMethod
 from effivlm.methods.awq import Awq
 from effivlm.methods.gptq import Gptq
 from effivlm.methods.magnitude import Magnitude
@@ -25,7 +25,7 @@ from effivlm.methods.sparsegpt import SparseGpt
 from effivlm.methods.wanda import Wanda
 from effivlm.models._adapter import Adapter
 from effivlm.models._sources import ModelSource, resolve
-from effivlm.records import Settings, Unsupported
+from effivlm.records import Budget, Settings, Unsupported
 from effivlm.run.group import open_model
 from effivlm.weights.engines import solved
 from effivlm.weights.product import PRODUCT, product
@@ -65,7 +65,7 @@ def digest(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize("family", twins.FAMILIES)
 def test_a_pruned_checkpoint_is_the_sources_with_zeros_in_it_and_loads_as_one(family: str, tmp_path: Path) -> None:
     source = resolve(f"twin={twins.build(family, tmp_path / 'twin', layers=2)}")
-    folder = product(source, SparseGpt(keep=budget_of("sparsity0.50"), **FEW), Settings())
+    folder = product(source, SparseGpt(keep=Budget.parse("sparsity0.50"), **FEW), Settings())
     new, old = tensors(folder), tensors(Path(source.source))
     assert list(new) == list(old)
     changed = {name for name in new if not torch.equal(new[name], old[name])}
@@ -85,7 +85,7 @@ def test_a_pruned_checkpoint_is_the_sources_with_zeros_in_it_and_loads_as_one(fa
 def test_a_rounded_checkpoint_loads_in_plain_transformers_as_the_weights_that_were_computed(twin: ModelSource) -> None:
     import transformers
 
-    folder = product(twin, Rtn(keep=budget_of("w4g32")), Settings())
+    folder = product(twin, Rtn(keep=Budget.parse("w4g32")), Settings())
     dense, about = tensors(Path(twin.source)), told(folder)
     loaded, info = transformers.AutoModelForImageTextToText.from_pretrained(
         folder,
@@ -95,7 +95,7 @@ def test_a_rounded_checkpoint_loads_in_plain_transformers_as_the_weights_that_we
     )
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
-    method = Rtn(keep=budget_of("w4g32"))
+    method = Rtn(keep=Budget.parse("w4g32"))
     assert len(about["layers"]) == 3 * 7
     for name in about["layers"]:
         key = name.replace("model.language_model.", "model.") + ".weight"
@@ -113,14 +113,14 @@ def test_every_format_loads_in_plain_transformers_close_to_dense(twin: ModelSour
     from effivlm import registry
 
     kind: Any = registry.load("methods", method)
-    folder = product(twin, kind(keep=budget_of(budget), **FEW), Settings())
+    folder = product(twin, kind(keep=Budget.parse(budget), **FEW), Settings())
     loaded = transformers.AutoModelForImageTextToText.from_pretrained(
         folder, dtype=torch.float32, quantization_config=transformers.CompressedTensorsConfig(dequantize=True)
     )
     stock = transformers.AutoModelForImageTextToText.from_pretrained(twin.source, dtype=torch.float32)
     ids = torch.arange(20, 40)[None]
     with torch.no_grad():
-        pair = [one(input_ids=ids).logits for one in (loaded, stock)]
+        pair = [one.float()(input_ids=ids).logits for one in (loaded, stock)]  # transformers leaves mixed precisions
     apart = float((pair[0] - pair[1]).norm() / pair[1].norm())
     assert 0 < apart < {"fp8": 0.15, "int8": 0.05, "awq": 0.4, "gptq": 0.7}[method]
 
@@ -128,13 +128,13 @@ def test_every_format_loads_in_plain_transformers_close_to_dense(twin: ModelSour
 def test_a_product_is_made_once_and_found_by_all_that_decides_it(
     twin: ModelSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    method = Wanda(keep=budget_of("2:4"), **FEW)
+    method = Wanda(keep=Budget.parse("2:4"), **FEW)
     first = product(twin, method, Settings())
     others = [
-        Wanda(keep=budget_of("2:4"), samples=1, calibration="micro"),
-        Wanda(keep=budget_of("2:4"), seed=1, **FEW),
-        Wanda(keep=budget_of("2:4"), tokens="balanced", **FEW),
-        Wanda(keep=budget_of("sparsity0.20"), **FEW),
+        Wanda(keep=Budget.parse("2:4"), samples=1, calibration="micro"),
+        Wanda(keep=Budget.parse("2:4"), seed=1, **FEW),
+        Wanda(keep=Budget.parse("2:4"), tokens="balanced", **FEW),
+        Wanda(keep=Budget.parse("sparsity0.20"), **FEW),
     ]
     made = [product(twin, other, Settings()) for other in others]
     assert len({first, *made}) == 5
@@ -144,8 +144,8 @@ def test_a_product_is_made_once_and_found_by_all_that_decides_it(
         raise AssertionError("the model was loaded again")
 
     monkeypatch.setattr(Adapter, "load", loading)
-    assert product(twin, Wanda(keep=budget_of("2:4"), **FEW), Settings()) == first
-    same = [Magnitude(keep=budget_of("2:4"), seed=seed) for seed in (0, 1)]
+    assert product(twin, Wanda(keep=Budget.parse("2:4"), **FEW), Settings()) == first
+    same = [Magnitude(keep=Budget.parse("2:4"), seed=seed) for seed in (0, 1)]
     with pytest.raises(AssertionError, match="loaded again"):
         product(twin, same[0], Settings())
     monkeypatch.undo()
@@ -157,7 +157,7 @@ def test_a_product_is_made_once_and_found_by_all_that_decides_it(
 def test_a_kill_leaves_nothing_half_and_the_rest_is_done_to_the_same_bytes(
     twin: ModelSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Any, budget: str
 ) -> None:
-    method = kind(keep=budget_of(budget), **FEW)
+    method = kind(keep=Budget.parse(budget), **FEW)
     whole = product(twin, method, Settings(), to=tmp_path / "whole")
     solve, asked = kind.solve, list[str]()
 
@@ -175,7 +175,7 @@ def test_a_kill_leaves_nothing_half_and_the_rest_is_done_to_the_same_bytes(
     resumed = product(twin, method, Settings(), to=tmp_path / "parts")
     assert len(asked) == 20 + 2 * 7
     assert digest(resumed) == digest(whole)
-    assert {name: value for name, value in told(resumed).items() if name != "code"} == told(whole) | {}  # type: ignore[comparison-overlap]
+    assert told(resumed) == told(whole)
     assert not (tmp_path / "parts.partial").exists()
 
 
@@ -184,22 +184,22 @@ def test_what_was_begun_otherwise_is_not_gone_on_with(
 ) -> None:
     monkeypatch.setattr(Wanda, "solve", lambda self, one: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        product(twin, Wanda(keep=budget_of("2:4"), **FEW), Settings(), to=tmp_path / "new")
+        product(twin, Wanda(keep=Budget.parse("2:4"), **FEW), Settings(), to=tmp_path / "new")
     other = resolve(f"other={twins.build('qwen2_vl', tmp_path / 'other', layers=2, seed=5)}")
     for source, budget, said in ((twin, "sparsity0.50", "budget"), (other, "2:4", "model")):
         with pytest.raises(ValueError, match=rf"new\.partial holds a compression that was begun otherwise \(.*{said}"):
-            product(source, Wanda(keep=budget_of(budget), **FEW), Settings(), to=tmp_path / "new")
+            product(source, Wanda(keep=Budget.parse(budget), **FEW), Settings(), to=tmp_path / "new")
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(twin: ModelSource, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     with pytest.raises(ValueError, match="mine exists already and is no product"):
-        product(twin, Magnitude(keep=budget_of("2:4")), Settings(), to=tmp_path / "mine")
-    made = product(twin, Magnitude(keep=budget_of("2:4")), Settings(), to=tmp_path / "made")
-    assert product(twin, Magnitude(keep=budget_of("2:4")), Settings(), to=made) == made
+        product(twin, Magnitude(keep=Budget.parse("2:4")), Settings(), to=tmp_path / "mine")
+    made = product(twin, Magnitude(keep=Budget.parse("2:4")), Settings(), to=tmp_path / "made")
+    assert product(twin, Magnitude(keep=Budget.parse("2:4")), Settings(), to=made) == made
     with pytest.raises(ValueError, match=r"made holds another product \(magnitude at 2:4 of twin\)"):
-        product(twin, Magnitude(keep=budget_of("sparsity0.50")), Settings(), to=made)
+        product(twin, Magnitude(keep=Budget.parse("sparsity0.50")), Settings(), to=made)
 
 
 def test_a_full_disk_is_said_in_one_sentence_and_what_is_done_stays(
@@ -215,7 +215,7 @@ def test_a_full_disk_is_said_in_one_sentence_and_what_is_done_stays(
         honest(given, path, metadata)
 
     monkeypatch.setattr(safetensors.torch, "save_file", full)
-    method = Wanda(keep=budget_of("2:4"), **FEW)
+    method = Wanda(keep=Budget.parse("2:4"), **FEW)
     with pytest.raises(OSError, match=r"the disk of .*new\.partial is full: what is done stays there; make room"):
         product(twin, method, Settings(), to=tmp_path / "new")
     left = {path.name for path in (tmp_path / "new.partial").iterdir()}
@@ -228,7 +228,7 @@ def test_a_full_disk_is_said_in_one_sentence_and_what_is_done_stays(
 def test_no_room_is_seen_before_anything_is_loaded(twin: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))  # type: ignore[attr-defined]
     with pytest.raises(OSError, match=r"has 0\.00 GB of room, and compressing needs up to"):
-        product(twin, Magnitude(keep=budget_of("2:4")), Settings())
+        product(twin, Magnitude(keep=Budget.parse("2:4")), Settings())
 
 
 def folder_of(tmp_path: Path, rows: list[dict[str, Any]]) -> str:
@@ -246,12 +246,12 @@ def folder_of(tmp_path: Path, rows: list[dict[str, Any]]) -> str:
 )
 def test_a_calibration_that_cannot_be_is_refused_by_name(twin: ModelSource, values: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        product(twin, Wanda(keep=budget_of("2:4"), **values), Settings())
+        product(twin, Wanda(keep=Budget.parse("2:4"), **values), Settings())
 
 
 def test_other_sources_are_refused(twin: ModelSource, tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match="random weights and no folder: there is no checkpoint to compress"):
-        product(resolve("random:qwen2_vl_7b"), Magnitude(keep=budget_of("2:4")), Settings())
+        product(resolve("random:qwen2_vl_7b"), Magnitude(keep=Budget.parse("2:4")), Settings())
     with pytest.raises(ValueError, match="magnitude needs a budget such as sparsity"):
         product(twin, Magnitude(), Settings())
 
@@ -300,4 +300,4 @@ def test_a_rule_counts_zeros_of_what_is_stored() -> None:
 
 
 def budget_goal(label: str) -> Any:
-    return Magnitude(keep=budget_of(label)).goal
+    return Magnitude(keep=Budget.parse(label)).goal

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from effivlm.compression.weights import Goal, Linear, budget_of
+from effivlm.compression.weights import Goal, Linear
 from effivlm.methods.awq import Awq
 from effivlm.methods.magnitude import Magnitude
 from effivlm.methods.wanda import Wanda
@@ -250,9 +250,9 @@ def test_labels_of_no_kind_are_refused(label: str) -> None:
             {"keep": Budget.parse("0.30")},
             "budget '0.30' is none of wanda: it takes budgets such as sparsity0.20",
         ),
-        (Wanda, {"keep": budget_of("w4g128")}, "budget 'w4g128' is none of wanda"),
-        (Awq, {"keep": budget_of("2:4")}, "budget '2:4' is none of awq: it takes budgets such as w4g128"),
-        (Awq, {"keep": budget_of("fp8")}, "budget 'fp8' is none of awq"),
+        (Wanda, {"keep": Budget.parse("w4g128")}, "budget 'w4g128' is none of wanda"),
+        (Awq, {"keep": Budget.parse("2:4")}, "budget '2:4' is none of awq: it takes budgets such as w4g128"),
+        (Awq, {"keep": Budget.parse("fp8")}, "budget 'fp8' is none of awq"),
         (Magnitude, {"engine": "other"}, "engine 'other' is not one of llmcompressor"),
         (Wanda, {"tokens": "some"}, "tokens 'some' is not one of all, balanced, text, visual"),
         (Wanda, {"targets": "language+head"}, "targets 'head' is not one of language, tower, projector"),

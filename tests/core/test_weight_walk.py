@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from effivlm.compression.weights import Goal, Linear, budget_of
+from effivlm.compression.weights import Goal, Linear
 from effivlm.methods.awq import Awq
 from effivlm.methods.ecoflap import EcoFlap
 from effivlm.methods.gptq import Gptq
 from effivlm.methods.wanda import Wanda
 from effivlm.models._adapter import Adapter
 from effivlm.models._sources import resolve
-from effivlm.records import Settings, Unsupported
+from effivlm.records import Budget, Settings, Unsupported
 from effivlm.run.group import open_model
 from effivlm.weights import calibration
 from effivlm.weights.allocation import allocated
@@ -96,7 +96,7 @@ def test_the_walk_computes_what_the_model_does(model: Adapter) -> None:
 
 
 def test_layers_see_what_the_new_weights_before_them_make(fresh: Adapter) -> None:
-    walk, method = walk_of(fresh), Wanda(keep=budget_of("sparsity0.50"))
+    walk, method = walk_of(fresh), Wanda(keep=Budget.parse("sparsity0.50"))
     blocks = outline(fresh, "language")
     zeros = method.zeros(
         {name: [one.weight.numel() for one in linears_of(block, name).values()] for name, block in blocks.items()}, {}
@@ -144,7 +144,7 @@ def test_a_sequential_method_sees_inputs_that_those_before_it_changed(
     inputs: dict[bool, list[Tensor]] = {}
     before = {name: value.clone() for name, value in fresh.model.named_parameters()}
     for sequential in (True, False):
-        method = Gptq(keep=budget_of("w2"), sequential=sequential)
+        method = Gptq(keep=Budget.parse("w2"), sequential=sequential)
         solve = Gptq.solve
         kept = inputs.setdefault(sequential, [])
         monkeypatch.setattr(
@@ -161,7 +161,7 @@ def test_a_sequential_method_sees_inputs_that_those_before_it_changed(
 
 
 def test_awq_scales_a_block_without_changing_what_it_computes(fresh: Adapter) -> None:
-    method = Awq(keep=budget_of("w4g32"))
+    method = Awq(keep=Budget.parse("w4g32"))
     walk = walk_of(fresh, 1)
     with torch.no_grad():
         stage = next(walk.stages(outline(fresh, "language")))
@@ -184,7 +184,7 @@ def test_activations_that_are_no_numbers_are_an_error_that_names_the_linear(mode
         return made
 
     walk = Walk(model, samples(model, 1), poisoned)
-    method = Wanda(keep=budget_of("2:4"))
+    method = Wanda(keep=Budget.parse("2:4"))
     with (
         torch.no_grad(),
         pytest.raises(ValueError, match=r"layers\.0\.self_attn\.q_proj: its calibration inputs hold NaN or infinity"),
@@ -241,7 +241,7 @@ def test_worked_examples_of_shares(most: str, kept: list[int]) -> None:
 @given(st.lists(st.floats(0.01, 100), min_size=2, max_size=12), st.sampled_from(["0.20", "0.50"]))
 def test_a_block_that_the_loss_feels_more_never_loses_more(found, share) -> None:
     named = {str(number): [64, 64] for number in range(len(found))}
-    method = EcoFlap(keep=budget_of(f"sparsity{share}"))
+    method = EcoFlap(keep=Budget.parse(f"sparsity{share}"))
     lost = method.zeros(named, {str(number): score for number, score in enumerate(found)})
     order = sorted(range(len(found)), key=lambda number: found[number])
     gone = [sum(lost[str(number)]) for number in order]
@@ -302,10 +302,10 @@ def test_blocks_are_ordered_as_finite_differences_along_their_gradients_order_th
 
 
 def test_a_pattern_leaves_ecoflap_nothing_to_share_out() -> None:
-    method = EcoFlap(keep=budget_of("2:4"))
+    method = EcoFlap(keep=Budget.parse("2:4"))
     assert method.scoring == ""
-    assert method.zeros({"a": [8], "b": [8]}, {}) == Wanda(keep=budget_of("2:4")).zeros({"a": [8], "b": [8]}, {})
-    assert EcoFlap(keep=budget_of("sparsity0.50"), by="gradient").scoring == "gradient"
+    assert method.zeros({"a": [8], "b": [8]}, {}) == Wanda(keep=Budget.parse("2:4")).zeros({"a": [8], "b": [8]}, {})
+    assert EcoFlap(keep=Budget.parse("sparsity0.50"), by="gradient").scoring == "gradient"
 
 
 def test_every_family_is_walked_through(newer: Adapter) -> None:
@@ -313,7 +313,7 @@ def test_every_family_is_walked_through(newer: Adapter) -> None:
     shown = calibration.drawn(
         "micro", opened.source, 2, 0, opened.model_type != "llava" and opened.model_type != "smolvlm"
     ).samples
-    walk, method = Walk(opened, shown, lambda: texts(opened, shown, "balanced")), Wanda(keep=budget_of("2:4"))
+    walk, method = Walk(opened, shown, lambda: texts(opened, shown, "balanced")), Wanda(keep=Budget.parse("2:4"))
     with torch.no_grad():
         for stage in walk.stages(outline(opened, "tower+projector+language")):
             compressed(stage, method, [0] * len(stage.linears), "float32")
