@@ -43,22 +43,33 @@ class Groups:
     samples: list[dict[str, Any]] = field(default_factory=list)
     trace: str = ""
     journal: Journal = field(init=False)
+    _unmarked: dict[Cell, Outcome] = field(default_factory=dict)
     _prepared: tuple[Cell, Timing] | None = None
 
     def __post_init__(self) -> None:
         found = standing(self.folder, self.plan, self.settings)
-        self.done = dict(found.reusable)
+        self.done, self._unmarked = dict(found.reusable), dict(found.unmarked)
         self.journal = Journal(self.folder, found.sessions, found.failed)
 
     def quality(self, cell: Cell, open_model: OpenModel, progress: Progress) -> Outcome:
         """The quality outcome of `cell`; the first call of a group runs the group."""
         if (cell, "quality") not in self.done:
             group = [other for other in self.selected["quality"] if other.group == cell.group]
+            self._mark(group)
             waiting = [other for other in group if (other, "quality") not in self.done]
             usable = [one for one in (waiting if self.settings.share else [cell]) if self._usable(one)]
-            if usable:
+            if usable and (cell, "quality") not in self.done:
                 self._run(usable, open_model, progress)
         return self.done[cell, "quality"]
+
+    def _mark(self, group: Sequence[Cell]) -> None:
+        """Have the answers of an earlier session marked that wait for it; no model is asked for them again."""
+        waiting = [self._unmarked.pop(one) for one in group if one in self._unmarked]
+        if waiting:
+            from effivlm.session.judged import mark_all
+
+            for outcome in mark_all(waiting, self.settings, self.plan.sources[waiting[0].cell.model].family):
+                self._keep(outcome)
 
     def _usable(self, cell: Cell) -> bool:
         """Whether the classes behind a cell can be loaded; one that cannot fails by name, before any model opens."""
