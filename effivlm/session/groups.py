@@ -52,21 +52,33 @@ class Groups:
     trace: str = ""
     journal: Journal = field(init=False)
     together: Together = field(init=False)
+    _unmarked: dict[Cell, Outcome] = field(default_factory=dict)
     _prepared: tuple[Cell, Timing] | None = None
     _opener: Compressed | None = None
 
     def __post_init__(self) -> None:
         found = standing(self.folder, self.plan, self.settings)
-        self.done = dict(found.reusable)
+        self.done, self._unmarked = dict(found.reusable), dict(found.unmarked)
         self.journal = Journal(self.folder, found.sessions, found.failed)
         families = {name: source.family for name, source in self.plan.sources.items()}
         self.together = Together(self.folder, self.journal, self.settings, families, self.workers, self.session)
 
     def quality(self, cell: Cell, open_model: OpenModel, progress: Progress) -> Outcome:
         """The quality outcome of `cell`; the first call of a group runs the group."""
+        if (cell, "quality") not in self.done:
+            self._mark([other for other in self.selected["quality"] if other.group == cell.group])
         if (cell, "quality") not in self.done and (cells := self.waiting(cell)):
             self._run(cells, open_model, progress)
         return self.done[cell, "quality"]
+
+    def _mark(self, group: Sequence[Cell]) -> None:
+        """Have the answers of an earlier session marked that wait for it; no model is asked for them again."""
+        waiting = [self._unmarked.pop(one) for one in group if one in self._unmarked]
+        if waiting:
+            from effivlm.session.judged import mark_all
+
+            for outcome in mark_all(waiting, self.settings, self.plan.sources[waiting[0].cell.model].family):
+                self._keep(outcome)
 
     def help(self, open_model: Callable[[str], Any]) -> list[str]:
         """Answer what other workers have not answered yet of the groups of this session; what of it went wrong, in words."""
