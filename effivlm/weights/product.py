@@ -263,7 +263,7 @@ class _Maker:
             rounded = parameter.detach().to(getattr(torch, self.stored))
             parameter.data.copy_(rounded)
             key = self.places[full]
-            tensors[f"new:{key}"] = tensors[f"set:{full}"] = rounded
+            tensors[f"new:{key}"], tensors[f"set:{full}"] = rounded, rounded.clone()
             facts["new"][key] = [key]
         self.journal.store(stage.name, tensors, facts)
 
