@@ -25,6 +25,7 @@ from effivlm.report.merge import merge
 from effivlm.report.terminal import table
 from effivlm.report.verdict import verdict
 from effivlm.report.write import OUTCOMES, write
+from effivlm.session.joining import join
 from effivlm.session.places import trial
 from effivlm.session.recorder import devices
 from effivlm.weights import libraries
@@ -142,7 +143,7 @@ def _report(options: argparse.Namespace) -> int:
         raise ValueError(f"{len(folders)} runs are merged into a new folder: name it with --out FOLDER")
     folder = options.out or folders[0]
     if options.out is not None:
-        merge(folders, options.out)
+        merge(folders, options.out, join)
     document = write(folder)
     print(table(document), end="")
     if formats:
@@ -211,6 +212,11 @@ def _doctor(options: argparse.Namespace) -> int:
         print(f"{'device':18}{', '.join(map(str, gpu.values()))}")
     micro = importlib.util.find_spec(MICRO) is not None
     print(f"{'micro models':18}{'found' if micro else f'MISSING: no module {MICRO}, so the default run has no model'}")
+    try:
+        print(f"{'cases':18}{' '.join(run.cases())}")
+    except ValueError as error:
+        print(f"{'cases':18}MISSING: {error}")
+        missing.append("cases")
     why = _unwritable(reports)
     print(
         f"{'reports folder':18}{reports} {f'CANNOT BE WRITTEN: {why}' if why else 'is writable (a file was written)'}"

@@ -72,6 +72,7 @@ def install() -> None:
         cell_fingerprint=cell_fingerprint,
         Group=Group,
         assembled=assembled,
+        still_answered=lambda cells, settings, family, stored: set(stored),
         count=lambda task, settings, family: settings.limit,
     )
     sys.modules["effivlm.run.journal"] = _module("effivlm.run.journal", line_of=line_of, asked_of=asked_of)
@@ -89,7 +90,7 @@ def _torch() -> dict[str, Any]:
     cuda = SimpleNamespace(
         is_available=lambda: gpus > 0,
         device_count=lambda: gpus,
-        get_device_properties=lambda device: SimpleNamespace(uuid=f"toy-{device}"),
+        get_device_properties=lambda device: SimpleNamespace(uuid=f"toy-{device}", total_memory=wish("memory", 1)),
         set_device=lambda device: note("device", device),
         empty_cache=lambda: note("emptied"),
     )
@@ -116,6 +117,7 @@ class Model:
 
 def open_model(source: Any, settings: Settings) -> Model:
     note("open", source.name, settings.device)
+    note("cards", source.name, len(os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")))
     if source.name in wish("corrupt", []):
         raise ValueError(f"model {source.name!r}: its weights are damaged")
     return Model(source.name)
@@ -189,14 +191,24 @@ class Group:
         return None
 
     def through(self, numbers: range, stored: dict[int, Asked], answers: None) -> Iterator[tuple[int, Asked, bool]]:
+        deadline = time.monotonic() + 60
+        while _processes() < wish("gather", 1) and time.monotonic() < deadline:
+            time.sleep(0.01)
         for number in numbers:
             if known := stored.get(number):
                 yield number, known, True
                 continue
             time.sleep(wish("sleep", 0.0))
+            if wish("deadly", "") == self.cells[0].task:
+                os.kill(os.getpid(), signal.SIGKILL)
             note("asked", os.getpid(), self.cells[0].task, number)
             notes = [_sample_record(self.cells[0].task, number)]
             yield number, Asked(dict.fromkeys({*self.cells, self.cells[0].dense}, "yes"), notes=notes), False
+
+
+def _processes() -> int:
+    """How many have begun a group so far."""
+    return len({line.split()[1] for line in Path("toy_log.txt").read_text().splitlines() if line.startswith("begun ")})
 
 
 def assembled(

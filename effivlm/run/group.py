@@ -7,6 +7,7 @@ to the seam at which their methods differ. `Settings.share` False runs every cel
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import nullcontext
 from functools import cache, partial
 from importlib.metadata import version
@@ -22,6 +23,7 @@ from effivlm.decoding.replay import compiled
 from effivlm.metrics.profiles import FIXED
 from effivlm.models._adapter import Adapter
 from effivlm.models._ahead import Processed
+from effivlm.models._compressed import readers
 from effivlm.models._presenting import Presenting
 from effivlm.models._sources import ModelSource
 from effivlm.records import Budget, Cell, Outcome, Settings, fingerprint
@@ -54,7 +56,7 @@ def open_model(source: ModelSource, settings: Settings) -> Adapter:
     """Load the checkpoint of `source` with its family's adapter; ValueError when it is damaged, or asks for a way to generate
     that is not done here."""
     adapter = cast(type[Adapter], registry.load("models", source.family))
-    model = adapter.load(source, settings.device, settings.dtype)
+    model = adapter.load(source, settings.device, settings.dtype, settings.kernels)
     model.present(Presenting.of(settings))
     model.choose_as(settings.generation)
     return model
@@ -118,6 +120,7 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
             "settings": [settings.limit, settings.seed, settings.device.split(":")[0], settings.dtype]
             + [settings.engine] * (settings.engine != "auto")
             + [settings.generation] * (settings.generation != "checkpoint")
+            + readers(source, settings.kernels)
             + [f"batch {settings.batch}"] * (part == "decode" and settings.batch > 1)
             + [f"prompt {settings.prompt}"] * (part != "quality" and settings.prompt > 0)
             + [f"data {settings.data}"] * (settings.data != "")
@@ -276,3 +279,19 @@ def assembled(
 def count(task: str, settings: Settings, family: str) -> int:
     """How many samples a task has in a run; ValueError where it has none."""
     return len(samples_of(task, task_in(task, settings, family), settings.limit, settings.seed))
+
+
+def still_answered(
+    cells: Sequence[Cell], settings: Settings, family: str, stored: Mapping[int, Asked]
+) -> AbstractSet[int]:
+    """Numbers of stored samples of which every cell's answer is there, to the question that the task asks now.
+
+    No model is needed, and no pictures where a task can do without.
+    """
+    ordered = with_dense(cells)
+    methods, _ = methods_of(ordered, settings.seed)
+    task = task_in(ordered[0].task, settings, family)
+    task.pictured = False
+    samples = samples_of(ordered[0].task, task, settings.limit, settings.seed)
+    nobody = Given(task, cells[0].dense, methods, lambda line: None)
+    return {number for number, found in stored.items() if nobody.recalled(samples, number, found) is not None}
