@@ -25,8 +25,10 @@ from effivlm.report.merge import merge
 from effivlm.report.terminal import table
 from effivlm.report.verdict import verdict
 from effivlm.report.write import OUTCOMES, write
+from effivlm.session.joining import join
 from effivlm.session.places import trial
 from effivlm.session.recorder import devices
+from effivlm.weights import libraries
 
 NECESSARY = ("torch", "transformers", "pytest", "numpy", "scipy", "plotly", "pillow", "rapidfuzz")
 USEFUL = ("pytest-benchmark", "pytest-xdist", "tokenizers", "safetensors", "datasets", "av")
@@ -141,7 +143,7 @@ def _report(options: argparse.Namespace) -> int:
         raise ValueError(f"{len(folders)} runs are merged into a new folder: name it with --out FOLDER")
     folder = options.out or folders[0]
     if options.out is not None:
-        merge(folders, options.out)
+        merge(folders, options.out, join)
     document = write(folder)
     print(table(document), end="")
     if formats:
@@ -201,6 +203,9 @@ def _doctor(options: argparse.Namespace) -> int:
         print(f"{name:18}{found or ('MISSING' if name in NECESSARY else 'not installed (optional)')}")
         if found is None and name in NECESSARY:
             missing.append(name)
+    for name in libraries.ENGINES:
+        why = libraries.missing(name)
+        print(f"{name:18}{f'{why} (optional)' if why else libraries.installed(name)}")
     print(f"{'cores':18}{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}")
     machine = devices()
     for gpu in machine["gpus"] or [{"name": machine["processor"], "driver": "no GPU"}]:

@@ -34,6 +34,7 @@ REFUSED = {
     "device": (["--vlm-device=tpu"], "--vlm-device: 'tpu' is not one of auto, cpu, cuda, cuda:N"),
     "no gpu": (["--vlm-device=cuda"], "--vlm-device: 'cuda' was asked for, but torch sees no GPU here"),
     "dtype": (["--vlm-dtype=float8"], "--vlm-dtype: 'float8' is not one of auto, float32, bfloat16, float16"),
+    "kernels": (["--vlm-kernels=fast"], "--vlm-kernels: 'fast' is not one of auto, none"),
     "pixels": (["--vlm-pixels=many"], "--vlm-pixels: 'many' is not a whole number of at least 0"),
     "tiles": (["--vlm-tiles=-1"], "--vlm-tiles: '-1' is not a whole number of at least 0"),
     "processor": (["--vlm-processor=opencv"], "--vlm-processor: 'opencv' is not one of pil, torchvision"),

@@ -292,7 +292,7 @@ def quantise(model: Adapter, kind: str) -> dict[str, Any]:
             before -= part.weight.nbytes
             count = part.weight.numel()
             theory += count * (4 + 16 / GROUP) / 8 if kind == "int4" else count
-        install([layer], weights, torch.bfloat16, made)
+        install([layer], weights, torch.bfloat16)
     model.weights = f"random, {kind}, {made.kernel}"
     reclaim(model.device)
     asked = before + theory

@@ -21,9 +21,10 @@ class QuantizedLinear(nn.Module):
     kernel: ClassVar[str]
     made: Tensor | None = None
 
-    def __init__(self, weights: Packed, bias: Tensor | None) -> None:
+    def __init__(self, weights: Packed, bias: Tensor | None, dtype: torch.dtype) -> None:
         super().__init__()
         self.out_features, self.in_features = weights.shape
+        self.dtype = dtype
         self.bias = None if bias is None else _kept(bias)
 
     def product(self, rows: Tensor) -> Tensor:
@@ -44,7 +45,7 @@ class Int4Linear(QuantizedLinear):
     kernel = "humming"
 
     def __init__(self, weights: Packed, bias: Tensor | None, dtype: torch.dtype) -> None:
-        super().__init__(weights, bias)
+        super().__init__(weights, bias, dtype)
         zero = None if weights.zero is None else packed(weights.zero.T, 4).T.contiguous()
         made = int4.prepared(weights.codes, weights.scale.to(dtype).contiguous(), zero, weights.group)
         self.weight, self.scale = _kept(made.weight), _kept(made.scale)
@@ -65,8 +66,8 @@ class Fp8Linear(QuantizedLinear):
     kernel = "torch._scaled_mm"
 
     def __init__(self, weights: Packed, bias: Tensor | None, dtype: torch.dtype) -> None:
-        super().__init__(weights, bias)
-        self.dtype, self.few = dtype, weights.codes.is_cuda and has_triton()
+        super().__init__(weights, bias, dtype)
+        self.few = weights.codes.is_cuda and has_triton()
         self.weight = _kept(weights.codes.contiguous())
         self.scale = _kept(weights.scale.float().expand(self.out_features, 1).reshape(1, -1).contiguous())
         if self.few:

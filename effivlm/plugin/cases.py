@@ -47,6 +47,8 @@ class Stand:
     request: pytest.FixtureRequest
 
     def measure(self, part: str, benchmark: Any) -> Outcome:
+        if other := self.groups.elsewhere(self.cell):
+            pytest.skip(f"timed by shard {other}")
         benchmark.group = f"{part} {' '.join(self.cell.group)}"
         remarks = [*self.request.getfixturevalue("vlm_timing_remarks")]
         if not benchmark.enabled:

@@ -23,7 +23,7 @@ from effivlm.data.places import data_home, write_json
 from effivlm.models._adapter import Adapter
 from effivlm.models._sources import RANDOM, ModelSource
 from effivlm.records import Settings, Unsupported, fingerprint
-from effivlm.weights import calibration, formats, saving, scoring
+from effivlm.weights import calibration, formats, libraries, saving, scoring
 from effivlm.weights.blocks import Made, Stage, Walk, compressed, install, linears_of, outline
 from effivlm.weights.journal import Journal, alone, room
 from effivlm.weights.texts import Text, texts
@@ -84,7 +84,14 @@ def product(
 
 
 def plan(source: ModelSource, method: WeightMethod, settings: Settings) -> dict[str, Any]:
-    """Everything that determines a product."""
+    """Everything that determines a product.
+
+    Raises:
+        ValueError: the method's engine is not here; says what brings it.
+    """
+    found = versions()
+    if method.engine not in found:
+        found = {**found, method.engine: libraries.demanded(method.engine)}
     how = {one.name: getattr(method, one.name) for one in fields(method) if one.name not in ("keep", "goal", "seed")}
     asked: dict[str, Any] = {}
     if method.needs == "nothing":
@@ -103,7 +110,8 @@ def plan(source: ModelSource, method: WeightMethod, settings: Settings) -> dict[
         "fields": how,
         "calibration": asked,
         "precision": [settings.dtype, settings.device.split(":")[0]],
-        "versions": versions(),
+        "packing": method.packing,
+        "versions": found,
         "code": _code(type(method).__module__),
     }
 
@@ -262,7 +270,7 @@ class _Maker:
     def _of_linear(self, full: str, solved: Solved, facts: dict[str, Any]) -> dict[str, Tensor]:
         key = self.places[f"{full}.weight"]
         stem = key.rpartition(".")[0]
-        own = formats.tensors_of(solved, self.stored)
+        own = formats.tensors_of(solved, self.stored, self.method.packing)
         about: dict[str, Any] = formats.facts_of(solved, own)
         if grid := solved.grid:
             whole = grid.group == solved.weight.shape[1] and not self.method.goal.group
@@ -323,7 +331,7 @@ def _assemble(source: Path, work: Path, target: Path, journal: Journal, facts: M
     goal = Goal.parse(facts["budget"])
     if goal.kind == "bits":
         grids = [(name, one["group"], one["symmetric"]) for name, one in layers.items()]
-        config = {"quantization_config": formats.configuration(goal, grids, facts["untouched"])}
+        config = {"quantization_config": formats.configuration(goal, grids, facts["untouched"], facts["packing"])}
     saving.write(source, building, new, config)
     with room(building):
         write_json(building / PRODUCT, {**facts, "achieved": achieved(layers)})

@@ -151,3 +151,39 @@ def test_commands_start_without_torch_and_datasets() -> None:
     environment = {"PYTHONPATH": str(Path(cli.__file__).parent.parent), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr + done.stdout
+
+
+def again(folder: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> Outcome:
+    assert cli.main(["rescore", str(folder), *arguments]) == 0, capsys.readouterr().err
+    out = Path(arguments[-1]) if "--out" in arguments else folder.with_name(f"{folder.name}-rescored")
+    (outcome,) = [Outcome.from_json(one) for one in read(out) if one["kind"] == "outcome"]
+    return outcome
+
+
+def test_stored_answers_are_scored_in_the_profile_that_is_asked_for_or_as_the_run_was(
+    tmp_path: Path, opened: Opened, mirror: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = stored(tmp_path / "run", opened, mirror, "ai2d", "The answer is (A).", 0.5)
+    as_it_was = again(run, capsys, "--out", str(tmp_path / "one"))
+    assert (as_it_was.profile, as_it_was.score) == ("fixed", 0.25)
+    assert all(one.invalid is False for one in as_it_was.answers[:-1])
+    compat = again(run, capsys, "--scoring", "compat", "--out", str(tmp_path / "two"))
+    assert (compat.profile, compat.score) == ("compat", 0.0)
+    assert compat.fingerprint != as_it_was.fingerprint
+    once_more = again(tmp_path / "two", capsys, "--out", str(tmp_path / "three"))
+    assert (once_more.profile, once_more.score) == ("compat", 0.0), "a run's own profile stands"
+    with pytest.raises(SystemExit):
+        cli.main(["rescore", str(run), "--scoring", "paper"])
+    assert "invalid choice: 'paper'" in capsys.readouterr().err
+
+
+def test_scoring_again_counts_answers_that_say_nothing_and_tells_parts(
+    tmp_path: Path, opened: Opened, mirror: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = stored(tmp_path / "run", opened, mirror, "pope", "perhaps", 0.5)
+    found = again(run, capsys)
+    assert all(one.invalid for one in found.answers[:-1])
+    assert set(found.parts) == {"popular", "F1", "precision", "recall", "yes ratio"}
+    assert {one.part for one in found.answers[:-1]} == {"popular"}
+    document = json.loads((tmp_path / "run-rescored" / "report.json").read_text())
+    assert document["cells"][0]["invalid"]["rate"] == 1.0
