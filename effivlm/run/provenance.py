@@ -26,7 +26,7 @@ HOUSE = __name__.partition(".")[0]
 
 
 def code_of(kinds: Sequence[type], family: str, runs: str) -> list[Any]:
-    """Digests of the code that an outcome comes from: classes of methods and task, a model family, and the module that runs it."""
+    """Digests of the code behind an outcome: classes of methods and task, a model family, and the module that runs it."""
     model = [class_digest("models", family)] * (family in registry.names("models"))
     return [
         [module_digest(kind.__module__) for kind in kinds],
