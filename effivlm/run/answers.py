@@ -95,6 +95,18 @@ class Given:
             return Asked({cell: broken(f"#{number}", "", error) for cell in cells})
         return found
 
+    def recalled(self, samples: Sequence[Sample], number: int, stored: Asked | None) -> Asked | None:
+        """What was stored of a sample, of the cells that would be asked now; None unless it is whole and the same sample."""
+        found = self.told(number, stored)
+        if found is None:
+            return None
+        try:
+            sample = read(samples, number, self._known)
+        except FAULTS:
+            return None
+        same = all((one.id, one.prompt_sha256) == (sample.id, sample.prompt_sha256) for one in found.answers.values())
+        return found if same else None
+
     def take(self, found: Asked) -> None:
         """Take in all that a sample gave: nothing is known of one before, and nothing changes after."""
         self.refused |= found.refused
@@ -178,15 +190,3 @@ class Answers(Given):
     def _reference(self, number: int, sample: Sample) -> Answer | None:
         there = self.references[number : number + 1]
         return next((answer for answer in there if answer.id == sample.id), None)
-
-    def recalled(self, samples: Sequence[Sample], number: int, stored: Asked | None) -> Asked | None:
-        """What was stored of a sample, of the cells that would be asked now; None unless it is whole and the same sample."""
-        found = self.told(number, stored)
-        if found is None:
-            return None
-        try:
-            sample = read(samples, number, self._known)
-        except FAULTS:
-            return None
-        same = all((one.id, one.prompt_sha256) == (sample.id, sample.prompt_sha256) for one in found.answers.values())
-        return found if same else None

@@ -75,7 +75,8 @@ def outcomes(
     ran: Ran,
     shard: str = "",
 ) -> list[Outcome]:
-    """One outcome a cell; where a `shard` answered, one that waits for the others, with its answers as they were given.
+    """One outcome a cell; where a `shard` answered, one that waits for the others, with its answers as they were given, unless
+    these end the cell anyway.
 
     `unmade` says why a cell has no method; such a one has no fingerprint, for it has no fields.
     """
@@ -87,6 +88,8 @@ def outcomes(
 
 
 def _waiting(cell: Cell, name: str, given: Given, ran: Ran, shard: str) -> Outcome:
+    if cell in given.refused or cell in given.failed:
+        return _outcome(cell, name, given, ran)
     answers = tuple(given.given[cell])
     broken = sum(bool(answer.error) for answer in answers)
     facts = facts_of(given, ran)

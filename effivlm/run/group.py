@@ -7,13 +7,13 @@ to the seam at which their methods differ. `Settings.share` False runs every cel
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from importlib.metadata import version
 from typing import Any, cast
 
-from effivlm import __version__, registry
+from effivlm import registry
 from effivlm.compression.base import Method
 from effivlm.compression.composed import Composed
 from effivlm.compression.weights import WeightMethod
@@ -24,6 +24,7 @@ from effivlm.decoding.replay import compiled
 from effivlm.metrics.profiles import FIXED
 from effivlm.models._adapter import Adapter
 from effivlm.models._ahead import Processed
+from effivlm.models._compressed import readers
 from effivlm.models._presenting import Presenting
 from effivlm.models._sources import ModelSource
 from effivlm.records import Answer, Budget, Cell, Outcome, Settings, Unsupported, fingerprint
@@ -35,12 +36,13 @@ from effivlm.run.faults import told as reason_of
 from effivlm.run.gave import Asked
 from effivlm.run.lengths import Positions
 from effivlm.run.noise import asked_again
-from effivlm.run.provenance import class_digest, module_digest, replaced
+from effivlm.run.provenance import code_of, versions
 from effivlm.run.scoring import samples_of
 from effivlm.run.sharding import numbers_of
 from effivlm.run.steps import Step, stored
 from effivlm.run.untouched import tracked
 from effivlm.run.weighed import Weighed
+from effivlm.seams.lengths import any_length
 from effivlm.tasks._base import Task
 from effivlm.tasks._folder import Folder
 from effivlm.tasks._opened import opened, profile_of
@@ -59,7 +61,7 @@ def open_model(source: ModelSource, settings: Settings) -> Adapter:
     """Load the checkpoint of `source` with its family's adapter; ValueError when it is damaged, or asks for a way to generate
     that is not done here."""
     adapter = cast(type[Adapter], registry.load("models", source.family))
-    model = adapter.load(source, settings.device, settings.dtype)
+    model = adapter.load(source, settings.device, settings.dtype, settings.kernels)
     model.present(Presenting.of(settings))
     model.choose_as(settings.generation)
     return model
@@ -114,6 +116,7 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
     method, folder = method_of(cell, settings.seed), settings.folders.get(cell.task, "")
     task = Folder if folder else type(task_of(cell.task))
     profile = profile_of(task, settings)
+    kinds = map(type, method.methods if isinstance(method, Composed) else (method,))
     return fingerprint(
         {
             "part": [part, HOLDS[part]],
@@ -123,29 +126,16 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
             "settings": [settings.limit, settings.seed, settings.device.split(":")[0], settings.dtype]
             + [settings.engine] * (settings.engine != "auto")
             + [settings.generation] * (settings.generation != "checkpoint")
+            + readers(source, settings.kernels)
             + [f"batch {settings.batch}"] * (part == "decode" and settings.batch > 1)
             + [f"prompt {settings.prompt}"] * (part != "quality" and settings.prompt > 0)
             + [f"data {settings.data}"] * (settings.data != "")
             + [f"scoring {profile}"] * (part == "quality" and profile != FIXED)
             + Presenting.of(settings).differences(),
-            "versions": _versions(),
-            "code": _code(method, task, source, part),
+            "versions": versions(),
+            "code": code_of([*kinds, task], source.family, __name__ if part == "quality" else TIMING),
         }
     )
-
-
-def _code(method: Method, task: type, source: ModelSource, part: str) -> list[Any]:
-    """Digests of the code of a cell: its methods, task and family, what runs them, and what times them."""
-    methods = method.methods if isinstance(method, Composed) else (method,)
-    family = [class_digest("models", source.family)] * (source.family in registry.names("models"))
-    runs = module_digest(__name__ if part == "quality" else TIMING)
-    kinds = [*map(type, methods), task]
-    return [[module_digest(kind.__module__) for kind in kinds], [replaced(kind) for kind in kinds], family, runs]
-
-
-@cache
-def _versions() -> tuple[str, ...]:
-    return (__version__, *(version(name) for name in ("torch", "transformers")))
 
 
 def run_group(
@@ -274,7 +264,7 @@ class Group:
         if model.device.type != "cpu":  # there the processor would take the model's own cores
             samples = Processed(samples, partial(model.process, fit=Positions(model).refuse_text))
         fused = compiled(model.layers, dynamic=True) if self.ran.kernel == COMPILED else nullcontext()
-        with model.seams(), fused, tracked(), ahead(samples, order=numbers) as ready:
+        with model.seams(), any_length(model.device), fused, tracked(), ahead(samples, order=numbers) as ready:
             for number in numbers:
                 known = answers.recalled(ready, number, stored.get(number))
                 found = known or answers.ask(ready, number, self.settings.share)
@@ -342,3 +332,19 @@ def assembled(
 def count(task: str, settings: Settings, family: str) -> int:
     """How many samples a task has in a run; ValueError where it has none."""
     return len(samples_of(task, task_in(task, settings, family), settings.limit, settings.seed))
+
+
+def still_answered(
+    cells: Sequence[Cell], settings: Settings, family: str, stored: Mapping[int, Asked]
+) -> AbstractSet[int]:
+    """Numbers of stored samples of which every cell's answer is there, to the question that the task asks now.
+
+    No model is needed, and no pictures where a task can do without.
+    """
+    ordered = with_dense(cells)
+    methods, _ = methods_of(ordered, settings.seed)
+    task = task_in(ordered[0].task, settings, family)
+    task.pictured = False
+    samples = samples_of(ordered[0].task, task, settings.limit, settings.seed)
+    nobody = Given(task, cells[0].dense, methods, lambda line: None)
+    return {number for number, found in stored.items() if nobody.recalled(samples, number, found) is not None}
