@@ -206,13 +206,14 @@ class Groups:
         self.pending.append(outcome)
 
     def _broken(self, cell: Cell, part: str, error: BaseException) -> Outcome:
-        status = "unsupported" if isinstance(error, Unsupported) else "failed"
-        # A plain ValueError or OSError of this package is written for a reader; of anything else the place is half of it.
-        plain = isinstance(error, ValueError | OSError) and str(error) and _raised_here(error)
-        if status == "failed" and not plain:
-            self.trace = harmless("".join(traceback.format_exception(error)))
-        reason = harmless(str(error)) if plain or status == "unsupported" else told(error)
+        status, reason, trace = ending(error)
+        self.trace = trace or self.trace
         return Outcome(cell, self._name(cell, part), status, part=part, reason=reason)
+
+    def end(self, cells: Sequence[Cell], status: str, reason: str) -> None:
+        """Take in that a group ended so, on another machine."""
+        for cell in cells:
+            self._keep(Outcome(cell, self._name(cell, "quality"), status, reason=reason))
 
     def _name(self, cell: Cell, part: str) -> str:
         """The fingerprint, "" for a method that cannot even be made."""
@@ -220,6 +221,18 @@ class Groups:
             return self.fingerprint(cell, part)
         except FAULTS:
             return ""
+
+
+def ending(error: BaseException) -> tuple[str, str, str]:
+    """What an error that ended a group, or a timing, makes of its cells: status and reason, and the calls that led to it where
+    these say more than the reason.
+
+    A plain ValueError or OSError of this package is written for a reader; of anything else the place is half of it.
+    """
+    status = "unsupported" if isinstance(error, Unsupported) else "failed"
+    plain = isinstance(error, ValueError | OSError) and str(error) and _raised_here(error)
+    trace = "" if plain or status == "unsupported" else harmless("".join(traceback.format_exception(error)))
+    return status, harmless(str(error)) if plain or status == "unsupported" else told(error), trace
 
 
 def _unusable(cell: Cell) -> str:
