@@ -292,5 +292,6 @@ class Settings:
     judge: str = ""
     second_judge: str = ""
     judge_repeats: int = 3
+    kernels: str = "auto"
     scoring: str = "fixed"
     shard: str = ""

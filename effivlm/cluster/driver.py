@@ -18,10 +18,11 @@ from effivlm.records import Cell, Outcome, Settings
 from effivlm.run.faults import FAULTS
 from effivlm.session import record
 from effivlm.session.blocks import parts
-from effivlm.session.groups import Groups, ending
+from effivlm.session.groups import Groups, changes, ending
 from effivlm.session.matrix import Plan
 from effivlm.session.recorder import Recorder, facts
 
+ALONE = "workers of a cluster answer with the model as it is: run methods that change the checkpoint without --on"
 TRIES = 3  # workers that a block may take with it
 WAIT_S = 1.0
 ROOM_S = 60.0  # for a cluster to have room for one worker at all
@@ -159,7 +160,10 @@ class Suite:
         """Have groups answered, each written down as soon as it is whole."""
         works = []
         for cell in firsts:
-            if cells := groups.waiting(cell):
+            groups.mark(cell)
+            waiting = groups.waiting(cell)
+            groups.end([one for one in waiting if changes(one)], "unsupported", ALONE)
+            if cells := [one for one in waiting if not changes(one)]:
                 works.append(self._work(cells, groups, pool))
             self._store(groups, recorder)
         progress = Progress(self.say, sum(work.total for work in works), sum(work.done for work in works))

@@ -51,7 +51,7 @@ def conditions(run: Mapping[str, Any], known: Machines, cell: Mapping[str, Any])
     return found
 
 
-WORDS = ("limit", "seed", "dtype", "engine", "device", "batch", "prompt", "shard")
+WORDS = ("limit", "seed", "dtype", "engine", "device", "kernels", "batch", "prompt", "shard")
 TIMED, ANSWERED = ("batch", "prompt"), ("shard",)
 """What a header tells of the conditions of its session's measurements, and which of it matters to timings or answers alone."""
 
