@@ -30,6 +30,7 @@ def nodes(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'tests'}")
     monkeypatch.setenv("RAY_health_check_period_ms", "200")
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "120")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **QUIET})
     cluster.workers = [cluster.add_node(num_cpus=1, object_store_memory=100_000_000) for _ in range(2)]
     yield cluster

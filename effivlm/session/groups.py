@@ -165,7 +165,7 @@ class Groups:
 
     def _compressed(self, cells: Sequence[Cell]) -> dict[str, Any]:
         """What opens the checkpoints that methods make, where one is needed, or was before and may still be open."""
-        if self._opener is None and any(map(_changes, cells)):
+        if self._opener is None and any(map(changes, cells)):
             from effivlm.run.compressed import Compressed
             from effivlm.run.group import open_model
 
