@@ -18,7 +18,8 @@ from effivlm.models._sources import ModelSource
 from effivlm.records import Cell, Settings
 from effivlm.run.weighed import Weighed, weigh
 from effivlm.seams.meters import free_bytes, reclaim
-from effivlm.weights.product import Progress, plan, product
+from effivlm.weights.making import Progress
+from effivlm.weights.product import plan, product
 
 Open = Callable[[ModelSource, Settings], Adapter]
 ROOM = 1.3

@@ -11,10 +11,9 @@ from collections.abc import Set as AbstractSet
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from importlib.metadata import version
 from typing import Any, cast
 
-from effivlm import __version__, registry
+from effivlm import registry
 from effivlm.compression.base import Method
 from effivlm.compression.composed import Composed
 from effivlm.compression.weights import WeightMethod
@@ -37,7 +36,7 @@ from effivlm.run.faults import told as reason_of
 from effivlm.run.gave import Asked
 from effivlm.run.lengths import Positions
 from effivlm.run.noise import asked_again
-from effivlm.run.provenance import class_digest, module_digest, replaced
+from effivlm.run.provenance import code_of, versions
 from effivlm.run.scoring import samples_of
 from effivlm.run.sharding import numbers_of
 from effivlm.run.steps import Step, stored
@@ -117,6 +116,7 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
     method, folder = method_of(cell, settings.seed), settings.folders.get(cell.task, "")
     task = Folder if folder else type(task_of(cell.task))
     profile = profile_of(task, settings)
+    kinds = map(type, method.methods if isinstance(method, Composed) else (method,))
     return fingerprint(
         {
             "part": [part, HOLDS[part]],
@@ -132,24 +132,10 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
             + [f"data {settings.data}"] * (settings.data != "")
             + [f"scoring {profile}"] * (part == "quality" and profile != FIXED)
             + Presenting.of(settings).differences(),
-            "versions": _versions(),
-            "code": _code(method, task, source, part),
+            "versions": versions(),
+            "code": code_of([*kinds, task], source.family, __name__ if part == "quality" else TIMING),
         }
     )
-
-
-def _code(method: Method, task: type, source: ModelSource, part: str) -> list[Any]:
-    """Digests of the code of a cell: its methods, task and family, what runs them, and what times them."""
-    methods = method.methods if isinstance(method, Composed) else (method,)
-    family = [class_digest("models", source.family)] * (source.family in registry.names("models"))
-    runs = module_digest(__name__ if part == "quality" else TIMING)
-    kinds = [*map(type, methods), task]
-    return [[module_digest(kind.__module__) for kind in kinds], [replaced(kind) for kind in kinds], family, runs]
-
-
-@cache
-def _versions() -> tuple[str, ...]:
-    return (__version__, *(version(name) for name in ("torch", "transformers")))
 
 
 def run_group(
