@@ -204,6 +204,25 @@ def test_a_first_estimate_owns_up_to_being_a_guess(tmp_path: Path) -> None:
     assert said.endswith("(a guess for two CPU cores; no earlier run stands here)")
 
 
+@pytest.mark.parametrize(
+    ("methods", "parts", "low", "high"),
+    [
+        ("fastv", ("quality", "ttft", "decode"), 120, 160),  # 135 and 158 were measured
+        ("random_kv,streaming_llm,h2o,snapkv,pyramidkv,vl_cache", ("quality",), 130, 180),  # 149 were, of 20 samples 30
+        ("dense", ("quality",), 40, 60),
+    ],
+)
+def test_a_first_estimate_counts_dense_and_who_shares_its_prefill(
+    methods: str, parts: tuple[str, ...], low: float, high: float, tmp_path: Path
+) -> None:
+    from effivlm.plugin.summary import estimate
+
+    cells = matrix.build(Asked(models=("micro_llava_onevision",), methods=tuple(methods.split(",")))).cells
+    said = estimate([(cell, part) for cell in cells for part in parts], 100, tmp_path)
+    number, unit = said.split()[1:3]
+    assert low <= float(number) * {"s": 1, "min": 60}[unit] <= high
+
+
 def _made(folder: Path) -> set[str]:
     """What lies in a folder, without what pytest and its other plugins put there."""
     return {

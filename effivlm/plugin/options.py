@@ -44,13 +44,14 @@ WORDS = {
     ),
     "judge": (
         "SPEC",
-        "who marks open answers: openai:MODEL, local:FOLDER, local:OWNER/NAME@COMMIT; none: rescore does",
+        "who marks open answers: openai:MODEL, or local: with a checkpoint, folder or hub id; none: rescore does",
     ),
     "second-judge": ("SPEC", "another judge, to know how far both agree"),
     "judge-repeats": (
         "N",
         "times that a judge is asked the same, to know its noise (1: unknown; default: %(default)s)",
     ),
+    "shard": ("I/N", "the I-th of N runs of one suite: every N-th sample; report A B ... --out C makes one of them"),
 }
 
 

@@ -13,7 +13,7 @@ from effivlm.data.places import STREAM
 from effivlm.models._sources import ModelSource, resolve
 from effivlm.records import PARTS, Budget, Cell, Settings
 from effivlm.registry import names, token_methods, unknown, unusable
-from effivlm.run import steps
+from effivlm.run import sharding, steps
 from effivlm.session import judges, suites
 
 _T = TypeVar("_T")
@@ -59,6 +59,7 @@ class Asked:
     second_judge: str = ""
     judge_repeats: str = "3"
     scoring: str = SCORINGS[0]
+    shard: str = ""
     share: bool = True
 
 
@@ -128,6 +129,7 @@ def build(asked: Asked) -> Plan:
         second_judge=asked.second_judge,
         judge_repeats=_whole("--vlm-judge-repeats", asked.judge_repeats, least=1),
         scoring=_choice("--vlm-scoring", asked.scoring, SCORINGS),
+        shard=_shard(asked.shard, asked.judge),
     )
     judges.check(named, settings)
     budgets = _unique(_budget(text) for text in asked.budgets)
@@ -243,6 +245,18 @@ def _engine(text: str, device: str) -> str:
     if engine == "cuda_graph" and device == "cpu":
         raise ValueError("--vlm-engine: cuda_graph needs a GPU, and --vlm-device is cpu")
     return engine
+
+
+def _shard(text: str, judge: str) -> str:
+    """What `--vlm-shard` says in its plainest form. A judge marks whole cells, which no shard has."""
+    if not text:
+        return ""
+    if judge not in ("", judges.NONE):
+        raise ValueError("--vlm-judge marks whole cells: give --vlm-judge none to a shard, and rescore the merged run")
+    try:
+        return "{}/{}".format(*sharding.shard_of(text))
+    except ValueError as error:
+        raise ValueError(f"--vlm-shard: {error}") from None
 
 
 def _choice(option: str, text: str, choices: Sequence[str]) -> str:
