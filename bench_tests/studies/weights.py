@@ -153,10 +153,10 @@ def measured(job: Job, asked: Mapping[str, Any]) -> dict[str, Any]:
         folder = product(adapter.source, made, Settings())
         row |= json.loads((folder / PRODUCT).read_text(encoding="utf-8"))["achieved"]
     row["made_s"] = round(time.perf_counter() - started, 1)
+    # dense's logits are kept for all products, so they are computed while the model still is dense
+    pairs = {task: forced(model, variant, task, asked["kl_samples"]) for task in asked["kl_tasks"]}
     with wearing(adapter, folder):
-        row["kl"] = {
-            task: divergence(adapter, forced(model, variant, task, asked["kl_samples"])) for task in asked["kl_tasks"]
-        }
+        row["kl"] = {task: divergence(adapter, of) for task, of in pairs.items()}
         row["score"] = {}
         for task in asked["tasks"]:
             cell = Cell(adapter.source.name, "dense", "paper", "1.00", task)
