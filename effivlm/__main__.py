@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from effivlm import registry
-from effivlm.commands import compress, fetch, rescore, run
+from effivlm.commands import certify, compress, fetch, rescore, run
 from effivlm.models._sources import RANDOM, shapes
 from effivlm.report.baseline import load
 from effivlm.report.differences import lines, page
@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     converted.add_argument(
         "--tokenizer", default="", metavar="FROM", help="take the tokenizer of this folder or hub id"
     )
-    for module in (compress, fetch, rescore, run):
+    for module in (certify, compress, fetch, rescore, run):
         module.add(command)
     return parser
 

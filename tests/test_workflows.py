@@ -18,6 +18,7 @@ from effivlm.weights.libraries import ENGINES
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / ".github" / "workflows"
 NAMES = ("cpu", "nightly-gpu")
+STAGES = ("cluster",)  # tests that need an environment or a machine of their own
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ARTIFACTS = {"outcomes.jsonl", "report.json", "report.html", "tables", "verdict.json", "verdict.html"}
 
@@ -44,7 +45,16 @@ def runs(name: str) -> list[str]:
 
 
 def test_these_are_all_workflows() -> None:
-    assert {path.stem for path in FOLDER.iterdir()} == {*NAMES, "engines"}
+    assert {path.stem for path in FOLDER.iterdir()} == {*NAMES, *STAGES, "engines"}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_takes_the_actions_of_the_suites_and_runs_files_that_exist(name: str) -> None:
+    known = {step["uses"] for suite in NAMES for step in steps(suite) if "uses" in step}
+    assert {step["uses"] for step in steps(name) if "uses" in step} <= known
+    files = [word for words in commands(name) for word in words if word.endswith(".py")]
+    assert files
+    assert all((ROOT / file).is_file() for file in files)
 
 
 @pytest.mark.parametrize("name", NAMES)

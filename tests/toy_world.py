@@ -12,13 +12,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
 from effivlm import registry
 from effivlm.records import Achieved, Answer, Cell, Cost, Outcome, Settings, Unsupported, fingerprint
+from effivlm.run.sharding import numbers_of, waits
 from effivlm.timing.rounds import rounds_of
 
 
@@ -220,7 +221,7 @@ def assembled(
     how: dict[str, Any],
     on_note: Callable[[dict[str, Any]], None],
 ) -> tuple[list[Outcome], list[int]]:
-    missing = [number for number in range(settings.limit) if number not in stored]
+    missing = [number for number in numbers_of(settings.shard, settings.limit) if number not in stored]
     if missing:
         return [], missing
     note("group", *(cell.id for cell in cells))
@@ -228,7 +229,9 @@ def assembled(
         for line in found.notes:
             on_note(line)
     dense = cells[0].dense
-    return [_outcome(cell, settings) for cell in ([] if dense in cells else [dense]) + list(cells)], []
+    made = [_outcome(cell, settings) for cell in ([] if dense in cells else [dense]) + list(cells)]
+    waiting = {"status": "unsupported", "reason": waits(settings.shard), "n": 0, "score": None, "achieved": None}
+    return [replace(one, **waiting) for one in made] if settings.shard else made, []
 
 
 def _kept(cell: Cell) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from typing import Any
 from effivlm.cluster.worker import Worker
 from effivlm.records import Settings
 
+TRIES = 5  # workers in a row that end before they begin
+MOST = 500  # characters of the reason: its end is what went wrong
 LOOK_S = 2.0  # between two looks at what the cluster has
 FULL = 0.85  # of a GPU's memory, that weights may fill
 GPU, CPU = "GPU", "CPU"
@@ -66,6 +68,7 @@ class Pool:
     kind: type = Worker
     idle: list[Hand] = field(default_factory=list)
     lost: int = 0
+    stillborn: int = 0
     _coming: dict[Any, Hand] = field(default_factory=dict)
     _busy: dict[Any, tuple[Hand, Any]] = field(default_factory=dict)
     _looked: float = -math.inf
@@ -126,12 +129,15 @@ class Pool:
         hand = self._coming.pop(one)
         try:
             hand.here, hand.memory = self.ray.get(one)
-        except self.ray.exceptions.RayTaskError as error:  # it cannot even begin: the same would happen to the next
+        except self.ray.exceptions.RayError as error:
             self._dismiss(hand)
-            raise ValueError(f"a worker of the cluster could not begin: {error.cause}") from None
-        except self.ray.exceptions.RayError:
-            self._dismiss(hand)
+            self.stillborn += 1
+            if self.stillborn >= TRIES:  # the same would happen to the next
+                raise ValueError(
+                    f"workers of the cluster cannot begin: {' '.join(str(error).split())[-MOST:]}"
+                ) from None
             return
+        self.stillborn = 0
         self.idle.append(hand)
         yield None, hand
 

@@ -17,7 +17,7 @@ from effivlm.data.fetch import bill, size_of
 from effivlm.data.places import STREAM, data_home
 from effivlm.data.rows import place_of
 from effivlm.models._sources import RANDOM, shape, shapes
-from effivlm.plugin.summary import estimate
+from effivlm.plugin.summary import estimate, span
 from effivlm.records import Cell
 from effivlm.session import matrix
 from effivlm.session.judges import NONE, rubric_named
@@ -38,6 +38,7 @@ def add(command: Callable[..., Any]) -> None:
         "run a suite: its tasks on its models with its methods; what stands behind -- goes to pytest",
         run,
         "--suite paper --dry-run",
+        "--tasks docvqa,gqa --dry-run --measure",
         "--suite reviewers --models random:qwen2_vl_7b --limit 100 -- -x",
         "--suite paper --on ray://10.0.0.1:6379",
     )
@@ -53,6 +54,11 @@ def add(command: Callable[..., Any]) -> None:
     )
     parser.add_argument("--timings", action="store_true", help="time every case too")
     parser.add_argument("--dry-run", action="store_true", help="only say what would run, be downloaded, and fit")
+    parser.add_argument(
+        "--measure",
+        action="store_true",
+        help="with --dry-run: ask a few samples of what is here, and foresee the time by them",
+    )
     parser.add_argument("rest", nargs="*", metavar="-- PYTEST", help="further arguments of pytest")
 
 
@@ -60,6 +66,8 @@ def run(options: argparse.Namespace) -> int:
     asked = {name: _words(options, name) for name in LISTS}
     if not asked["tasks"]:
         raise ValueError("name what to run: --suite paper, or --tasks docvqa,gqa")
+    if options.measure and not options.dry_run:
+        raise ValueError("--measure asks samples for --dry-run: give both, or neither")
     if options.dry_run:
         for line in _foreseen(asked, options):
             print(line)
@@ -130,12 +138,45 @@ def _foreseen(asked: dict[str, tuple[str, ...]], options: argparse.Namespace) ->
         yield f"judge of {', '.join(judged)}: {judge}"
     yield from _downloads(tasks, options)
     yield from _memory(models, plan)
+    yield from _measured(plan, tasks, options) if options.measure else _estimated(plan)
+    yield f"command: {shlex.join(_command(asked, options))}"
+
+
+def _estimated(plan: Plan) -> Iterator[str]:
+    """The time of each task, by an earlier run."""
     for name in dict.fromkeys(cell.task for cell in plan.cells):
         planned = [(cell, "quality") for cell in plan.cells if cell.task == name]
-        limit = min(plan.settings.limit, _rows(name, plan) or 1000)
+        limit = _limit(name, plan)
         yield f"time {name}: {estimate(planned, limit, Path('reports'))}, {limit} samples a cell"
-    yield "a first run with --limit 4 measures what a sample takes here, and estimates are made from it"
-    yield f"command: {shlex.join(_command(asked, options))}"
+    yield "--measure asks a few samples here, and the time is foreseen by them"
+
+
+def _measured(plan: Plan, tasks: Sequence[str], options: argparse.Namespace) -> Iterator[str]:
+    """The time of each (model, task), by samples that are asked now, and of all that could be measured."""
+    from effivlm.session.measure import measure
+
+    root = Path(options.data).expanduser() if options.data not in ("", STREAM) else data_home()
+    absent = {
+        name: "its set is not here"
+        for name in tasks
+        if "=" not in name and (sources := sources_of(name)) and not place_of(name, sources[0], root)
+    }
+    total, unknown = 0.0, 0
+    for one in measure(plan, absent):
+        head = f"time {one.model} {one.task}"
+        if one.reason:
+            unknown += 1
+            yield f"{head}: not measured, {one.reason}"
+            continue
+        limit = _limit(one.task, plan)
+        total += one.seconds(limit)
+        shared = f"{one.sample_s:.3g} s a sample under {one.cells} cells, {one.dense_s:.3g} s under dense alone"
+        yield f"{head}: about {span(one.seconds(limit))}, {limit} samples (measured now: {shared})"
+    yield f"time together: about {span(total)}{f', and what {unknown} groups take that were not measured' * bool(unknown)}"
+
+
+def _limit(name: str, plan: Plan) -> int:
+    return min(plan.settings.limit, _rows(name, plan) or 1000)
 
 
 def _planned(

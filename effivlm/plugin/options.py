@@ -44,7 +44,7 @@ WORDS = {
     ),
     "judge": (
         "SPEC",
-        "who marks open answers: openai:MODEL, local:FOLDER, local:OWNER/NAME@COMMIT; none: rescore does",
+        "who marks open answers: openai:MODEL, or local: with a checkpoint, folder or hub id; none: rescore does",
     ),
     "second-judge": ("SPEC", "another judge, to know how far both agree"),
     "judge-repeats": (

@@ -61,7 +61,7 @@ def estimate(planned: Sequence[Key], limit: int, runs: Path, processes: int = 1)
     groups = len(by_group)
     seconds = (seconds + GROUP_SECONDS * groups) / min(processes, groups)
     source = "a guess for two CPU cores; no earlier run stands here" if missing else "by an earlier run recorded here"
-    return f"about {_span(seconds)} ({source})"
+    return f"about {span(seconds)} ({source})"
 
 
 def _seconds(keys: Sequence[Key], known: Mapping[str, float] | None, limit: int) -> float:
@@ -139,7 +139,8 @@ def _name(model: str, task: str) -> str:
     return f"{model} {task}"
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
+    """Seconds as people say them: "12 min"."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

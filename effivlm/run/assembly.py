@@ -134,8 +134,9 @@ def _outcome(cell: Cell, name: str, given: Given, ran: Ran) -> Outcome:
         reason = f"every sample {broke}; the first: {first}"
         return Outcome(cell, name, "failed", reason=reason, broken=len(errors), **facts)
     remarks = [f"{len(errors)} of {len(answers)} samples {broke}: {first}"] if errors else []
-    facts["achieved"] = achieved(cell, given.methods[cell], given.leaves[cell])
-    status, reason = verdict(cell, given.methods[cell], given.leaves[cell])
+    kept = cell, given.methods[cell], given.leaves[cell], given.weighed
+    facts["achieved"] = achieved(*kept)
+    status, reason = verdict(*kept)
     if status != "ok":
         return Outcome(cell, name, status, reason=reason, broken=len(errors), **facts)
     held = held_remarks(given.held, ran.limited_by, ran.positions)

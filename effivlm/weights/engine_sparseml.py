@@ -11,7 +11,7 @@ from torch import Tensor
 
 from effivlm.compression.weights import Linear, Solved
 from effivlm.weights._sparseml import running
-from effivlm.weights.engine_llmcompressor import DEAD
+from effivlm.weights.engine_llmcompressor import DEAD, FAINT
 
 
 def wanda(linear: Linear) -> Solved:
@@ -41,10 +41,13 @@ def sparsegpt(linear: Linear, damp: float, block: int) -> Solved:
     columns = linear.weight.shape[1]
     hessian = _seen(linear, linear.hessian, (columns, columns)).clone()
     diagonal = hessian.diagonal()
-    diagonal[diagonal == 0] = DEAD * diagonal.mean()
+    dead = diagonal == 0
+    diagonal[dead] = DEAD * diagonal.mean()
+    weight = _finite(linear, linear.weight)
     settings = {**_pattern(linear), "sparsity": _share(linear, block), "damp": damp, "block": block}
-    tensors = {"weight": _finite(linear, linear.weight), "hessian": hessian}
-    return Solved(running().ask("sparsegpt", tensors, **settings))
+    tensors = {"weight": torch.where(dead, weight * FAINT, weight), "hessian": hessian}
+    new = running().ask("sparsegpt", tensors, **settings)
+    return Solved(torch.where(dead & (new != 0), weight, new))
 
 
 def _share(linear: Linear, block: int) -> float:

@@ -14,12 +14,13 @@ import torch
 import twins
 from torch import Tensor
 
-from effivlm.compression.weights import Goal, Linear, budget_of
+from effivlm.compression.weights import Goal, Linear
 from effivlm.methods.awq import Awq
 from effivlm.models._sources import resolve
-from effivlm.records import Settings
+from effivlm.records import Budget, Settings
 from effivlm.run.group import open_model
-from effivlm.weights import calibration
+from effivlm.weights import awq_format, calibration
+from effivlm.weights._autoawq import quantizer
 from effivlm.weights.blocks import Stage, Walk, outline
 from effivlm.weights.engines import rule_of, solved
 from effivlm.weights.product import PRODUCT, product
@@ -114,13 +115,14 @@ def test_autoawq_loses_less_of_a_models_layer_than_rounding_and_about_what_the_d
 def test_a_product_of_autoawq_is_in_its_format_and_opens_with_the_weights_that_its_own_code_reads(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    quantizer()  # makes it importable
     from awq.utils.packing_utils import dequantize_gemm
 
     plain = twins.text
     monkeypatch.setattr(twins, "text", lambda *sizes: {**plain(*sizes), "intermediate_size": 128})
     monkeypatch.setenv("EFFIVLM_PRODUCTS", str(tmp_path / "products"))
     twin = twins.build(family, tmp_path / "twin", layers=1, kv_heads=4, dtype=torch.bfloat16)
-    method = Awq(keep=budget_of("w4g32"), samples=2, calibration="micro", engine="autoawq")
+    method = Awq(keep=Budget.parse("w4g32"), samples=2, calibration="micro", engine="autoawq")
     folder = product(resolve(f"twin={twin}"), method, Settings())
     stated = json.loads((folder / "config.json").read_text())["quantization_config"]
     told = json.loads((folder / PRODUCT).read_text())
@@ -153,12 +155,11 @@ def written(folder: Path) -> dict[str, dict[str, Tensor]]:
 
 @pytest.mark.autoawq
 def test_what_autoawq_packs_is_what_is_written() -> None:
+    quantizer()
     from awq.modules.linear import WQLinear_GEMM
 
-    from effivlm.weights import awq_format
-
     torch.manual_seed(0)
-    linear = torch.nn.Linear(96, 40, bias=False).requires_grad_(False)
+    linear = torch.nn.Linear(96, 64, bias=False).requires_grad_(False)
     made = solved("autoawq", "rtn", Linear("one", linear.weight, Goal.parse("w4g32"), 0, "float32"), symmetric=False)
     assert made.codes is not None
     assert made.grid is not None
@@ -174,12 +175,12 @@ def test_what_autoawq_packs_is_what_is_written() -> None:
 @pytest.mark.autoawq
 def test_budgets_that_its_format_has_no_place_for_are_written_in_the_other_one() -> None:
     forms = {
-        label: Awq(keep=budget_of(label), engine="autoawq").packing
+        label: Awq(keep=Budget.parse(label), engine="autoawq").packing
         for label in ("w4g128", "w4g32", "w3g128", "w4", "w8")
     }
     assert [label for label, form in forms.items() if form == "autoawq"] == ["w4g128", "w4g32"]
-    assert Awq(keep=budget_of("w4g128"), engine="autoawq", symmetric=True).packing == "compressed-tensors"
-    assert Awq(keep=budget_of("w4g128")).packing == "compressed-tensors"
+    assert Awq(keep=Budget.parse("w4g128"), engine="autoawq", symmetric=True).packing == "compressed-tensors"
+    assert Awq(keep=Budget.parse("w4g128")).packing == "compressed-tensors"
     for wrong in ({"points": 10}, {"tokens": "balanced"}):
         with pytest.raises(ValueError, match="tries 20 points over all tokens"):
-            Awq(keep=budget_of("w4g128"), engine="autoawq", **wrong)
+            Awq(keep=Budget.parse("w4g128"), engine="autoawq", **wrong)
