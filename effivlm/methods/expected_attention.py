@@ -73,5 +73,6 @@ class ExpectedAttention(ScoredCache):
         if self.covariance:
             half = turn.turned(before.covariance)
             spread = turn.turned(half.transpose(1, 2)).unflatten(0, (len(keys), -1))
-            logits = logits + ((keys[:, None] @ spread) * keys[:, None]).sum(-1) / (2 * dim)
+            ahead = (keys @ spread.transpose(1, 2).flatten(2)).unflatten(2, (-1, dim))  # all query heads in one product
+            logits = logits + (ahead * keys[:, :, None]).sum(-1).transpose(1, 2) / (2 * dim)
         return logits.flatten(0, 1)
