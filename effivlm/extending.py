@@ -14,7 +14,9 @@ public name, and stands in case ids::
 
 A method is a frozen dataclass over the base of its seam: `ImagePart`, `VisualPart`, `LayerPart` or `CachePart` (`ScoredCache`
 where entries are ranked, `StagedPart` where tokens leave at several layers, `PerImage` where the tower's attention is looked
-at). A task is a `Task` that makes `Sample`s and scores answers. A family is an `Adapter`.
+at, `PerClip` where tokens of videos are). A task is a `Task` that makes `Sample`s and scores answers; a published set with a
+`Source` is a `Benchmark` (`Choice`: its answers are letters; `Video`, `VideoChoice`; `Judged`: a judge marks them), which brings
+fetching, checks, seeded subsets and parts. A family is an `Adapter`.
 
 What is imported from here is loaded at that moment and no sooner: a task needs no torch.
 """
@@ -40,10 +42,13 @@ if TYPE_CHECKING:
     from effivlm.compression.budget import apportion as apportion
     from effivlm.compression.choose import best as best
     from effivlm.compression.choose import best_of_each as best_of_each
+    from effivlm.compression.frames import Clip as Clip
+    from effivlm.compression.frames import PerClip as PerClip
     from effivlm.compression.layers import LayeredCache as LayeredCache
     from effivlm.compression.per_image import PerImage as PerImage
     from effivlm.compression.scored import ScoredCache as ScoredCache
     from effivlm.compression.stages import StagedPart as StagedPart
+    from effivlm.data.source import Source as Source
     from effivlm.decoding.caches import KeptLayer as KeptLayer
     from effivlm.decoding.rolling import Rolling as Rolling
     from effivlm.metrics.anls import anls as anls
@@ -64,7 +69,9 @@ if TYPE_CHECKING:
     from effivlm.models._tower import brought as brought
     from effivlm.models._tower import capturing as capturing
     from effivlm.models._tower import feeding as feeding
+    from effivlm.records import Answer as Answer
     from effivlm.records import Budget as Budget
+    from effivlm.records import Reported as Reported
     from effivlm.records import Sample as Sample
     from effivlm.records import Unsupported as Unsupported
     from effivlm.seams.columns import column_sums as column_sums
@@ -73,6 +80,15 @@ if TYPE_CHECKING:
     from effivlm.tasks._base import Lazy as Lazy
     from effivlm.tasks._base import Task as Task
     from effivlm.tasks._base import by_group as by_group
+    from effivlm.tasks._benchmark import Benchmark as Benchmark
+    from effivlm.tasks._benchmark import Choice as Choice
+    from effivlm.tasks._benchmark import by_part as by_part
+    from effivlm.tasks._benchmark import listed as listed
+    from effivlm.tasks._benchmark import numbered as numbered
+    from effivlm.tasks._benchmark import together_all as together_all
+    from effivlm.tasks._judged import Judged as Judged
+    from effivlm.tasks._video import Video as Video
+    from effivlm.tasks._video import VideoChoice as VideoChoice
 
 _PLACES: Final = {
     "effivlm.compression.base": (
@@ -81,10 +97,12 @@ _PLACES: Final = {
     ),
     "effivlm.compression.budget": ("apportion",),
     "effivlm.compression.choose": ("best", "best_of_each"),
+    "effivlm.compression.frames": ("Clip", "PerClip"),
     "effivlm.compression.layers": ("LayeredCache",),
     "effivlm.compression.per_image": ("PerImage",),
     "effivlm.compression.scored": ("ScoredCache",),
     "effivlm.compression.stages": ("StagedPart",),
+    "effivlm.data.source": ("Source",),
     "effivlm.decoding.caches": ("KeptLayer",),
     "effivlm.decoding.rolling": ("Rolling",),
     "effivlm.metrics.anls": ("anls", "anls_pages"),
@@ -98,10 +116,13 @@ _PLACES: Final = {
     "effivlm.metrics.vqa_accuracy": ("vqa_accuracy",),
     "effivlm.models._adapter": ("Adapter", "Prompt", "Visual", "grid"),
     "effivlm.models._tower": ("brought", "capturing", "feeding"),
-    "effivlm.records": ("Budget", "Sample", "Unsupported"),
+    "effivlm.records": ("Answer", "Budget", "Reported", "Sample", "Unsupported"),
     "effivlm.seams.columns": ("column_sums", "row_attention"),
     "effivlm.seams.hooks": ("Tower",),
     "effivlm.tasks._base": ("Lazy", "Task", "by_group"),
+    "effivlm.tasks._benchmark": ("Benchmark", "Choice", "by_part", "listed", "numbered", "together_all"),
+    "effivlm.tasks._judged": ("Judged",),
+    "effivlm.tasks._video": ("Video", "VideoChoice"),
 }
 _PLACE: Final = {name: place for place, names in _PLACES.items() for name in names}
 __all__ = sorted(_PLACE)  # type checkers read the imports above

@@ -235,9 +235,8 @@ class Outcome:
     def to_json(self) -> dict[str, Any]:
         data = asdict(self)
         data["cell"] = self.cell.to_json()
-        data["costs"] = {
-            name: {"rounds": list(cost.rounds), "median": cost.median} for name, cost in self.costs.items()
-        }
+        costs = self.costs.items()
+        data["costs"] = {name: {"rounds": list(cost.rounds), "median": cost.median} for name, cost in costs}
         return {"kind": "outcome", **data}
 
     @classmethod
@@ -293,5 +292,6 @@ class Settings:
     judge: str = ""
     second_judge: str = ""
     judge_repeats: int = 3
+    kernels: str = "auto"
     scoring: str = "fixed"
     shard: str = ""

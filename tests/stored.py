@@ -125,7 +125,12 @@ def fp8_block(weight: Tensor, side: int = 24) -> tuple[dict[str, Tensor], Tensor
 def groups(form: str, weights: dict[str, Any], activations: dict[str, Any] | None = None) -> dict[str, Any]:
     """A configuration of compressed-tensors with one group."""
     group = {"targets": ["Linear"], "weights": weights, "input_activations": activations, "format": form}
-    return {"quant_method": "compressed-tensors", "format": form, "config_groups": {"group_0": group}, "ignore": ["lm_head"]}
+    return {
+        "quant_method": "compressed-tensors",
+        "format": form,
+        "config_groups": {"group_0": group},
+        "ignore": ["lm_head"],
+    }
 
 
 def _grouped(bits: int, symmetric: bool) -> dict[str, Any]:
@@ -149,7 +154,11 @@ FORMS: dict[str, tuple[Callable[[Tensor], tuple[dict[str, Tensor], Tensor]], dic
         {"quant_method": "awq", "bits": 4, "group_size": GROUP, "version": "gemm", "zero_point": True},
         "w4a16 g16",
     ),
-    "gptq": (gptq, {"quant_method": "gptq", "bits": 4, "group_size": GROUP, "desc_act": False, "sym": True}, "w4a16 g16"),
+    "gptq": (
+        gptq,
+        {"quant_method": "gptq", "bits": 4, "group_size": GROUP, "desc_act": False, "sym": True},
+        "w4a16 g16",
+    ),
     "gptq_order": (
         lambda weight: gptq(weight, symmetric=False, shuffled=True),
         {"quant_method": "gptq", "bits": 4, "group_size": GROUP, "desc_act": True, "sym": False},

@@ -12,15 +12,17 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
+from PIL import Image
 from toy_session import ROOT
 
 from effivlm import extending, registry
 
 NAMES = """
-Adapter Budget CachePart ImagePart ImageView KeptLayer LayerPart LayerView LayeredCache Lazy Method Part PerImage Prompt Rolling
-Sample ScoredCache Selection Stage StagedPart Task Tower Unsupported Visual VisualPart anls anls_pages apportion best best_of_each
-brought by_group capturing circular column_sums contains exact_match feeding generator grid letter line_f1 listed_options
-relaxed_accuracy row_attention taken vqa_accuracy yes_no
+Adapter Answer Benchmark Budget CachePart Choice Clip ImagePart ImageView Judged KeptLayer LayerPart LayerView LayeredCache Lazy
+Method Part PerClip PerImage Prompt Reported Rolling Sample ScoredCache Selection Source Stage StagedPart Task Tower Unsupported
+Video VideoChoice Visual VisualPart anls anls_pages apportion best best_of_each brought by_group by_part capturing circular
+column_sums contains exact_match feeding generator grid letter line_f1 listed listed_options numbered relaxed_accuracy
+row_attention taken together_all vqa_accuracy yes_no
 """
 
 METHOD = """
@@ -57,6 +59,49 @@ class Receipts(Task):
     def score(self, text, sample):
         return anls(text, sample.references)
 """
+QUIZZES = """
+from effivlm.extending import Choice, Source, by_part, listed, numbered
+
+class Quizzes(Choice):
+    '''Four quizzes in two fields, which count alike.'''
+
+    source = Source(
+        homes=("somebody/quizzes",),
+        split="test",
+        rows=4,
+        columns={"question": "text", "options": "[text]", "answer": "text", "field": "text", "image": "image"},
+        licence="mine",
+    )
+    index = ("question", "field")
+    metric = "accuracy_by_field"
+    answer_type = "choice"
+    max_new_tokens = 4
+    average = "parts"
+
+    def name(self, row, item):
+        return numbered(row, row["question"])
+
+    def stratum(self, row):
+        return row["field"]
+
+    def reported(self, part):
+        return (part,)
+
+    def options(self, row):
+        return row["options"]
+
+    def prompt(self, row, item):
+        return f"{row['question']}\\n{listed(self.options(row))}"
+
+    def references(self, row, item):
+        return (row["answer"],)
+
+    def score(self, text, sample):
+        return float(self.read(text, sample) in sample.references)
+
+    def overall(self, ids, scores):
+        return by_part(self.known, ids, scores, self.stratum)
+"""
 FAMILY = """
 from effivlm.extending import Adapter, Visual, brought, capturing, feeding, grid
 
@@ -91,7 +136,7 @@ BROKEN = {
 }
 POINTS = {
     "methods": {"newest": "newest:Newest", **{name: f"plugged.{name}" for name in BROKEN}},
-    "tasks": {"receipts": "receipts:Receipts", "no_task": "newest:Newest"},
+    "tasks": {"receipts": "receipts:Receipts", "quizzes": "quizzes:Quizzes", "no_task": "newest:Newest"},
     "models": {"vip_llava": "vip_llava:VipLlava"},
 }
 
@@ -103,7 +148,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     package, facts = folder / "plugged", folder / "plugged-1.0.dist-info"
     package.mkdir()
     facts.mkdir()
-    for name, code in {"__init__": "", "newest": METHOD, "receipts": TASK, "vip_llava": FAMILY, **BROKEN}.items():
+    whole = {"__init__": "", "newest": METHOD, "receipts": TASK, "quizzes": QUIZZES, "vip_llava": FAMILY}
+    for name, code in {**whole, **BROKEN}.items():
         (package / f"{name}.py").write_text(dedent(code).lstrip(), encoding="utf-8")
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: plugged\nVersion: 1.0\n", encoding="utf-8")
     lines = []
@@ -226,6 +272,40 @@ def test_a_package_adds_a_method_a_task_and_a_family_and_a_broken_one_fails_alon
         assert found[name]["status"] == "failed"
         assert name in found[name]["reason"]
         assert words in found[name]["reason"]
+
+
+def test_a_package_adds_a_benchmark_with_a_published_set_as_the_shipped_ones_are_made(
+    site: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EFFIVLM_DATA", str(tmp_path / "data"))
+    folder = tmp_path / "mirror" / "quizzes"
+    folder.mkdir(parents=True)
+    Image.radial_gradient("L").resize((32, 32)).save(folder / "one.png")
+    rows = [
+        {
+            "question": f"Which, {n}?",
+            "options": ["x", "y"],
+            "answer": "AB"[n % 2],
+            "field": "fg"[n // 3],
+            "image": "one.png",
+        }
+        for n in range(4)
+    ]
+    (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    words = (f"--vlm-data={folder.parent}", "--vlm-methods=dense,snapkv", "--vlm-tasks=quizzes", "--vlm-scoring=compat")
+    text, code, found = session(site, checkpoint, tmp_path / "run", *words, "--vlm-limit=4")
+    assert code == 0, text
+    dense = found["dense"]
+    assert (dense["status"], dense["n"], dense["average"]) == ("ok", 4, "parts")
+    assert {one["part"] for one in dense["answers"]} == set(dense["parts"]) == {"f", "g"}
+    assert all(isinstance(one["invalid"], bool) for one in dense["answers"])
+    assert dense["profile"] == "fixed", "it knows no other profile, and says so"
+    assert "scored fixed: the task knows no other profile" in dense["remarks"]
+    rows.pop()
+    (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    text, code, found = session(site, checkpoint, tmp_path / "other", *words)
+    assert code == 1
+    assert "has 3 rows and 4 are known" in text
 
 
 def test_a_method_whose_file_cannot_be_read_is_refused_by_name_where_it_is_asked_for(

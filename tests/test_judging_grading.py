@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from effivlm.judging.breaker import Breaker
 from effivlm.judging.grading import agreement, grade, noise, subset
 from effivlm.judging.judge import Query, Reply, Unanswered
 from effivlm.judging.local import Local
@@ -133,9 +134,10 @@ def test_two_judges_agree_as_far_as_their_marks_do() -> None:
         agreement(left, grade(Scripted([{"": "10 8"}]), rubric_of("wilder"), ITEMS), rubric)
 
 
-def test_a_local_judge_refuses_pictures_and_branches() -> None:
+def test_a_local_judge_that_sees_nothing_refuses_pictures_and_every_one_refuses_branches(tmp_path: Path) -> None:
+    ensure_torchvision()
     with pytest.raises(Unanswered, match="reads text alone, and the query holds 1 pictures"):
-        Local("some/model").reply(Query("mark", (b"png",)))
+        Local(str(tiny_chat_model(tmp_path))).reply(Query("mark", (b"png",)))
     with pytest.raises(ValueError, match="'main' is no commit"):
         Local("some/model", "main")
     assert Local("some/model", "0" * 40).name == f"local:some/model@{'0' * 40}"
@@ -179,3 +181,47 @@ def tiny_chat_model(folder: Path) -> Path:
         model.model.norm.weight.fill_(1.0)
     model.save_pretrained(folder)
     return folder
+
+
+class Failing:
+    """A judge that fails where it is told to, and counts what it is asked."""
+
+    name = "failing"
+
+    def __init__(self, fails: str) -> None:
+        self.fails, self.asked = fails, 0
+
+    def reply(self, query: Query, repeat: int = 0) -> Reply:
+        self.asked += 1
+        if self.fails[self.asked - 1] == "x":
+            raise Unanswered(f"no reply to {self.asked}")
+        return Reply("1.0", "")
+
+
+@pytest.mark.parametrize(
+    ("fails", "asked", "missing"),
+    [("xxx.......", 3, 10), ("xx.xx.xx..", 10, 6), ("..........", 10, 0), (".xx.xxx...", 7, 8)],
+)
+def test_a_judge_is_given_up_after_failures_in_a_row_and_not_after_as_many_apart(
+    fails: str, asked: int, missing: int
+) -> None:
+    judge = Failing(fails)
+    items = [Item(str(number), "q", "r", "a") for number in range(10)]
+    graded = grade(Breaker(judge, 3), rubric_of("mmvet"), items)
+    assert (judge.asked, len(graded.missing)) == (asked, missing)
+    if asked < 10:
+        last = graded.missing["9"]
+        assert last == f"failing is not asked any more: 3 queries in a row had no reply, the last: no reply to {asked}"
+    with pytest.raises(ValueError, match="at least once before it is given up, got 0"):
+        Breaker(judge, 0)
+
+
+def test_replies_that_are_kept_are_given_also_after_a_judge_was_given_up(tmp_path: Path) -> None:
+    items = [Item(str(number), "q", "r", f"a{number}") for number in range(4)]
+    judge = Failing("..xx....")
+    behind = Remembered(Breaker(judge, 2), tmp_path)
+    rubric = rubric_of("mmvet")
+    assert set(grade(behind, rubric, items).missing) == {"2", "3"}
+    assert set(grade(behind, rubric, items).missing) == {"2", "3"}
+    assert judge.asked == 4
+    assert not grade(Remembered(Breaker(judge, 2), tmp_path), rubric, items).missing, "the next run asks again"

@@ -52,14 +52,13 @@ def asked(toy: Toy) -> dict[int, list[str]]:
 
 
 def test_one_task_keeps_all_workers_busy_and_asks_no_sample_twice(toy: Toy) -> None:
-    toy.wish(sleep=0.1)
+    toy.wish(sleep=0.01, gather=3)
     result = toy.run_apart(*QUALITY, "-n3", "--vlm-limit=48")
     result.assert_outcomes(passed=5)
     found = asked(toy)
     assert {number: len(who) for number, who in found.items()} == dict.fromkeys(range(48), 1)
     each = Counter(process for (process,) in found.values())
-    assert len(each) == 3
-    assert min(each.values()) >= 4
+    assert len(each) == 3, "nobody goes on before all three have a block"
     assert len(toy.log("group")) == 1
     assert len([one for one in toy.records() if one["kind"] == "sample"]) == 48
     assert sorted(path.name for path in (toy.path / "out").iterdir()) == FOLDER
@@ -67,11 +66,11 @@ def test_one_task_keeps_all_workers_busy_and_asks_no_sample_twice(toy: Toy) -> N
 
 @pytest.mark.parametrize("owner", [True, False], ids=["with the cases", "without a case"])
 def test_the_block_of_a_killed_worker_is_taken_again_and_its_answers_stand(toy: Toy, owner: bool) -> None:
-    toy.wish(sleep=0.1)
+    toy.wish(sleep=0.02, gather=2)
     toy.add(
         "import os\n\ndef through(group, numbers, *rest):\n"
         "    for given in whole(group, numbers, *rest):\n"
-        f"        if OWNS is {owner} and given[0] == numbers[-1] and numbers[0]:\n            toy_world.kill_once()\n"
+        f"        if OWNS is {owner} and given[0] == numbers[-1]:\n            toy_world.kill_once()\n"
         "        yield given\n\n"
         "whole, toy_world.Group.through, OWNS = toy_world.Group.through, through, False\n\n"
         "def pytest_runtest_setup(item):\n    global OWNS\n    OWNS = True\n"

@@ -15,6 +15,7 @@ from effivlm.records import Cell
 from effivlm.report import document, page, samples
 from tests.browsing import ARGUMENTS, CHROMIUM, CONTRAST, WIDTH, Shown, build, outcomes, show
 from tests.outcomes import END, HEADER, achieved, cell, missing, quality, timed
+from tests.test_report_parts import NAMES, OWN, by_part, told
 
 LACKS = [
     *([] if CHROMIUM else ["Chromium (apt-get install -y chromium)"]),
@@ -305,3 +306,16 @@ def test_what_is_not_sure_is_marked_where_it_is_shown(browser: Any, tmp_path: Pa
     assert "no control ran" in text
     assert "No random control ran for 1 of these rows" in shown.tab.inner_text("#results-lead")
     assert shown.said == []
+
+
+def test_invalid_answers_and_scores_by_part_stand_beside_the_score(browser: Any, tmp_path: Path) -> None:
+    dense = told(by_part(quality(cell(), OWN), NAMES), [True] * 3 + [False] * 18)
+    path = tmp_path / "report.html"
+    made = document.build(HEADER, [dense], END)
+    path.write_text(page.render(made, samples.changed([dense], samples.Facts())), encoding="utf-8")
+    shown = show(browser, path)
+    assert shown.said == []
+    assert "14.3 %" in shown.tab.inner_text("#results-body")
+    head, row = shown.tab.inner_text("#parts-body").split("\n")[:2]
+    assert head.split("\t") == ["method", "keep", "a", "b", "c"]
+    assert row.startswith("dense\t1\t150.0 [")

@@ -12,13 +12,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
 from effivlm import registry
 from effivlm.records import Achieved, Answer, Cell, Cost, Outcome, Settings, Unsupported, fingerprint
+from effivlm.run.sharding import numbers_of, waits
 from effivlm.timing.rounds import rounds_of
 
 
@@ -72,6 +73,7 @@ def install() -> None:
         cell_fingerprint=cell_fingerprint,
         Group=Group,
         assembled=assembled,
+        still_answered=lambda cells, settings, family, stored: set(stored),
         count=lambda task, settings, family: settings.limit,
     )
     sys.modules["effivlm.run.journal"] = _module("effivlm.run.journal", line_of=line_of, asked_of=asked_of)
@@ -89,7 +91,7 @@ def _torch() -> dict[str, Any]:
     cuda = SimpleNamespace(
         is_available=lambda: gpus > 0,
         device_count=lambda: gpus,
-        get_device_properties=lambda device: SimpleNamespace(uuid=f"toy-{device}"),
+        get_device_properties=lambda device: SimpleNamespace(uuid=f"toy-{device}", total_memory=wish("memory", 1)),
         set_device=lambda device: note("device", device),
         empty_cache=lambda: note("emptied"),
     )
@@ -116,6 +118,7 @@ class Model:
 
 def open_model(source: Any, settings: Settings) -> Model:
     note("open", source.name, settings.device)
+    note("cards", source.name, len(os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")))
     if source.name in wish("corrupt", []):
         raise ValueError(f"model {source.name!r}: its weights are damaged")
     return Model(source.name)
@@ -189,14 +192,24 @@ class Group:
         return None
 
     def through(self, numbers: range, stored: dict[int, Asked], answers: None) -> Iterator[tuple[int, Asked, bool]]:
+        deadline = time.monotonic() + 60
+        while _processes() < wish("gather", 1) and time.monotonic() < deadline:
+            time.sleep(0.01)
         for number in numbers:
             if known := stored.get(number):
                 yield number, known, True
                 continue
             time.sleep(wish("sleep", 0.0))
+            if wish("deadly", "") == self.cells[0].task:
+                os.kill(os.getpid(), signal.SIGKILL)
             note("asked", os.getpid(), self.cells[0].task, number)
             notes = [_sample_record(self.cells[0].task, number)]
             yield number, Asked(dict.fromkeys({*self.cells, self.cells[0].dense}, "yes"), notes=notes), False
+
+
+def _processes() -> int:
+    """How many have begun a group so far."""
+    return len({line.split()[1] for line in Path("toy_log.txt").read_text().splitlines() if line.startswith("begun ")})
 
 
 def assembled(
@@ -208,7 +221,7 @@ def assembled(
     how: dict[str, Any],
     on_note: Callable[[dict[str, Any]], None],
 ) -> tuple[list[Outcome], list[int]]:
-    missing = [number for number in range(settings.limit) if number not in stored]
+    missing = [number for number in numbers_of(settings.shard, settings.limit) if number not in stored]
     if missing:
         return [], missing
     note("group", *(cell.id for cell in cells))
@@ -216,7 +229,9 @@ def assembled(
         for line in found.notes:
             on_note(line)
     dense = cells[0].dense
-    return [_outcome(cell, settings) for cell in ([] if dense in cells else [dense]) + list(cells)], []
+    made = [_outcome(cell, settings) for cell in ([] if dense in cells else [dense]) + list(cells)]
+    waiting = {"status": "unsupported", "reason": waits(settings.shard), "n": 0, "score": None, "achieved": None}
+    return [replace(one, **waiting) for one in made] if settings.shard else made, []
 
 
 def _kept(cell: Cell) -> dict[str, Any]:

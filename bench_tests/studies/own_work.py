@@ -140,6 +140,8 @@ def parts(names: Sequence[str], keep: str) -> list[tuple[str, Any]]:
     """Parts of the methods that work at the vision or the cache seam."""
     found = []
     for name in names:
+        if registry.inherited("methods", name, "seam") == "weights":
+            continue
         kind = registry.load("methods", name)
         if registry.declared("methods", name).get("budgeted", True):
             found += [(name, part) for part in kind(keep=Budget.parse(keep)).seam_parts()]

@@ -14,6 +14,7 @@ from effivlm.metrics.profiles import FIXED
 from effivlm.records import Answer, Outcome, Sample, Settings, fingerprint
 from effivlm.report.write import OUTCOMES, write
 from effivlm.run.scoring import NO_PROFILE, overall, profile_remarks, reported, scored, settled
+from effivlm.session.groups import on_device
 from effivlm.session.judged import Asked, marked, questions
 from effivlm.session.judges import JUDGES, NONE, Judges, judges_of, rubric_named
 from effivlm.session.matrix import SCORINGS
@@ -40,6 +41,9 @@ def add(command: Callable[..., Any]) -> None:
         "--repeats", default=Settings().judge_repeats, type=int, metavar="N", help="as --vlm-judge-repeats"
     )
     parser.add_argument("--scoring", choices=SCORINGS, help="as --vlm-scoring (default: as the run was scored)")
+    parser.add_argument(
+        "--device", default="auto", metavar="DEVICE", help="where a local judge runs; as --vlm-device (default: auto)"
+    )
     parser.add_argument("--data", default=None, metavar="DIR", help="where sets lie now, if not where the run had them")
 
 
@@ -80,6 +84,8 @@ def _settings(stored: Mapping[str, Any], options: argparse.Namespace) -> Setting
         raise ValueError(f"--repeats must be at least 1, got {settings.judge_repeats}")
     if settings.second_judge and settings.judge in ("", NONE):
         raise ValueError("--second-judge: there is no first one to agree with; give --judge too")
+    if any(spec.startswith("local:") for spec in (settings.judge, settings.second_judge)):
+        return on_device(replace(settings, device=options.device))
     return settings
 
 

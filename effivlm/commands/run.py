@@ -17,7 +17,7 @@ from effivlm.data.fetch import bill, size_of
 from effivlm.data.places import STREAM, data_home
 from effivlm.data.rows import place_of
 from effivlm.models._sources import RANDOM, shape, shapes
-from effivlm.plugin.summary import estimate
+from effivlm.plugin.summary import estimate, span
 from effivlm.records import Cell
 from effivlm.session import matrix
 from effivlm.session.judges import NONE, rubric_named
@@ -27,6 +27,7 @@ from effivlm.session.suites import expanded, suites
 
 LISTS = ("models", "methods", "budgets", "tasks")
 ALL = "1000000000"
+CASES = "test_quality.py"
 LONG_PROMPT = 10_000  # tokens: a page in LLaVA-OneVision's tiles, or 32 frames
 
 
@@ -37,7 +38,9 @@ def add(command: Callable[..., Any]) -> None:
         "run a suite: its tasks on its models with its methods; what stands behind -- goes to pytest",
         run,
         "--suite paper --dry-run",
+        "--tasks docvqa,gqa --dry-run --measure",
         "--suite reviewers --models random:qwen2_vl_7b --limit 100 -- -x",
+        "--suite paper --on ray://10.0.0.1:6379",
     )
     parser.add_argument("--suite", choices=words, help="tasks, models and methods of this suite, where it has them")
     for name in LISTS:
@@ -46,8 +49,16 @@ def add(command: Callable[..., Any]) -> None:
     parser.add_argument("--data", default="", metavar="DIR", help="as --vlm-data")
     parser.add_argument("--judge", default="", metavar="SPEC", help="as --vlm-judge, for tasks that a judge scores")
     parser.add_argument("--out", default="", metavar="FOLDER", help="new folder of this run")
+    parser.add_argument(
+        "--on", default="", metavar="ENGINE", help="on a cluster: ray (a local one, or RAY_ADDRESS) or ray://ADDRESS"
+    )
     parser.add_argument("--timings", action="store_true", help="time every case too")
     parser.add_argument("--dry-run", action="store_true", help="only say what would run, be downloaded, and fit")
+    parser.add_argument(
+        "--measure",
+        action="store_true",
+        help="with --dry-run: ask a few samples of what is here, and foresee the time by them",
+    )
     parser.add_argument("rest", nargs="*", metavar="-- PYTEST", help="further arguments of pytest")
 
 
@@ -55,11 +66,23 @@ def run(options: argparse.Namespace) -> int:
     asked = {name: _words(options, name) for name in LISTS}
     if not asked["tasks"]:
         raise ValueError("name what to run: --suite paper, or --tasks docvqa,gqa")
+    if options.measure and not options.dry_run:
+        raise ValueError("--measure asks samples for --dry-run: give both, or neither")
     if options.dry_run:
         for line in _foreseen(asked, options):
             print(line)
         return 0
+    if options.on:
+        return _on_cluster(asked, options)
     return subprocess.call(_command(asked, options))
+
+
+def _on_cluster(asked: dict[str, tuple[str, ...]], options: argparse.Namespace) -> int:
+    from effivlm.commands import clustered
+
+    if options.timings:
+        raise ValueError("--timings: a case is timed alone on its device, by a run without --on")
+    return clustered.run(options.on, [*_selected(asked, options), *options.rest])
 
 
 def _words(options: argparse.Namespace, name: str) -> tuple[str, ...]:
@@ -69,16 +92,34 @@ def _words(options: argparse.Namespace, name: str) -> tuple[str, ...]:
     return (options.suite,) if options.suite in suites(name) else ()
 
 
+def cases() -> list[str]:
+    """Arguments that name the cases to pytest: those of a checkout, else those that came with the installed package.
+
+    Raises:
+        ValueError: neither is there.
+    """
+    package = Path(effivlm.__file__).parent
+    checkout, installed = package.parent / "bench_tests", package / "bench"
+    if (installed / CASES).is_file():
+        return ["--pyargs", "effivlm.bench"]
+    if (checkout / CASES).is_file():
+        return [str(checkout), f"--rootdir={checkout.parent}"]
+    raise ValueError(f"the cases are missing: neither {installed} nor {checkout} holds {CASES}; install effivlm again")
+
+
 def _command(asked: dict[str, tuple[str, ...]], options: argparse.Namespace) -> list[str]:
-    cases = Path(effivlm.__file__).parent.parent / "bench_tests"
-    if not cases.is_dir():
-        raise ValueError(f"{cases} is missing: the cases come with the repository, so install it with pip install -e .")
-    command = [sys.executable, "-m", "pytest", str(cases), f"--rootdir={cases.parent}"]
+    command = [sys.executable, "-m", "pytest", *cases()]
     command += [] if options.timings else ["-k", "quality"]
-    command += [f"--vlm-{name}={','.join(words)}" for name, words in asked.items() if words]
+    return [*command, *_selected(asked, options), *options.rest]
+
+
+def _selected(asked: dict[str, tuple[str, ...]], options: argparse.Namespace) -> list[str]:
+    """The plugin's options of a suite."""
     words = {"limit": options.limit or ALL, "data": options.data, "judge": options.judge, "run": options.out}
-    command += [f"--vlm-{name}={value}" for name, value in words.items() if value]
-    return [*command, *options.rest]
+    return [
+        *(f"--vlm-{name}={','.join(given)}" for name, given in asked.items() if given),
+        *(f"--vlm-{name}={value}" for name, value in words.items() if value),
+    ]
 
 
 def _foreseen(asked: dict[str, tuple[str, ...]], options: argparse.Namespace) -> Iterator[str]:
@@ -97,12 +138,45 @@ def _foreseen(asked: dict[str, tuple[str, ...]], options: argparse.Namespace) ->
         yield f"judge of {', '.join(judged)}: {judge}"
     yield from _downloads(tasks, options)
     yield from _memory(models, plan)
+    yield from _measured(plan, tasks, options) if options.measure else _estimated(plan)
+    yield f"command: {shlex.join(_command(asked, options))}"
+
+
+def _estimated(plan: Plan) -> Iterator[str]:
+    """The time of each task, by an earlier run."""
     for name in dict.fromkeys(cell.task for cell in plan.cells):
         planned = [(cell, "quality") for cell in plan.cells if cell.task == name]
-        limit = min(plan.settings.limit, _rows(name, plan) or 1000)
+        limit = _limit(name, plan)
         yield f"time {name}: {estimate(planned, limit, Path('reports'))}, {limit} samples a cell"
-    yield "a first run with --limit 4 measures what a sample takes here, and estimates are made from it"
-    yield f"command: {shlex.join(_command(asked, options))}"
+    yield "--measure asks a few samples here, and the time is foreseen by them"
+
+
+def _measured(plan: Plan, tasks: Sequence[str], options: argparse.Namespace) -> Iterator[str]:
+    """The time of each (model, task), by samples that are asked now, and of all that could be measured."""
+    from effivlm.session.measure import measure
+
+    root = Path(options.data).expanduser() if options.data not in ("", STREAM) else data_home()
+    absent = {
+        name: "its set is not here"
+        for name in tasks
+        if "=" not in name and (sources := sources_of(name)) and not place_of(name, sources[0], root)
+    }
+    total, unknown = 0.0, 0
+    for one in measure(plan, absent):
+        head = f"time {one.model} {one.task}"
+        if one.reason:
+            unknown += 1
+            yield f"{head}: not measured, {one.reason}"
+            continue
+        limit = _limit(one.task, plan)
+        total += one.seconds(limit)
+        shared = f"{one.sample_s:.3g} s a sample under {one.cells} cells, {one.dense_s:.3g} s under dense alone"
+        yield f"{head}: about {span(one.seconds(limit))}, {limit} samples (measured now: {shared})"
+    yield f"time together: about {span(total)}{f', and what {unknown} groups take that were not measured' * bool(unknown)}"
+
+
+def _limit(name: str, plan: Plan) -> int:
+    return min(plan.settings.limit, _rows(name, plan) or 1000)
 
 
 def _planned(

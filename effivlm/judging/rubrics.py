@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from effivlm.judging.judge import Query
 from effivlm.metrics.imagedc import BEST, imagedc_mark
-from effivlm.metrics.mmvet import mmvet_mark
+from effivlm.metrics.mmvet import mmvet_judged
 from effivlm.metrics.moviechat import moviechat_verdict
 from effivlm.metrics.wilder import wilder_marks, wilder_ratio
 
@@ -80,7 +80,7 @@ def _own_mark(marks: Marks) -> float:
 
 
 def _mmvet(reply: str) -> Marks | None:
-    mark = mmvet_mark(reply)
+    mark = mmvet_judged([reply])
     return None if mark is None else (mark,)
 
 

@@ -24,11 +24,3 @@ def invalid(answer_type: str, text: str, options: Mapping[str, str] | None = Non
     if answer_type not in ANSWER_TYPES:
         raise ValueError(f"answer type {answer_type!r} is not one of {', '.join(ANSWER_TYPES)}")
     return not text.strip()
-
-
-def invalid_rate(
-    answer_type: str, texts: Mapping[str, str], options: Mapping[str, Mapping[str, str]] | None = None
-) -> float:
-    """Share of answers (by sample id) that are invalid; `options` holds those of each sample. 0 without answers."""
-    own = options or {}
-    return sum(invalid(answer_type, text, own.get(name)) for name, text in texts.items()) / max(1, len(texts))

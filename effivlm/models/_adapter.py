@@ -81,17 +81,18 @@ class Adapter(Presented, Prepared):
                 folder and what is wrong.
         """
         ensure_torchvision()
-        _check_room(source, device, dtype)
+        reading = device if kernels == "auto" else "cpu"
+        _check_room(source, device, dtype, reading)
         if source.source.startswith(RANDOM):
             return cls(*build(source.source.removeprefix(RANDOM), device, dtype), source, weights="random")
         bring(source)
-        _check_room(source, device, dtype)  # now that the size is known for certain
+        _check_room(source, device, dtype, reading)  # now that the size is known for certain
         verify(source)
         processor, config = cls._described(source)
         import transformers
 
         try:
-            place = _placement(source, device, dtype)
+            place = _placement(source, device, dtype, reading)
             kind, folder = getattr(transformers, cls.class_name), Path(source.source)
             model, info, weights = opened(kind, folder, config, place, dtype, kernels == "auto")
         except Exception as error:  # libraries have many kinds of their own; each means that this checkpoint is no good
@@ -302,20 +303,20 @@ class Adapter(Presented, Prepared):
         return sum(parameter.nbytes for parameter in self.model.parameters())
 
 
-def _placement(source: ModelSource, device: str, dtype: str) -> str:
+def _placement(source: ModelSource, device: str, dtype: str, reading: str = "cpu") -> str:
     """The one device, or "auto" (accelerate spreads the layers) where the weights alone would fill it."""
     if not device.startswith("cuda") or torch.cuda.device_count() < 2 or source.source.startswith(RANDOM):
         return device
     _, total = torch.cuda.mem_get_info(device)
-    return "auto" if needs(source, dtype).weights > 0.85 * total else device
+    return "auto" if needs(source, dtype, reading).weights > 0.85 * total else device
 
 
-def _check_room(source: ModelSource, device: str, dtype: str) -> None:
+def _check_room(source: ModelSource, device: str, dtype: str, reading: str = "cpu") -> None:
     """Raises ValueError where the weights alone are larger than all GPUs: accelerate would move them to the host in silence."""
     if not device.startswith("cuda"):
         return
     cards = range(torch.cuda.device_count()) if not source.source.startswith(RANDOM) else [device]
-    found, wanted = sum(torch.cuda.mem_get_info(card)[1] for card in cards), needs(source, dtype).weights
+    found, wanted = sum(torch.cuda.mem_get_info(card)[1] for card in cards), needs(source, dtype, reading).weights
     if wanted > found:
         raise ValueError(
             f"model {source.name!r}: its weights are {wanted / 1e9:.1f} GB in {dtype}, and {len(cards)} GPU(s) with"

@@ -6,8 +6,11 @@ would miss a decompression there, and a wrapped forward costs more than the prod
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +18,18 @@ import torch
 from torch import Tensor, nn
 
 from effivlm.decoding.weights import Packed
+from effivlm.kernels import int4
 from effivlm.models._formats import Scheme, Stored, stored
 from effivlm.models._guards import told
 from effivlm.models._hub import files
 from effivlm.models._kernels import able, install
 from effivlm.models._quantization import KEY, Schemes, scheme_of, schemes, stated
+from effivlm.models._sources import RANDOM, ModelSource
 
 TRAINED, DEQUANTISED = "trained", "dequantised"
 PLAIN = ("F64", "F32", "BF16", "F16")
 """What a file calls the types of weights that stand in it as they are."""
+SIZES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "BF16": 2, "F16": 2, "I8": 1, "U8": 1, "F8_E4M3": 1}
 LASTS = {
     *("weight_packed", "weight_shape", "weight_scale", "weight_zero_point", "weight_g_idx", "weight_scale_inv"),
     *("qweight", "qzeros", "scales", "g_idx"),
@@ -124,6 +130,16 @@ class Compressed:
             raise ValueError(f"layer {place} has no {FIRST[scheme.kind]}, only {', '.join(sorted(parts))}")
         return Layer(place, {last: part for last, part in parts.items() if last not in BESIDE}, scheme)
 
+    def loaded_bytes(self, size: int, dtype: torch.dtype, device: str) -> int:
+        """Bytes of all weights once they are loaded there, in numbers of `size` bytes or as a kernel reads them."""
+        total: int = sum(size * math.prod(part.get_shape()) for part in self.others.values())
+        for layer in self.layers:
+            if able(layer.scheme, *layer.shape, device, dtype):
+                total += sum(math.prod(part.get_shape()) * SIZES[part.get_dtype()] for part in layer.parts.values())
+            else:
+                total += size * math.prod(layer.shape)
+        return total
+
     def state(self, device: str, dtype: torch.dtype, kernels: bool) -> dict[str, Any]:
         """Tensors by name as a plain checkpoint would hold them, made when they are asked for.
 
@@ -169,9 +185,24 @@ class Compressed:
 
     def words(self, kernels: Sequence[str]) -> str:
         """What records say of the weights: their forms, and the kernels that read them."""
+        if not self.layers:
+            return TRAINED
         forms = dict.fromkeys(layer.scheme.words for layer in self.layers)
         how = [*kernels, *[DEQUANTISED] * self._whole]
         return f"{' + '.join(forms)}, {' and '.join(how)}"
+
+
+def readers(source: ModelSource, kernels: str) -> list[str]:
+    """What decides how the weights of a compressed checkpoint are read; nothing for any other."""
+    if source.source.startswith(RANDOM) or not (config := _config(Path(source.source))) or stated(config) is None:
+        return []
+    library = [version("humming-kernels")] if kernels == "auto" and int4.installed() else []
+    return [f"kernels {kernels}", *library]
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    file = folder / "config.json"
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
 
 
 def compressed(folder: Path, config: Any) -> Compressed | None:

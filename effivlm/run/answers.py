@@ -22,6 +22,7 @@ from effivlm.run.gave import Asked, broken
 from effivlm.run.leaf import Leaf
 from effivlm.run.scoring import read, refuse_repeated
 from effivlm.run.shown import SAMPLES, sample_record
+from effivlm.run.weighed import Weighed
 from effivlm.tasks._base import Task
 
 Note = Callable[[dict[str, Any]], None]
@@ -50,7 +51,8 @@ class Given:
 
     `leaves` are what was kept of each prompt, without tensors; `refused` says why a cell cannot exist, `failed` why one was given
     up; `lacking` holds, by cell, what could not be found out beside its answers; `held`, by sample, a tighter limit of its
-    pictures. `note` gets what a report may show of samples.
+    pictures. `note` gets what a report may show of samples. `weighed` is what was counted on the weights of a changed model;
+    dense is not among its cells.
     """
 
     task: Task
@@ -63,6 +65,7 @@ class Given:
     failed: dict[Cell, str] = field(default_factory=dict)
     lacking: dict[Cell, list[tuple[str, str]]] = field(init=False)
     held: dict[str, int] = field(default_factory=dict)
+    weighed: Weighed | None = None
     _known: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -91,6 +94,18 @@ class Given:
         except FAULTS as error:
             return Asked({cell: broken(f"#{number}", "", error) for cell in cells})
         return found
+
+    def recalled(self, samples: Sequence[Sample], number: int, stored: Asked | None) -> Asked | None:
+        """What was stored of a sample, of the cells that would be asked now; None unless it is whole and the same sample."""
+        found = self.told(number, stored)
+        if found is None:
+            return None
+        try:
+            sample = read(samples, number, self._known)
+        except FAULTS:
+            return None
+        same = all((one.id, one.prompt_sha256) == (sample.id, sample.prompt_sha256) for one in found.answers.values())
+        return found if same else None
 
     def take(self, found: Asked) -> None:
         """Take in all that a sample gave: nothing is known of one before, and nothing changes after."""
@@ -126,13 +141,15 @@ class Given:
 class Answers(Given):
     """The same while a model answers. `twice` are the numbers of the samples on which dense is asked once more.
 
-    `most_bytes` is what the compressed prompts of a sample may take at once, with the caches that decode them.
+    `most_bytes` is what the compressed prompts of a sample may take at once, with the caches that decode them. `references` are
+    dense's answers, by sample number, where another model gave them.
     """
 
     model: Adapter
     engine: Captured | Eager
     twice: AbstractSet[int]
     most_bytes: float = math.inf
+    references: Sequence[Answer] = ()
 
     def ask(self, samples: Sequence[Sample], number: int, share: bool) -> Asked:
         """What every standing cell says to one sample, which is read once, and noted for the report.
@@ -153,7 +170,12 @@ class Answers(Given):
             number < SAMPLES,
             number in self.twice,
             self.most_bytes,
+            reference=self._reference(number, sample),
         )
+        if self.dense not in self.methods:
+            found = asking.ask(self.standing, share)
+            found.held = self.model.held.get(sample.id, 0)
+            return found
         _loaded(sample)
         with ThreadPoolExecutor(1, thread_name_prefix="shown") as aside:  # while the device answers
             shown = aside.submit(sample_record, self.dense.task, sample)
@@ -165,14 +187,6 @@ class Answers(Given):
         found.held = self.model.held.get(sample.id, 0)
         return found
 
-    def recalled(self, samples: Sequence[Sample], number: int, stored: Asked | None) -> Asked | None:
-        """What was stored of a sample, of the cells that would be asked now; None unless it is whole and the same sample."""
-        found = self.told(number, stored)
-        if found is None:
-            return None
-        try:
-            sample = read(samples, number, self._known)
-        except FAULTS:
-            return None
-        same = all((one.id, one.prompt_sha256) == (sample.id, sample.prompt_sha256) for one in found.answers.values())
-        return found if same else None
+    def _reference(self, number: int, sample: Sample) -> Answer | None:
+        there = self.references[number : number + 1]
+        return next((answer for answer in there if answer.id == sample.id), None)

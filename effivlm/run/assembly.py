@@ -75,7 +75,8 @@ def outcomes(
     ran: Ran,
     shard: str = "",
 ) -> list[Outcome]:
-    """One outcome a cell; where a `shard` answered, one that waits for the others, with its answers as they were given.
+    """One outcome a cell; where a `shard` answered, one that waits for the others, with its answers as they were given, unless
+    these end the cell anyway.
 
     `unmade` says why a cell has no method; such a one has no fingerprint, for it has no fields.
     """
@@ -87,6 +88,8 @@ def outcomes(
 
 
 def _waiting(cell: Cell, name: str, given: Given, ran: Ran, shard: str) -> Outcome:
+    if cell in given.refused or cell in given.failed:
+        return _outcome(cell, name, given, ran)
     answers = tuple(given.given[cell])
     broken = sum(bool(answer.error) for answer in answers)
     facts = facts_of(given, ran)
@@ -131,8 +134,9 @@ def _outcome(cell: Cell, name: str, given: Given, ran: Ran) -> Outcome:
         reason = f"every sample {broke}; the first: {first}"
         return Outcome(cell, name, "failed", reason=reason, broken=len(errors), **facts)
     remarks = [f"{len(errors)} of {len(answers)} samples {broke}: {first}"] if errors else []
-    facts["achieved"] = achieved(cell, given.methods[cell], given.leaves[cell])
-    status, reason = verdict(cell, given.methods[cell], given.leaves[cell])
+    kept = cell, given.methods[cell], given.leaves[cell], given.weighed
+    facts["achieved"] = achieved(*kept)
+    status, reason = verdict(*kept)
     if status != "ok":
         return Outcome(cell, name, status, reason=reason, broken=len(errors), **facts)
     held = held_remarks(given.held, ran.limited_by, ran.positions)

@@ -7,14 +7,16 @@ to the seam at which their methods differ. `Settings.share` False runs every cel
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from importlib.metadata import version
 from typing import Any, cast
 
-from effivlm import __version__, registry
+from effivlm import registry
 from effivlm.compression.base import Method
 from effivlm.compression.composed import Composed
+from effivlm.compression.weights import WeightMethod
 from effivlm.data.ahead import ahead
 from effivlm.decoding.capacity import batch_bytes
 from effivlm.decoding.engine import Captured, engine_for
@@ -22,20 +24,25 @@ from effivlm.decoding.replay import compiled
 from effivlm.metrics.profiles import FIXED
 from effivlm.models._adapter import Adapter
 from effivlm.models._ahead import Processed
+from effivlm.models._compressed import readers
 from effivlm.models._presenting import Presenting
 from effivlm.models._sources import ModelSource
-from effivlm.records import Budget, Cell, Outcome, Settings, fingerprint
+from effivlm.records import Answer, Budget, Cell, Outcome, Settings, Unsupported, fingerprint
 from effivlm.run.answers import Answers, Given, Note
 from effivlm.run.assembly import Ran, outcomes, take_all
-from effivlm.run.faults import FAULTS, told
+from effivlm.run.compressed import Compressed, changed_of, closing_after, identity
+from effivlm.run.faults import FAULTS, said
+from effivlm.run.faults import told as reason_of
 from effivlm.run.gave import Asked
 from effivlm.run.lengths import Positions
 from effivlm.run.noise import asked_again
-from effivlm.run.provenance import class_digest, module_digest, replaced
+from effivlm.run.provenance import code_of, versions
 from effivlm.run.scoring import samples_of
 from effivlm.run.sharding import numbers_of
 from effivlm.run.steps import Step, stored
 from effivlm.run.untouched import tracked
+from effivlm.run.weighed import Weighed
+from effivlm.seams.lengths import any_length
 from effivlm.tasks._base import Task
 from effivlm.tasks._folder import Folder
 from effivlm.tasks._opened import opened, profile_of
@@ -54,7 +61,7 @@ def open_model(source: ModelSource, settings: Settings) -> Adapter:
     """Load the checkpoint of `source` with its family's adapter; ValueError when it is damaged, or asks for a way to generate
     that is not done here."""
     adapter = cast(type[Adapter], registry.load("models", source.family))
-    model = adapter.load(source, settings.device, settings.dtype)
+    model = adapter.load(source, settings.device, settings.dtype, settings.kernels)
     model.present(Presenting.of(settings))
     model.choose_as(settings.generation)
     return model
@@ -109,38 +116,26 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
     method, folder = method_of(cell, settings.seed), settings.folders.get(cell.task, "")
     task = Folder if folder else type(task_of(cell.task))
     profile = profile_of(task, settings)
+    kinds = map(type, method.methods if isinstance(method, Composed) else (method,))
     return fingerprint(
         {
             "part": [part, HOLDS[part]],
             "model": [cell.model, source.identity],
-            "method": [cell.method, cell.preset, repr(method)],
+            "method": [cell.method, cell.preset, repr(method), *identity(method, source, settings)],
             "task": [cell.task, _declared(cell.task, folder)],
             "settings": [settings.limit, settings.seed, settings.device.split(":")[0], settings.dtype]
             + [settings.engine] * (settings.engine != "auto")
             + [settings.generation] * (settings.generation != "checkpoint")
+            + readers(source, settings.kernels)
             + [f"batch {settings.batch}"] * (part == "decode" and settings.batch > 1)
             + [f"prompt {settings.prompt}"] * (part != "quality" and settings.prompt > 0)
             + [f"data {settings.data}"] * (settings.data != "")
             + [f"scoring {profile}"] * (part == "quality" and profile != FIXED)
             + Presenting.of(settings).differences(),
-            "versions": _versions(),
-            "code": _code(method, task, source, part),
+            "versions": versions(),
+            "code": code_of([*kinds, task], source.family, __name__ if part == "quality" else TIMING),
         }
     )
-
-
-def _code(method: Method, task: type, source: ModelSource, part: str) -> list[Any]:
-    """Digests of the code of a cell: its methods, task and family, what runs them, and what times them."""
-    methods = method.methods if isinstance(method, Composed) else (method,)
-    family = [class_digest("models", source.family)] * (source.family in registry.names("models"))
-    runs = module_digest(__name__ if part == "quality" else TIMING)
-    kinds = [*map(type, methods), task]
-    return [[module_digest(kind.__module__) for kind in kinds], [replaced(kind) for kind in kinds], family, runs]
-
-
-@cache
-def _versions() -> tuple[str, ...]:
-    return (__version__, *(version(name) for name in ("torch", "transformers")))
 
 
 def run_group(
@@ -151,6 +146,7 @@ def run_group(
     on_note: Note | None = None,
     on_answers: OnAnswers | None = None,
     stored: Mapping[int, Asked] | None = None,
+    compressed: Compressed | None = None,
 ) -> list[Outcome]:
     """Answer a task's samples under every cell of one (model, task) group.
 
@@ -158,20 +154,56 @@ def run_group(
     know how far it agrees with itself. One outcome per cell, in the order given, dense in front where it was not asked for.
     `on_note` gets lines that a report may show: of every sample ("sample"), and of the first ones what was kept ("kept").
     `on_answers` gets, once a sample, its number and all that it gave, before anything is made of it. `stored` is what samples
-    gave before, by number: one of which it holds all cells is not asked again.
+    gave before, by number: one of which it holds all cells is not asked again. Cells whose method changes the checkpoint come
+    after the others, those of one checkpoint together; `compressed` opens it.
 
     Raises:
         ValueError: cells of several groups, or no samples.
     """
-    asked = Group(cells, model, settings)
-    answers = asked.answers(on_note)
-    for number, found, known in asked.through(range(asked.total), stored or {}, answers):
-        if on_answers and not known:
-            on_answers(number, found)
-        if on_progress:
-            on_progress(number + 1, asked.total)
+    ordered = with_dense(cells)
+    changed = changed_of(methods_of(ordered, settings.seed)[0])
+    own = [cell for cell in ordered if not any(cell in those for those in changed.values())]
+    told = Told(on_progress, on_note, on_answers, stored or {}, 1 + len(changed))
+    asked = Group(own, model, settings)
+    answers = asked.run(told)
     names = {cell: cell_fingerprint(cell, model.source, settings) for cell in asked.methods}
-    return outcomes(asked.cells, asked.unmade, names, answers, asked.ran)
+    found = outcomes(asked.cells, asked.unmade, names, answers, asked.ran)
+    found += run_changed(changed, model, settings, answers.given[asked.dense], told, compressed)
+    by_cell = {one.cell: one for one in found}
+    return [by_cell[cell] for cell in ordered]
+
+
+def run_changed(
+    changed: Mapping[WeightMethod, Sequence[Cell]],
+    whole: Adapter,
+    settings: Settings,
+    references: Sequence[Answer],
+    told: Told,
+    compressed: Compressed | None = None,
+) -> list[Outcome]:
+    """The outcomes of cells by the method that makes their model of `whole`, whose dense answers are `references`."""
+    found = []
+    with closing_after(compressed, open_model, settings) as opener:
+        for place, (method, cells) in enumerate(changed.items(), start=1):
+            names = {cell: cell_fingerprint(cell, whole.source, settings) for cell in cells}
+            try:
+                asked = Changed(cells, *opener.opened(whole, method), settings, references)
+                found += outcomes(cells, {}, names, asked.run(told, place), asked.ran)
+            except FAULTS as error:  # a checkpoint that cannot be made costs the cells that need it
+                status = "unsupported" if isinstance(error, Unsupported) else "failed"
+                found += [Outcome(cell, names[cell], status, reason=said(error)) for cell in cells]
+    return found
+
+
+@dataclass(frozen=True)
+class Told:
+    """Who hears of a group's answers, and what is known of them already; `count` models answer one after another."""
+
+    on_progress: Progress | None = None
+    on_note: Note | None = None
+    on_answers: OnAnswers | None = None
+    stored: Mapping[int, Asked] = field(default_factory=dict)
+    count: int = 1
 
 
 class Group:
@@ -213,6 +245,16 @@ class Group:
             most_bytes=self.most,
         )
 
+    def run(self, told: Told, place: int = 0) -> Answers:
+        """What all samples gave, as the model number `place` of those that answer."""
+        answers = self.answers(told.on_note)
+        for number, found, known in self.through(range(self.total), told.stored, answers):
+            if told.on_answers and not known:
+                told.on_answers(number, found)
+            if told.on_progress:
+                told.on_progress(place * self.total + number + 1, told.count * self.total)
+        return answers
+
     def through(
         self, numbers: range, stored: Mapping[int, Asked], answers: Answers
     ) -> Iterator[tuple[int, Asked, bool]]:
@@ -222,12 +264,26 @@ class Group:
         if model.device.type != "cpu":  # there the processor would take the model's own cores
             samples = Processed(samples, partial(model.process, fit=Positions(model).refuse_text))
         fused = compiled(model.layers, dynamic=True) if self.ran.kernel == COMPILED else nullcontext()
-        with model.seams(), fused, tracked(), ahead(samples, order=numbers) as ready:
+        with model.seams(), any_length(model.device), fused, tracked(), ahead(samples, order=numbers) as ready:
             for number in numbers:
                 known = answers.recalled(ready, number, stored.get(number))
                 found = known or answers.ask(ready, number, self.settings.share)
                 yield number, found, known is not None
                 answers.take(found)
+
+
+class Changed(Group):
+    """The cells of a group whose method made the open model out of that of the others; dense is not among them."""
+
+    def __init__(
+        self, cells: Sequence[Cell], model: Adapter, weighed: Weighed, settings: Settings, references: Sequence[Answer]
+    ) -> None:
+        super().__init__(cells, model, settings)
+        self.cells, self.weighed, self.references = list(cells), weighed, references
+        del self.methods[self.dense]
+
+    def answers(self, note: Note | None = None) -> Answers:
+        return replace(super().answers(note), twice=frozenset(), references=self.references, weighed=self.weighed)
 
 
 def _kernel(engine: str, samples: int) -> str:
@@ -245,7 +301,7 @@ def methods_of(cells: Sequence[Cell], seed: int) -> tuple[dict[Cell, Method], di
         except FAULTS as error:
             if cell == cell.dense:
                 raise
-            unmade[cell] = told(error)
+            unmade[cell] = reason_of(error)
     return made, unmade
 
 
@@ -276,3 +332,19 @@ def assembled(
 def count(task: str, settings: Settings, family: str) -> int:
     """How many samples a task has in a run; ValueError where it has none."""
     return len(samples_of(task, task_in(task, settings, family), settings.limit, settings.seed))
+
+
+def still_answered(
+    cells: Sequence[Cell], settings: Settings, family: str, stored: Mapping[int, Asked]
+) -> AbstractSet[int]:
+    """Numbers of stored samples of which every cell's answer is there, to the question that the task asks now.
+
+    No model is needed, and no pictures where a task can do without.
+    """
+    ordered = with_dense(cells)
+    methods, _ = methods_of(ordered, settings.seed)
+    task = task_in(ordered[0].task, settings, family)
+    task.pictured = False
+    samples = samples_of(ordered[0].task, task, settings.limit, settings.seed)
+    nobody = Given(task, cells[0].dense, methods, lambda line: None)
+    return {number for number, found in stored.items() if nobody.recalled(samples, number, found) is not None}

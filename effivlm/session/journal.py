@@ -80,7 +80,7 @@ class Journal:
 
         for line in of_group:
             try:
-                _merge(found, int(line["number"]), asked_of(self._current(line), names))
+                take_in(found, int(line["number"]), asked_of(self._current(line), names))
             except (AttributeError, KeyError, TypeError, ValueError):
                 continue  # a damaged line costs its sample
         return found
@@ -91,7 +91,7 @@ class Journal:
         return {**line, "cells": cells}
 
 
-def _merge(found: dict[int, Asked], number: int, new: Asked) -> None:
+def take_in(found: dict[int, Asked], number: int, new: Asked) -> None:
     """Take in one more line about a sample; of two about one cell the later counts."""
     old = found.setdefault(number, new)
     if old is new:

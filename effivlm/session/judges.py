@@ -7,16 +7,20 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from effivlm import registry
 from effivlm.data.places import data_home
+from effivlm.judging.breaker import Breaker
 from effivlm.judging.endpoint import KEY_VARIABLE, Endpoint
 from effivlm.judging.judge import Judge
 from effivlm.judging.local import Local
 from effivlm.judging.remembered import Remembered
 from effivlm.models._content import folder_digest
+from effivlm.models._hub import ID, snapshot
+from effivlm.models._sources import ModelSource, checkpoints, resolve
 from effivlm.records import Settings, fingerprint
 from effivlm.run.provenance import module_digest
 
@@ -53,10 +57,12 @@ class Judges:
         ]
 
 
-def judge_of(spec: str) -> Judge:
-    """A judge by its specification: `openai:MODEL`, `local:FOLDER` or `local:OWNER/NAME@COMMIT`.
+def judge_of(spec: str, device: str = "cpu") -> Judge:
+    """A judge by its specification: `openai:MODEL`, or `local:` with a checkpoint's name, a folder or `OWNER/NAME[@REVISION]`.
 
-    The key and the address of an endpoint come from the environment (OPENAI_API_KEY, OPENAI_BASE_URL) alone.
+    A local one is loaded on `device`, once it is asked; a repository is resolved to a commit, once a process. The key and the
+    address of an endpoint come from the environment (OPENAI_API_KEY, OPENAI_BASE_URL) alone.
+
     Raises ValueError for anything else, and where what it needs is not there.
     """
     kind, _, model = spec.partition(":")
@@ -66,15 +72,51 @@ def judge_of(spec: str) -> Judge:
         if not os.environ.get(KEY_VARIABLE):
             raise ValueError(f"judge {spec!r} needs a key in the environment variable {KEY_VARIABLE}")
         address = os.environ.get(ADDRESS)
-        return Endpoint(model, address) if address else Endpoint(model)
-    folder = Path(model).expanduser()
-    if kind == "local" and model and folder.is_dir():
-        return Local(str(folder.resolve()), content=folder_digest(folder))
-    if kind == "local" and _COMMIT.fullmatch(model):
-        return Local(*model.split("@"))
+        return Breaker(Endpoint(model, address) if address else Endpoint(model))
+    if kind == "local" and model:
+        return _local(spec, model, device)
     raise ValueError(
-        f"judge {spec!r} is none of openai:MODEL, local:FOLDER (which must exist) and local:OWNER/NAME@COMMIT (40 digits)"
+        f"judge {spec!r} is none of openai:MODEL and local:MODEL (a checkpoint's name, a folder or a hub id)"
     )
+
+
+def _local(spec: str, model: str, device: str) -> Local:
+    folder, plain = Path(model).expanduser(), model.partition("@")[0]
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ValueError(f"judge {spec!r}: {folder} holds no config.json, so it is no transformers checkpoint")
+        return Local(str(folder.resolve()), "", folder_digest(folder), device, _prepare)
+    if _COMMIT.fullmatch(model):
+        return Local(plain, model.partition("@")[2], "", device, _prepare)
+    if plain in checkpoints():
+        found = _named(model)
+        content = "" if found.commit else folder_digest(Path(found.source))
+        return Local(found.repository or found.source, found.commit, content, device, _prepare)
+    if ID.fullmatch(model):
+        repository, commit = _pinned(model)
+        return Local(repository, commit, "", device, _prepare)
+    raise ValueError(
+        f"judge {spec!r}: {model!r} is no folder here, no hub id (owner/name), and none of the checkpoints"
+        f" {', '.join(sorted(checkpoints()))}"
+    )
+
+
+@cache
+def _named(model: str) -> ModelSource:
+    return resolve(model)
+
+
+@cache
+def _pinned(model: str) -> tuple[str, str]:
+    """A repository and its commit, which a branch has now."""
+    found = snapshot(model, model)
+    return found.repository, found.commit
+
+
+def _prepare() -> None:
+    from effivlm.models._torchvision import ensure_torchvision
+
+    ensure_torchvision()
 
 
 def judges_of(settings: Settings) -> Judges | None:
@@ -82,7 +124,7 @@ def judges_of(settings: Settings) -> Judges | None:
     if settings.judge in ("", NONE):
         return None
     kept = data_home() / "judge_replies"
-    made = [judge_of(spec) for spec in (settings.judge, settings.second_judge) if spec]
+    made = [judge_of(spec, settings.device) for spec in (settings.judge, settings.second_judge) if spec]
     threads = 1 if any(isinstance(judge, Local) for judge in made) else THREADS
     judges = [Remembered(judge, kept) for judge in made]
     return Judges(judges[0], judges[1] if len(judges) > 1 else None, settings.judge_repeats, threads)

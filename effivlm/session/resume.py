@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from effivlm.records import SCHEMA, Cell, Outcome, Settings
 from effivlm.report.conditions import differing
 from effivlm.report.strict import strict
-from effivlm.session.judges import JUDGES, judged_name
+from effivlm.session.judged import NO_MARK
+from effivlm.session.judges import JUDGES, NONE, judged_name, rubric_named
 from effivlm.session.matrix import Plan
 from effivlm.session.recorder import FILE, Key
 
@@ -26,13 +27,15 @@ class Standing:
 
     An outdated outcome is another measurement under the same name: {"cell": id, "part", "fingerprint", "reason"}. The
     session's header lists them, so that no report shows them as this run's. `sessions` wrote into the folder so far;
-    `failed` holds the number of the one in which the answers of a cell failed.
+    `failed` holds the number of the one in which the answers of a cell failed. `unmarked` has all its answers, and waits for a
+    judge's marks, of some of them or of all.
     """
 
     reusable: Mapping[Key, Outcome] = field(default_factory=dict)
     outdated: tuple[dict[str, str], ...] = ()
     sessions: int = 0
     failed: Mapping[Cell, int] = field(default_factory=dict)
+    unmarked: Mapping[Cell, Outcome] = field(default_factory=dict)
 
 
 def standing(folder: Path, plan: Plan, settings: Settings, now: Header | None = None) -> Standing:
@@ -44,18 +47,36 @@ def standing(folder: Path, plan: Plan, settings: Settings, now: Header | None = 
     reusable: dict[Key, Outcome] = {}
     outdated = []
     failed: dict[Cell, int] = {}
+    unmarked: dict[Cell, Outcome] = {}
     found, headers = _last(folder / FILE)
     last = headers[-1] if headers else {}
     for key, (outcome, session) in found.items():
         header = headers[session - 1]
         if outcome.status == "failed" and outcome.part == "quality":
             failed[outcome.cell] = session
-        if reason := _other(outcome, header, now or last, plan, settings):
+        if waits := _waiting(outcome, header, now or last, plan, settings):
+            unmarked[outcome.cell] = waits
+        elif reason := _other(outcome, header, now or last, plan, settings):
             names = {"cell": outcome.cell.id, "part": outcome.part, "fingerprint": outcome.fingerprint}
             outdated.append({**names, "reason": reason})
         elif outcome.status in MEASURED and outcome.cell.model in plan.sources:
             reusable[key] = outcome
-    return Standing(reusable, tuple(outdated), len(headers), failed)
+    return Standing(reusable, tuple(outdated), len(headers), failed, unmarked)
+
+
+def _waiting(outcome: Outcome, before: Header, now: Header, plan: Plan, settings: Settings) -> Outcome | None:
+    """An outcome of which this session wants nothing but marks, under the fingerprint of its answers; None for any other."""
+    asked = settings.judge not in ("", NONE) and outcome.part == "quality" and outcome.cell.model in plan.sources
+    if not asked or not outcome.answers or differing(before, now, "quality"):
+        return None
+    if not rubric_named(outcome.cell.task, settings):
+        return None
+    from effivlm.run.group import cell_fingerprint
+
+    answers = cell_fingerprint(outcome.cell, plan.sources[outcome.cell.model], settings)
+    lacks = outcome.status == "failed" or any(one.error.startswith(NO_MARK) for one in outcome.answers)
+    same = lacks and outcome.fingerprint == judged_name(answers, outcome.cell.task, settings)
+    return replace(outcome, fingerprint=answers) if same or outcome.fingerprint == answers else None
 
 
 def fingerprint_of(outcome_of: Key, plan: Plan, settings: Settings) -> str:

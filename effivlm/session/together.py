@@ -46,7 +46,7 @@ class Together:
 
     def help(self, cells: Sequence[Cell], names: Names, model: OpenModel, progress: Progress) -> bool:
         """Answer one block of a group that nobody has; False where there is none."""
-        with self.blocks(cells).claim(parts(self._numbers(cells), self.workers)) as claim:
+        with self.blocks(cells).claim(parts(self.numbers(cells), self.workers)) as claim:
             if claim is None:
                 return False
             if claim.begun:
@@ -61,21 +61,31 @@ class Together:
         """The outcomes of a group, once all its blocks are done by whoever does them."""
         from effivlm.run.group import assembled
 
-        blocks, numbers = self.blocks(cells), self._numbers(cells)
+        blocks, numbers = self.blocks(cells), self.numbers(cells)
         try:
             while not all(map(blocks.done, range(len(parts(numbers, self.workers))))):
                 if not self.help(cells, names, model, progress):
                     time.sleep(PAUSE_S)
-            how, stored = self.journal.how(cells[0]), self.journal.stored(names)
-            family = self.families[cells[0].model]
-            made, missing = assembled(cells, self.settings, family, names, stored, how, note) if how else ([], [0])
+            made, missing = self.assembled(cells, names, note)
             if missing:  # a line was damaged since
                 stored = dict(self._answered(cells, names, numbers, model, progress))
-                made, _ = assembled(cells, self.settings, family, names, stored, self._opened(cells, model).how, note)
+                how, family = self._opened(cells, model).how, self.families[cells[0].model]
+                made, _ = assembled(cells, self.settings, family, names, stored, how, note)
             return made
         finally:
             blocks.end()
             self.forget()
+
+    def assembled(
+        self, cells: Sequence[Cell], names: Names, note: Callable[[Any], None]
+    ) -> tuple[list[Outcome], list[int]]:
+        """The outcomes of a group from the journals alone, or numbers of the samples that are missing there."""
+        from effivlm.run.group import assembled
+
+        how, stored = self.journal.how(cells[0]), self.journal.stored(names)
+        if how is None:
+            return [], list(self.numbers(cells))
+        return assembled(cells, self.settings, self.families[cells[0].model], names, stored, how, note)
 
     def forget(self) -> None:
         """Drop what holds on to an open model."""
@@ -107,7 +117,8 @@ class Together:
             self.journal.ran(cells[0], self._group[1].how)
         return self._group[1]
 
-    def _numbers(self, cells: Sequence[Cell]) -> range:
+    def numbers(self, cells: Sequence[Cell]) -> range:
+        """Numbers of the samples of a group that this session answers."""
         from effivlm.run.group import count
 
         task = cells[0].task

@@ -42,7 +42,6 @@ class Benchmark(Task):
     chance: ClassVar[float] = 0.0
     dense: ClassVar[Mapping[str, float]] = {}
     comparable: ClassVar[str] = "not in the paper"
-    profiles: ClassVar[tuple[str, ...]] = ("fixed", "compat")
     jointly: ClassVar[bool] = False
     """Whether samples of one group are scored together, and not only drawn together."""
 
@@ -152,7 +151,7 @@ class Benchmark(Task):
         for one in answers:
             for name in self.reported(one.part):
                 found.setdefault(name, []).append(one)
-        return {name: self._reported(own) for name, own in found.items()}
+        return {name: self._reported(found[name]) for name in sorted(found)}
 
     def _reported(self, answers: Sequence[Answer]) -> Reported:
         scores = [one.score for one in answers if one.score is not None]

@@ -14,7 +14,6 @@ class Judged(Benchmark):
     There is no profile `compat`: the paper's judges are retired, and ours are asked in other words.
     """
 
-    profiles: ClassVar[tuple[str, ...]] = ("fixed",)
     scoring: ClassVar[str] = "judge"
 
     def score(self, text: str, sample: Sample) -> float:

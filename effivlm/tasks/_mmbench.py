@@ -28,6 +28,7 @@ class Mmbench(Choice):
     instruction: ClassVar[str]
     jointly: ClassVar[bool] = True
     average: ClassVar[str] = "groups"
+    profiles: ClassVar[tuple[str, ...]] = ("fixed", "compat")
 
     def name(self, row: Row, item: Any) -> str:
         return str(row["index"] // ROTATION)

@@ -37,6 +37,7 @@ ASKED = (
 class Videomme(VideoChoice):
     """Questions with options that carry their letters already."""
 
+    profiles: ClassVar[tuple[str, ...]] = ("fixed", "compat")
     lengths: ClassVar[tuple[str, ...]] = ("short", "medium", "long")
     index: ClassVar[tuple[str, ...]] = ("question_id", "videoID", "duration")
 

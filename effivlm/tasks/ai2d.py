@@ -29,6 +29,7 @@ class Ai2d(Choice):
     index: ClassVar[tuple[str, ...]] = ("question",)
     metric: ClassVar[str] = "accuracy"
     answer_type: ClassVar[str] = "choice"
+    profiles: ClassVar[tuple[str, ...]] = ("fixed", "compat")
     max_new_tokens: ClassVar[int] = 16
     chance: ClassVar[float] = 25.0
     dense: ClassVar[dict[str, float]] = {"llava_onevision": 89.96, "qwen2_vl": 91.02, "internvl2_5": 95.11}

@@ -29,6 +29,7 @@ class Chartqa(Benchmark):
     index: ClassVar[tuple[str, ...]] = ("question", "type")
     metric: ClassVar[str] = "relaxed_accuracy"
     answer_type: ClassVar[str] = "number"
+    profiles: ClassVar[tuple[str, ...]] = ("fixed", "compat")
     max_new_tokens: ClassVar[int] = 16
     dense: ClassVar[dict[str, float]] = {"llava_onevision": 80.0, "qwen2_vl": 81.56, "internvl2_5": 88.04}
     comparable: ClassVar[str] = "yes"

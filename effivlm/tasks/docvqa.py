@@ -35,6 +35,7 @@ class Docvqa(Benchmark):
     index: ClassVar[tuple[str, ...]] = ("questionId", "docId")
     metric: ClassVar[str] = "anls"
     answer_type: ClassVar[str] = "short"
+    profiles: ClassVar[tuple[str, ...]] = ("fixed", "compat")
     max_new_tokens: ClassVar[int] = 32
     group: ClassVar[int] = 2
     dense: ClassVar[dict[str, float]] = {"llava_onevision": 87.0, "qwen2_vl": 95.0, "internvl2_5": 94.0}

@@ -38,6 +38,7 @@ class Egoschema(VideoChoice):
     index: ClassVar[tuple[str, ...]] = ("question_idx", "video_idx")
     metric: ClassVar[str] = "accuracy"
     answer_type: ClassVar[str] = "choice"
+    profiles: ClassVar[tuple[str, ...]] = ("fixed", "compat")
     max_new_tokens: ClassVar[int] = 16
     chance: ClassVar[float] = 20.0
 

@@ -41,6 +41,7 @@ class Gqa(Benchmark):
     index: ClassVar[tuple[str, ...]] = ("id", "imageId")
     metric: ClassVar[str] = "exact_match"
     answer_type: ClassVar[str] = "short"
+    profiles: ClassVar[tuple[str, ...]] = ("fixed", "compat")
     max_new_tokens: ClassVar[int] = 16
     group: ClassVar[int] = 2
     dense: ClassVar[dict[str, float]] = {"llava_onevision": 61.92, "qwen2_vl": 62.3, "internvl2_5": 64.48}

@@ -35,6 +35,7 @@ class Infovqa(Benchmark):
     index: ClassVar[tuple[str, ...]] = ("questionId", "image_url")
     metric: ClassVar[str] = "anls"
     answer_type: ClassVar[str] = "short"
+    profiles: ClassVar[tuple[str, ...]] = ("fixed", "compat")
     max_new_tokens: ClassVar[int] = 32
     group: ClassVar[int] = 2
 

@@ -40,6 +40,7 @@ class Longvideobench(VideoChoice):
     index: ClassVar[tuple[str, ...]] = ("id", "video_id")
     metric: ClassVar[str] = "accuracy"
     answer_type: ClassVar[str] = "choice"
+    profiles: ClassVar[tuple[str, ...]] = ("fixed", "compat")
     max_new_tokens: ClassVar[int] = 32
     group: ClassVar[int] = 2
     chance: ClassVar[float] = 23.0

@@ -57,6 +57,7 @@ class Mathvista(Benchmark):
     index: ClassVar[tuple[str, ...]] = ("pid",)
     metric: ClassVar[str] = "accuracy_by_rule"
     answer_type: ClassVar[str] = "free"
+    profiles: ClassVar[tuple[str, ...]] = ("fixed", "compat")
     max_new_tokens: ClassVar[int] = 256
     chance: ClassVar[float] = 17.9
     dense: ClassVar[dict[str, float]] = {"llava_onevision": 58.2, "qwen2_vl": 58.3, "internvl2_5": 70.2}

@@ -31,6 +31,7 @@ class Mlvu(Video):
     index: ClassVar[tuple[str, ...]] = ("video_name", "question", "task_type")
     metric: ClassVar[str] = "accuracy_by_kind"
     answer_type: ClassVar[str] = "choice"
+    profiles: ClassVar[tuple[str, ...]] = ("fixed", "compat")
     max_new_tokens: ClassVar[int] = 16
     chance: ClassVar[float] = 25.0
     average: ClassVar[str] = "parts"

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from effivlm.data.rows import Row
 from effivlm.data.source import Source
-from effivlm.metrics.mme import CATEGORY_SCALE, PERCEPTION, mme_total, pair, yes_no
+from effivlm.metrics.mme import CATEGORY_SCALE, COGNITION, PERCEPTION, mme_total, pair, yes_no
 from effivlm.records import Sample
 from effivlm.tasks._base import Scores, by_group
 from effivlm.tasks._benchmark import SHORT, Benchmark
@@ -31,6 +31,7 @@ class MmeImage(Benchmark):
     index: ClassVar[tuple[str, ...]] = ("question_id", "category")
     metric: ClassVar[str] = "accuracy_and_plus"
     answer_type: ClassVar[str] = "yes_no"
+    profiles: ClassVar[tuple[str, ...]] = ("fixed", "compat")
     scale: ClassVar[float] = 2800.0
     max_new_tokens: ClassVar[int] = 16
     group: ClassVar[int] = 2
@@ -69,7 +70,8 @@ class MmeImage(Benchmark):
         return total / (CATEGORY_SCALE * len(set(categories)))
 
     def reported(self, part: str) -> Sequence[str]:
-        return ("perception" if part in PERCEPTION else "cognition",)
+        kinds = {"perception": PERCEPTION, "cognition": COGNITION}
+        return [name for name, categories in kinds.items() if part in categories]
 
     def part_scale(self, of: Sequence[str], n: int) -> float:
         return CATEGORY_SCALE * len(of)

@@ -44,6 +44,7 @@ class Mmmu(Benchmark):
     index: ClassVar[tuple[str, ...]] = ("id",)
     metric: ClassVar[str] = "accuracy"
     answer_type: ClassVar[str] = "choice"
+    profiles: ClassVar[tuple[str, ...]] = ("fixed", "compat")
     max_new_tokens: ClassVar[int] = 16
     chance: ClassVar[float] = 22.1
     dense: ClassVar[dict[str, float]] = {"llava_onevision": 45.44, "qwen2_vl": 50.77, "internvl2_5": 61.56}

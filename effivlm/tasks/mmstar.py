@@ -37,6 +37,7 @@ class Mmstar(Choice):
     index: ClassVar[tuple[str, ...]] = ("index", "category", "l2_category")
     metric: ClassVar[str] = "accuracy_by_field"
     answer_type: ClassVar[str] = "choice"
+    profiles: ClassVar[tuple[str, ...]] = ("fixed", "compat")
     max_new_tokens: ClassVar[int] = 128
     chance: ClassVar[float] = 24.6
     dense: ClassVar[dict[str, float]] = {"llava_onevision": 58.75, "qwen2_vl": 57.11, "internvl2_5": 69.8}

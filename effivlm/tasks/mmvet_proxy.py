@@ -22,7 +22,6 @@ class MmvetProxy(Vet):
     answer_type: ClassVar[str] = "free"
     scoring: ClassVar[str] = "proxy"
     max_new_tokens: ClassVar[int] = 1024
-    profiles: ClassVar[tuple[str, ...]] = ("fixed",)
 
     def score(self, text: str, sample: Sample) -> float:
         return mmvet_proxy(text, sample.references[0], sample.facts["capability"])

@@ -38,6 +38,7 @@ class Mpdoc(Benchmark):
     index: ClassVar[tuple[str, ...]] = ("questionId", "doc_id", "answers")
     metric: ClassVar[str] = "anls"
     answer_type: ClassVar[str] = "short"
+    profiles: ClassVar[tuple[str, ...]] = ("fixed", "compat")
     max_new_tokens: ClassVar[int] = 32
     group: ClassVar[int] = 2
     comparable: ClassVar[str] = "the paper prints no number of it"

@@ -57,6 +57,7 @@ class Mvbench(VideoChoice):
     index: ClassVar[tuple[str, ...]] = ("video", "question")
     metric: ClassVar[str] = "accuracy_by_kind"
     answer_type: ClassVar[str] = "choice"
+    profiles: ClassVar[tuple[str, ...]] = ("fixed", "compat")
     max_new_tokens: ClassVar[int] = 16
     chance: ClassVar[float] = 27.3
     average: ClassVar[str] = "parts"

@@ -38,6 +38,7 @@ class Ocrbench(Benchmark):
     index: ClassVar[tuple[str, ...]] = ("question", "question_type")
     metric: ClassVar[str] = "contains"
     answer_type: ClassVar[str] = "ocr"
+    profiles: ClassVar[tuple[str, ...]] = ("fixed", "compat")
     scale: ClassVar[float] = 1000.0
     max_new_tokens: ClassVar[int] = 128
     dense: ClassVar[dict[str, float]] = {"llava_onevision": 595.0, "qwen2_vl": 813.0, "internvl2_5": 802.0}

@@ -36,6 +36,7 @@ class Pope(Benchmark):
     index: ClassVar[tuple[str, ...]] = ("image_source", "answer", "category")
     metric: ClassVar[str] = "accuracy"
     answer_type: ClassVar[str] = "yes_no"
+    profiles: ClassVar[tuple[str, ...]] = ("fixed", "compat")
     max_new_tokens: ClassVar[int] = 16
     group: ClassVar[int] = 2
     chance: ClassVar[float] = 50.0

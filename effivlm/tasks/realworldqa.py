@@ -32,6 +32,7 @@ class Realworldqa(Benchmark):
     index: ClassVar[tuple[str, ...]] = ("question",)
     metric: ClassVar[str] = "accuracy"
     answer_type: ClassVar[str] = "choice"
+    profiles: ClassVar[tuple[str, ...]] = ("fixed", "compat")
     max_new_tokens: ClassVar[int] = 16
     chance: ClassVar[float] = 35.0
     dense: ClassVar[dict[str, float]] = {"llava_onevision": 65.88, "qwen2_vl": 66.53, "internvl2_5": 72.41}

@@ -43,6 +43,7 @@ class Refcoco(Benchmark):
     index: ClassVar[tuple[str, ...]] = ("question_id", "file_name", "answer")
     metric: ClassVar[str] = "iou_accuracy"
     answer_type: ClassVar[str] = "free"
+    profiles: ClassVar[tuple[str, ...]] = ("fixed", "compat")
     max_new_tokens: ClassVar[int] = 64
     group: ClassVar[int] = 2
     chance: ClassVar[float] = 5.0

@@ -30,6 +30,7 @@ class Scienceqa(Choice):
     index: ClassVar[tuple[str, ...]] = ("question",)
     metric: ClassVar[str] = "accuracy"
     answer_type: ClassVar[str] = "choice"
+    profiles: ClassVar[tuple[str, ...]] = ("fixed", "compat")
     max_new_tokens: ClassVar[int] = 16
     chance: ClassVar[float] = 36.0
 

@@ -37,6 +37,7 @@ class SeedImage(Choice):
     index: ClassVar[tuple[str, ...]] = ("question_id", "data_id", "data_type")
     metric: ClassVar[str] = "accuracy"
     answer_type: ClassVar[str] = "choice"
+    profiles: ClassVar[tuple[str, ...]] = ("fixed", "compat")
     max_new_tokens: ClassVar[int] = 16
     group: ClassVar[int] = 2
     chance: ClassVar[float] = 25.0

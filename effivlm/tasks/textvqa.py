@@ -28,6 +28,7 @@ class Textvqa(Benchmark):
     index: ClassVar[tuple[str, ...]] = ("question_id", "image_id")
     metric: ClassVar[str] = "vqa_accuracy"
     answer_type: ClassVar[str] = "short"
+    profiles: ClassVar[tuple[str, ...]] = ("fixed", "compat")
     max_new_tokens: ClassVar[int] = 32
     group: ClassVar[int] = 2
     dense: ClassVar[dict[str, float]] = {"llava_onevision": 74.79, "qwen2_vl": 81.82, "internvl2_5": 82.87}

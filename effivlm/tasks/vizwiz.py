@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from effivlm.data.rows import Row
 from effivlm.data.source import Source
-from effivlm.metrics.vqa_accuracy import vqa_accuracy
-from effivlm.records import Sample
+from effivlm.metrics.vqa_accuracy import unanswerable, vqa_accuracy
+from effivlm.records import Answer, Reported, Sample
 from effivlm.tasks._benchmark import SHORT, Benchmark
 
 
@@ -28,6 +29,7 @@ class Vizwiz(Benchmark):
     index: ClassVar[tuple[str, ...]] = ("question_id",)
     metric: ClassVar[str] = "vqa_accuracy"
     answer_type: ClassVar[str] = "short"
+    profiles: ClassVar[tuple[str, ...]] = ("fixed", "compat")
     max_new_tokens: ClassVar[int] = 32
 
     def name(self, row: Row, item: Any) -> str:
@@ -42,3 +44,8 @@ class Vizwiz(Benchmark):
 
     def score(self, text: str, sample: Sample) -> float:
         return vqa_accuracy(text, sample.references, self.profile)
+
+    def parts(self, answers: Sequence[Answer]) -> Mapping[str, Reported]:
+        """How many answers say that the picture does not tell, whether that is right or not."""
+        said = sum(unanswerable(one.text) for one in answers)
+        return {"says unanswerable": Reported(said / len(answers), self.scale, len(answers))} if answers else {}

@@ -28,6 +28,7 @@ class Vqa2(Benchmark):
     index: ClassVar[tuple[str, ...]] = ("question_id", "image_id")
     metric: ClassVar[str] = "vqa_accuracy"
     answer_type: ClassVar[str] = "short"
+    profiles: ClassVar[tuple[str, ...]] = ("fixed", "compat")
     max_new_tokens: ClassVar[int] = 16
     group: ClassVar[int] = 2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -151,3 +152,86 @@ def test_commands_start_without_torch_and_datasets() -> None:
     environment = {"PYTHONPATH": str(Path(cli.__file__).parent.parent), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr + done.stdout
+
+
+def again(folder: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> Outcome:
+    assert cli.main(["rescore", str(folder), *arguments]) == 0, capsys.readouterr().err
+    out = Path(arguments[-1]) if "--out" in arguments else folder.with_name(f"{folder.name}-rescored")
+    (outcome,) = [Outcome.from_json(one) for one in read(out) if one["kind"] == "outcome"]
+    return outcome
+
+
+def test_stored_answers_are_scored_in_the_profile_that_is_asked_for_or_as_the_run_was(
+    tmp_path: Path, opened: Opened, mirror: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = stored(tmp_path / "run", opened, mirror, "ai2d", "The answer is (A).", 0.5)
+    as_it_was = again(run, capsys, "--out", str(tmp_path / "one"))
+    assert (as_it_was.profile, as_it_was.score) == ("fixed", 0.25)
+    assert all(one.invalid is False for one in as_it_was.answers[:-1])
+    compat = again(run, capsys, "--scoring", "compat", "--out", str(tmp_path / "two"))
+    assert (compat.profile, compat.score) == ("compat", 0.0)
+    assert compat.fingerprint != as_it_was.fingerprint
+    once_more = again(tmp_path / "two", capsys, "--out", str(tmp_path / "three"))
+    assert (once_more.profile, once_more.score) == ("compat", 0.0), "a run's own profile stands"
+    with pytest.raises(SystemExit):
+        cli.main(["rescore", str(run), "--scoring", "paper"])
+    assert "invalid choice: 'paper'" in capsys.readouterr().err
+
+
+def test_scoring_again_counts_answers_that_say_nothing_and_tells_parts(
+    tmp_path: Path, opened: Opened, mirror: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = stored(tmp_path / "run", opened, mirror, "pope", "perhaps", 0.5)
+    found = again(run, capsys)
+    assert all(one.invalid for one in found.answers[:-1])
+    assert set(found.parts) == {"popular", "F1", "precision", "recall", "yes ratio"}
+    assert {one.part for one in found.answers[:-1]} == {"popular"}
+    document = json.loads((tmp_path / "run-rescored" / "report.json").read_text())
+    assert document["cells"][0]["invalid"]["rate"] == 1.0
+
+
+def test_a_dry_run_measures_samples_here_and_foresees_the_time_by_them(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--tasks", "gqa_micro,docvqa", "--models", "micro_qwen2_vl", "--methods", "dense,snapkv"]
+    assert cli.main(["run", *arguments, "--budgets", "0.1,0.4", "--limit", "200", "--dry-run", "--measure"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [one for one in lines if one.startswith("time micro_qwen2_vl gqa_micro: ")]
+    said = re.fullmatch(
+        r"time .*: about (\d+) (s|min), 200 samples \(measured now: (\S+) s a sample under 3 cells, (\S+) s under dense alone\)",
+        line,
+    )
+    assert said, line
+    foreseen = int(said[1]) * (60 if said[2] == "min" else 1)
+    assert foreseen >= 0.6 * 200 * float(said[3])
+    assert float(said[4]) > 0
+    assert "time micro_qwen2_vl docvqa: not measured, its set is not here" in lines
+    assert any(one.endswith("and what 1 groups take that were not measured") for one in lines)
+    assert not list(tmp_path.rglob("outcomes.jsonl")), "nothing was stored"
+
+
+def test_measuring_without_a_dry_run_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "--tasks", "gqa_micro", "--measure"]) == 1
+    assert "--measure asks samples for --dry-run: give both, or neither" in capsys.readouterr().err
+
+
+def test_a_group_that_breaks_says_why_and_the_next_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    from effivlm.run import group
+    from effivlm.session.measure import measure
+
+    run_group = group.run_group
+
+    def broken(cells: list[Cell], *given: object) -> list[Outcome]:
+        if cells[0].task == "gqa_micro":
+            return [Outcome(cells[0].dense, "", "failed", reason="every sample broke")]
+        return run_group(cells, *given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(group, "run_group", broken)
+    asked = Asked(models=("micro_qwen2_vl",), methods=("dense",), tasks=("gqa_micro", "mme_image_micro"), device="cpu")
+    first, second = measure(matrix.build(asked), {})
+    assert (first.task, first.sample_s) == ("gqa_micro", 0.0)
+    assert "every sample broke" in first.reason
+    assert (second.task, second.reason) == ("mme_image_micro", "")
+    assert second.seconds(100) == pytest.approx(second.once_s + 100 * second.sample_s)

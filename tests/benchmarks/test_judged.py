@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jsonschema
@@ -15,9 +17,12 @@ from toy_session import ROOT
 
 from effivlm import __main__ as cli
 from effivlm import registry
+from effivlm.judging.breaker import Breaker
 from effivlm.judging.endpoint import KEY_VARIABLE
+from effivlm.judging.judge import Query, Reply
 from effivlm.judging.local import Local
 from effivlm.judging.rubrics import RUBRICS
+from effivlm.models._hub import Snapshot
 from effivlm.records import Outcome
 from effivlm.session import judges, matrix
 from effivlm.session.judges import ADDRESS, judge_of
@@ -161,6 +166,39 @@ def test_a_failing_judge_leaves_marks_missing_and_the_run_standing(
     assert [one.score for one in outcomes(pytester.path / "out-rescored")] == [0.5, 0.5]
 
 
+def test_a_dead_server_is_given_up_and_the_rest_is_missing_at_once_until_a_resumed_run_fills_it(
+    run: Run, environment: Callable[[Server], None], pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judges, "THREADS", 1)
+    monkeypatch.setattr(judges, "Breaker", partial(Breaker, most=2))
+    with serving(says("0.5"), fails(400)) as server:
+        environment(server)
+        run("--vlm-judge", SPEC, "--vlm-judge-repeats", "1").assert_outcomes(passed=1, failed=1)
+        assert len(server.bodies) == 3, "one mark, two failures, and nobody asked for the fourth"
+        dense, other = outcomes(pytester.path / "out")
+        assert [(one.score, one.n, one.broken) for one in (dense, other)] == [(0.5, 1, 1), (None, 0, 2)]
+        last = other.answers[-1].error
+        assert "is not asked any more: 2 queries in a row had no reply, the last: " in last
+        server.steps[:] = [says("1.0")]
+        monkeypatch.setattr("effivlm.run.group.run_group", lambda *_: pytest.fail("no model is asked again"))
+        resumed = run("--vlm-judge", SPEC, "--vlm-judge-repeats", "1", "--vlm-run", "", "--vlm-resume", "out")
+        resumed.assert_outcomes(passed=2)
+    found = outcomes(pytester.path / "out")[-2:]
+    assert [(one.score, one.n, one.broken) for one in found] == [(0.75, 2, 0), (1.0, 2, 0)]
+    assert found[0].fingerprint == dense.fingerprint
+
+
+def test_answers_that_were_stored_for_a_judge_are_marked_by_a_resumed_run_without_a_model(
+    run: Run, environment: Callable[[Server], None], pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("--vlm-judge", "none").assert_outcomes(skipped=2)
+    monkeypatch.setattr("effivlm.run.group.run_group", lambda *_: pytest.fail("no model is asked again"))
+    with serving(says("0.2")) as server:
+        environment(server)
+        run("--vlm-judge", SPEC, "--vlm-run", "", "--vlm-resume", "out").assert_outcomes(passed=2)
+    assert [one.score for one in outcomes(pytester.path / "out")[-2:]] == pytest.approx([0.2, 0.2])
+
+
 def test_one_missing_mark_is_no_zero(
     run: Run, environment: Callable[[Server], None], pytester: pytest.Pytester
 ) -> None:
@@ -242,11 +280,62 @@ def test_a_run_without_a_judge_is_refused_with_the_ways_out(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    "spec", ["gpt-4o", "openai:", "local:", "local:/no/such/folder", "local:some/model", "local:some/model@main"]
+    ("spec", "reason"),
+    [
+        *[(word, "is none of openai:MODEL and local:MODEL") for word in ("gpt-4o", "openai:", "local:", "lokal:x/y")],
+        (
+            "local:/no/such/folder",
+            "'/no/such/folder' is no folder here, no hub id .* and none of the checkpoints .*qwen2_vl_7b",
+        ),
+        ("local:qwen2_vl", "'qwen2_vl' is no folder here"),
+        ("local:some/model", "some/model is no folder here, not whole in the hub cache, and HF_HUB_OFFLINE is set"),
+        ("local:some/model@main", "some/model is no folder here, not whole in the hub cache"),
+        ("local:internvl2_5_38b", "make a native checkpoint of it"),
+        (f"local:{ROOT}", "holds no config.json, so it is no transformers checkpoint"),
+    ],
 )
-def test_a_specification_that_names_no_judge_is_refused(spec: str) -> None:
-    with pytest.raises(ValueError, match="is none of openai:MODEL, local:FOLDER"):
+def test_a_specification_that_names_no_judge_is_refused(
+    spec: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match=reason):
         judge_of(spec)
+
+
+def test_a_local_judge_is_a_checkpoint_folder_or_repository_on_the_device_of_the_run(
+    twin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judges, "snapshot", lambda name, wanted: Snapshot("some/model", "1" * 40, twin))
+    judges._pinned.cache_clear()
+    named, folder, repository = (
+        judge_of(f"local:{word}", "cuda:1") for word in ("micro_qwen2_vl", twin, "some/model@v2")
+    )
+    for one in (named, folder, repository):
+        assert isinstance(one, Local)
+        assert one.device == "cuda:1"
+    assert named.name.startswith("local:micro_qwen2_vl#")
+    assert folder.name.startswith(f"local:{twin.name}#")
+    assert repository.name == f"local:some/model@{'1' * 40}", "a branch is pinned to the commit that it has now"
+    judges._pinned.cache_clear()
+
+
+def test_a_run_is_marked_by_a_vision_language_model_on_this_machine_that_sees_the_pictures(
+    run: Run, twin: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    heard = Local.reply
+
+    def reply(judge: Local, query: Query, repeat: int = 0) -> Reply:
+        asked.append(len(query.images))
+        assert heard(judge, replace(query, max_tokens=4), repeat).text
+        return Reply("Final Score: 40", judge.name)
+
+    monkeypatch.setattr(Local, "reply", reply)
+    run("--vlm-judge", f"local:{twin}", "--vlm-judge-repeats", "1", task="imagedc").assert_outcomes(passed=2)
+    assert set(asked) == {1}
+    (first, _) = outcomes(pytester.path / "out")
+    assert first.judged is not None
+    assert (first.score, first.judged["judge"]) == (0.4, judge_of(f"local:{twin}").name)
 
 
 def test_a_local_judge_is_known_by_its_content(tmp_path: Path) -> None:
