@@ -85,10 +85,8 @@ class LlavaOnevision(Adapter):
         side = self.model.config.vision_config.image_size
         self._pinpoints = self._pinpoints or [list(pair) for pair in self.model.config.image_grid_pinpoints]
         wanted = [pair for pair in self._pinpoints if not self.limit or pair[0] * pair[1] <= self.limit * side**2]
-        smallest = min(self._pinpoints, key=lambda pair: pair[0] * pair[1])
-        self.model.config.image_grid_pinpoints = self.processor.image_processor.image_grid_pinpoints = wanted or [
-            smallest
-        ]
+        grids = wanted or [min(self._pinpoints, key=math.prod)]
+        self.model.config.image_grid_pinpoints = self.processor.image_processor.image_grid_pinpoints = grids
 
     @property
     def _source(self) -> nn.Module:

@@ -178,7 +178,9 @@ def test_adakv_loses_no_more_score_than_equal_heads_and_holds_its_safeguard(seed
         assert sum(counts) == heads * equal
         assert min(counts) >= equal // 2
         if floor == "lower_bound":
-            assert AdaKv(alpha=0.5, floor=floor).shares(scores[None, order], equal) == [[counts[head] for head in order]]
+            assert AdaKv(alpha=0.5, floor=floor).shares(scores[None, order], equal) == [
+                [counts[head] for head in order]
+            ]
     (same,) = AdaKv(alpha=0.0).shares(scores[None, :1].expand(-1, heads, -1), equal)
     assert max(same) - min(same) <= 1
 
