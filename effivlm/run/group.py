@@ -216,6 +216,7 @@ def _outcome(cell: Cell, name: str, all_answers: Answers, kernel: str) -> Outcom
         "scoring": task.scoring,
         "profile": task.profile,
         "average": task.average,
+        "samples_from": task.samples_from(),
         "scale": task.scale,
         "group": task.group,
         "engine": all_answers.engine.name,
