@@ -1,14 +1,17 @@
 # `make bench K="fastv and docvqa"` runs the selected cases, `make test` the tests. Both make the environment on first use.
 PYTHON ?= python3
 VENV ?= .venv
+SPARSEML_VENV ?= .venv-sparseml
 STAMP := $(VENV)/.installed
+AUTOAWQ := $(VENV)/.autoawq
+SPARSEML := $(SPARSEML_VENV)/.installed
 PYTEST := $(VENV)/bin/python -m pytest
 
-.PHONY: bench clean env help test
+.PHONY: bench clean env env-autoawq env-sparseml help test test-autoawq test-sparseml
 .DEFAULT_GOAL := help
 
 help:  ## what there is
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 env: $(STAMP)  ## the virtual environment alone
 
@@ -26,5 +29,29 @@ bench: $(STAMP)  ## run cases: K="fastv and docvqa" selects, ARGS="--vlm-limit 1
 test: $(STAMP)  ## run the tests: K and ARGS as above
 	$(PYTEST) tests $(if $(strip $(K)),-k "$(K)") $(ARGS)
 
-clean:  ## drop the environment
-	rm -rf $(VENV)
+env-autoawq: $(AUTOAWQ)  ## bring AutoAWQ into the environment
+
+# Without its dependencies: all that it needs is there, and triton would bring a gigabyte and break its way on a CPU.
+$(AUTOAWQ): $(STAMP)
+	$(VENV)/bin/python -m pip install -q --no-deps autoawq==0.2.9 zstandard==0.25.0
+	$(VENV)/bin/python -c 'from effivlm.weights._autoawq import quantizer; quantizer()'
+	@touch $@
+
+env-sparseml: $(SPARSEML)  ## the environment of the sparseml engine, apart from the other: 2 GB; wants Python 3.11
+
+$(SPARSEML): constraints-sparseml.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else "sparseml 1.8.0 needs Python 3.11, this is %s; set PYTHON=..." % sys.version.split()[0])'
+	$(PYTHON) -m venv $(SPARSEML_VENV)
+	$(SPARSEML_VENV)/bin/python -m pip install -q -c constraints-sparseml.txt torch
+	$(SPARSEML_VENV)/bin/python -m pip install -q -c constraints-sparseml.txt setuptools "sparseml[transformers]==1.8.0"
+	NM_DISABLE_ANALYTICS=True $(SPARSEML_VENV)/bin/python -I effivlm/weights/_sparseml_worker.py </dev/null
+	@touch $@
+
+test-autoawq: $(AUTOAWQ)  ## the tests of that engine; they fail where it is not there
+	REQUIRED_ENGINE=autoawq $(PYTEST) tests/engines -m autoawq $(ARGS)
+
+test-sparseml: $(STAMP) $(SPARSEML)  ## the same
+	REQUIRED_ENGINE=sparseml EFFIVLM_SPARSEML_PYTHON=$(abspath $(SPARSEML_VENV))/bin/python $(PYTEST) tests/engines -m sparseml $(ARGS)
+
+clean:  ## drop the environments
+	rm -rf $(VENV) $(SPARSEML_VENV)

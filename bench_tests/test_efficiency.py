@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from effivlm.plugin.cases import CLOCK, Stand
 from effivlm.records import Cell
-from fixtures.cells import CLOCK, Stand
 
 pytestmark = pytest.mark.benchmark(timer=CLOCK.now)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from effivlm.plugin.cases import measured
 from effivlm.records import Cell, Outcome
-from fixtures.cells import measured
 
 
 def test_quality(cell: Cell, outcome: Outcome) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from effivlm import registry
-from effivlm.commands import compress, fetch, rescore, run
+from effivlm.commands import certify, compress, fetch, rescore, run
 from effivlm.models._sources import RANDOM, shapes
 from effivlm.report.baseline import load
 from effivlm.report.differences import lines, page
@@ -25,8 +25,10 @@ from effivlm.report.merge import merge
 from effivlm.report.terminal import table
 from effivlm.report.verdict import verdict
 from effivlm.report.write import OUTCOMES, write
+from effivlm.session.joining import join
 from effivlm.session.places import trial
 from effivlm.session.recorder import devices
+from effivlm.weights import libraries
 
 NECESSARY = ("torch", "transformers", "pytest", "numpy", "scipy", "plotly", "pillow", "rapidfuzz")
 USEFUL = ("pytest-benchmark", "pytest-xdist", "tokenizers", "safetensors", "datasets", "av")
@@ -99,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     converted.add_argument(
         "--tokenizer", default="", metavar="FROM", help="take the tokenizer of this folder or hub id"
     )
-    for module in (compress, fetch, rescore, run):
+    for module in (certify, compress, fetch, rescore, run):
         module.add(command)
     return parser
 
@@ -141,7 +143,7 @@ def _report(options: argparse.Namespace) -> int:
         raise ValueError(f"{len(folders)} runs are merged into a new folder: name it with --out FOLDER")
     folder = options.out or folders[0]
     if options.out is not None:
-        merge(folders, options.out)
+        merge(folders, options.out, join)
     document = write(folder)
     print(table(document), end="")
     if formats:
@@ -201,12 +203,20 @@ def _doctor(options: argparse.Namespace) -> int:
         print(f"{name:18}{found or ('MISSING' if name in NECESSARY else 'not installed (optional)')}")
         if found is None and name in NECESSARY:
             missing.append(name)
+    for name in libraries.ENGINES:
+        why = libraries.missing(name)
+        print(f"{name:18}{f'{why} (optional)' if why else libraries.installed(name)}")
     print(f"{'cores':18}{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}")
     machine = devices()
     for gpu in machine["gpus"] or [{"name": machine["processor"], "driver": "no GPU"}]:
         print(f"{'device':18}{', '.join(map(str, gpu.values()))}")
     micro = importlib.util.find_spec(MICRO) is not None
     print(f"{'micro models':18}{'found' if micro else f'MISSING: no module {MICRO}, so the default run has no model'}")
+    try:
+        print(f"{'cases':18}{' '.join(run.cases())}")
+    except ValueError as error:
+        print(f"{'cases':18}MISSING: {error}")
+        missing.append("cases")
     why = _unwritable(reports)
     print(
         f"{'reports folder':18}{reports} {f'CANNOT BE WRITTEN: {why}' if why else 'is writable (a file was written)'}"

@@ -236,9 +236,8 @@ class Outcome:
     def to_json(self) -> dict[str, Any]:
         data = asdict(self)
         data["cell"] = self.cell.to_json()
-        data["costs"] = {
-            name: {"rounds": list(cost.rounds), "median": cost.median} for name, cost in self.costs.items()
-        }
+        costs = self.costs.items()
+        data["costs"] = {name: {"rounds": list(cost.rounds), "median": cost.median} for name, cost in costs}
         return {"kind": "outcome", **data}
 
     @classmethod
@@ -269,7 +268,7 @@ def answer_of(data: Mapping[str, Any]) -> Answer:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that was asked for, built once; what a run needs beside its cells.
+    """Everything that was asked for, built once; what a run needs beside its cells. `shard`: "2/8", or "" for all samples.
 
     `data`: where published sets lie ("" = what was fetched, or the hub); `folders`: tasks that are a user's folder, by name.
     `judge`, `second_judge`: as typed ("none": answers wait), without a key; `judge_repeats`: times it is asked the same.
@@ -294,4 +293,6 @@ class Settings:
     judge: str = ""
     second_judge: str = ""
     judge_repeats: int = 3
+    kernels: str = "auto"
     scoring: str = "fixed"
+    shard: str = ""

@@ -12,6 +12,7 @@ import pytest
 
 from effivlm import __main__ as cli
 from effivlm import registry
+from effivlm.weights.libraries import installed, missing
 from tests.outcomes import HEADER, lines, small_run, store
 
 ROOT = Path(cli.__file__).parent.parent
@@ -146,7 +147,9 @@ def test_doctor_is_content_where_all_is_there(
     monkeypatch.setattr(cli, "NECESSARY", ("numpy",))
     monkeypatch.setattr(cli, "MICRO", "json")
     assert cli.main(["doctor", "--reports", str(tmp_path / "new")]) == 0
-    assert "all that is necessary is here" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "all that is necessary is here" in said
+    assert f"autoawq           {missing('autoawq') or installed('autoawq')}" in said
     file = tmp_path / "file"
     file.touch()
     assert cli.main(["doctor", "--reports", str(file)]) == 1

@@ -109,6 +109,25 @@ def test_a_small_loss_on_every_task_is_seen_over_the_tasks_alone() -> None:
     assert rows(judged(before, after), "fail") == [("micro_llava-fastv-keep0.10 over 8 tasks", "score")]
 
 
+def test_of_many_cells_that_only_wobble_none_fails_and_one_that_fell_does() -> None:
+    """Two in a hundred cells would fail by chance: their intervals hold each by itself."""
+    rng = random.Random(5)
+    alone = beside = 0
+    for number in range(4):
+        names = [cell("fastv", "0.10", f"task_{number}_{place}") for place in range(60)]
+        old = {one: [float(rng.random() < 0.5) for _ in range(120)] for one in names}
+        new = {one: [score if rng.random() < 0.8 else 1.0 - score for score in scores] for one, scores in old.items()}
+        new[names[0]] = [score if rng.random() < 0.5 else 0.0 for score in old[names[0]]]
+        sides = [side([quality(one, scores) for one, scores in scored.items()]) for scored in (old, new)]
+        found = judged(*sides, defaults={**Limits().defaults, "score": 0.0})
+        failed = [name for name, check in rows(found, "fail") if check == "score"]
+        alone += sum(row["p"] is not None and row["p"] <= 0.025 for row in found["rows"]) - 1
+        beside += sum(name != names[0].id for name in failed)
+        assert names[0].id in failed
+    assert alone >= 3, "by themselves some would have failed"
+    assert beside <= 1
+
+
 def test_a_tenth_slower_decode_fails_and_a_fiftieth_does_not() -> None:
     rounds = [4.0, 4.02, 3.98, 4.01, 3.99, 4.0]
     for factor, status in ((1.10, "failed"), (1.02, "passed"), (0.5, "passed")):

@@ -18,6 +18,7 @@ WINGS = (
     ("__main__",),
     ("commands",),
     ("plugin",),
+    ("cluster",),
     ("session",),
     ("timing",),
     ("extending",),

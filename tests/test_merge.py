@@ -16,6 +16,7 @@ from effivlm.report.document import build, read
 from effivlm.report.limits import Limits
 from effivlm.report.merge import merge
 from effivlm.report.verdict import verdict
+from effivlm.session.joining import join
 from tests.outcomes import END, HEADER, cell, missing, quality, small_run, store, timed
 
 SLOW = {**HEADER, "device": {"name": "slow device", "driver": "2.0"}}
@@ -29,7 +30,7 @@ def stored(folder: Path, outcomes: Sequence[Outcome], **options: Any) -> Path:
 
 
 def merged(tmp_path: Path, *folders: Path) -> dict[str, Any]:
-    merge(folders, tmp_path / "out")
+    merge(folders, tmp_path / "out", join)
     return build(*read(tmp_path / "out" / "outcomes.jsonl"))
 
 
@@ -69,7 +70,7 @@ def test_the_same_outcome_in_two_runs_is_taken_once(tmp_path: Path) -> None:
 def test_a_conflict_names_the_cell_and_both_folders(tmp_path: Path, other: Outcome, what: str) -> None:
     folders = stored(tmp_path / "one", [quality(DENSE, [1, 1, 0, 1])]), stored(tmp_path / "two", [other])
     with pytest.raises(ValueError, match=f"different {what}") as refused:
-        merge(folders, tmp_path / "out")
+        merge(folders, tmp_path / "out", join)
     assert all(str(word) in str(refused.value) for word in (*folders, DENSE.id, "quality"))
     assert not (tmp_path / "out").exists()
 
@@ -77,7 +78,7 @@ def test_a_conflict_names_the_cell_and_both_folders(tmp_path: Path, other: Outco
 def test_other_rounds_of_the_same_timing_conflict(tmp_path: Path) -> None:
     folders = [stored(tmp_path / name, [timed(DENSE, "decode", *[ms] * 6)]) for name, ms in (("a", 4.0), ("b", 5.0))]
     with pytest.raises(ValueError, match=r"\(decode\).*different results"):
-        merge(folders, tmp_path / "out")
+        merge(folders, tmp_path / "out", join)
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
@@ -103,7 +104,7 @@ def test_timings_of_two_devices_meet_in_no_mean_and_no_speed_up(tmp_path: Path) 
         stored(tmp_path / "a", [quality(DENSE, [1, 1]), timed(DENSE, "ttft", *[0.4] * 6)]),
         stored(tmp_path / "b", [timed(FASTV, "ttft", *[0.1] * 6)], header=SLOW),
     )
-    merge(split, tmp_path / "mixed")
+    merge(split, tmp_path / "mixed", join)
     document = build(*read(tmp_path / "mixed" / "outcomes.jsonl"))
     (fast,) = (one for one in document["cells"] if one["id"] == FASTV.id)
     assert fast["speedups"]["ttft"] is None
@@ -112,7 +113,7 @@ def test_timings_of_two_devices_meet_in_no_mean_and_no_speed_up(tmp_path: Path) 
 
 
 def test_the_gate_knows_whose_machine_timed_a_cell_of_a_merged_run(tmp_path: Path) -> None:
-    merge(shards(tmp_path, header=SLOW), tmp_path / "out")
+    merge(shards(tmp_path, header=SLOW), tmp_path / "out", join)
     together, first = load(tmp_path / "out"), load(tmp_path / "one")
     assert together.cells[DENSE.id].where["ttft"].machine == "test device, driver 1.0"
     chart = cell(task="chartqa_micro")
@@ -129,7 +130,7 @@ def test_lines_of_samples_come_along_once(tmp_path: Path) -> None:
     for folder in folders:
         with (folder / "outcomes.jsonl").open("a") as file:
             file.write(dump(sample) + "\n" + dump(kept) + "\n")
-    merge(folders, tmp_path / "out")
+    merge(folders, tmp_path / "out", join)
     kinds = [json.loads(line)["kind"] for line in (tmp_path / "out" / "outcomes.jsonl").read_text().splitlines()]
     assert (kinds[0], kinds.count("sample"), kinds.count("kept"), kinds[-1]) == ("run", 1, 1, "end")
 
@@ -146,7 +147,7 @@ def test_other_settings_are_noted_and_other_task_versions_refused(tmp_path: Path
     one = stored(tmp_path / "a", [quality(DENSE, [1, 0])], header=first)
     two = stored(tmp_path / "b", [quality(FASTV, [1, 0])], header=second)
     with pytest.raises(ValueError, match=r"docvqa_micro has version 1 in .*a and 2 in .*b"):
-        merge([one, two], tmp_path / "out")
+        merge([one, two], tmp_path / "out", join)
     three = stored(tmp_path / "c", [quality(FASTV, [1, 0])], header={**second, "task_versions": {}})
     assert any("differ in limit: 8, 9" in note for note in merged(tmp_path, one, three)["run"]["notes"])
 
@@ -155,14 +156,14 @@ def test_another_schema_a_folder_named_twice_and_a_full_target_are_refused(tmp_p
     one = stored(tmp_path / "a", [quality(DENSE, [1, 0])])
     two = stored(tmp_path / "b", [quality(FASTV, [1, 0])], header={**HEADER, "schema": 2})
     with pytest.raises(ValueError, match="schema 2"):
-        merge([one, two], tmp_path / "out")
+        merge([one, two], tmp_path / "out", join)
     with pytest.raises(ValueError, match="named twice"):
-        merge([one, one], tmp_path / "out")
+        merge([one, one], tmp_path / "out", join)
     with pytest.raises(ValueError, match="holds a run already"):
-        merge([one], one)
+        merge([one], one, join)
 
 
 def test_a_merged_run_is_not_merged_again(tmp_path: Path) -> None:
-    merge(shards(tmp_path), tmp_path / "out")
+    merge(shards(tmp_path), tmp_path / "out", join)
     with pytest.raises(ValueError, match=r"out was merged from several runs already \(one, two\)"):
-        merge([tmp_path / "out"], tmp_path / "again")
+        merge([tmp_path / "out"], tmp_path / "again", join)

@@ -34,6 +34,7 @@ REFUSED = {
     "device": (["--vlm-device=tpu"], "--vlm-device: 'tpu' is not one of auto, cpu, cuda, cuda:N"),
     "no gpu": (["--vlm-device=cuda"], "--vlm-device: 'cuda' was asked for, but torch sees no GPU here"),
     "dtype": (["--vlm-dtype=float8"], "--vlm-dtype: 'float8' is not one of auto, float32, bfloat16, float16"),
+    "kernels": (["--vlm-kernels=fast"], "--vlm-kernels: 'fast' is not one of auto, none"),
     "pixels": (["--vlm-pixels=many"], "--vlm-pixels: 'many' is not a whole number of at least 0"),
     "tiles": (["--vlm-tiles=-1"], "--vlm-tiles: '-1' is not a whole number of at least 0"),
     "processor": (["--vlm-processor=opencv"], "--vlm-processor: 'opencv' is not one of pil, torchvision"),
@@ -201,6 +202,25 @@ def test_a_first_estimate_owns_up_to_being_a_guess(tmp_path: Path) -> None:
 
     said = estimate([(cell, "quality") for cell in cells], matrix.DEFAULT_LIMIT, tmp_path)
     assert said.endswith("(a guess for two CPU cores; no earlier run stands here)")
+
+
+@pytest.mark.parametrize(
+    ("methods", "parts", "low", "high"),
+    [
+        ("fastv", ("quality", "ttft", "decode"), 120, 160),  # 135 and 158 were measured
+        ("random_kv,streaming_llm,h2o,snapkv,pyramidkv,vl_cache", ("quality",), 130, 180),  # 149 were, of 20 samples 30
+        ("dense", ("quality",), 40, 60),
+    ],
+)
+def test_a_first_estimate_counts_dense_and_who_shares_its_prefill(
+    methods: str, parts: tuple[str, ...], low: float, high: float, tmp_path: Path
+) -> None:
+    from effivlm.plugin.summary import estimate
+
+    cells = matrix.build(Asked(models=("micro_llava_onevision",), methods=tuple(methods.split(",")))).cells
+    said = estimate([(cell, part) for cell in cells for part in parts], 100, tmp_path)
+    number, unit = said.split()[1:3]
+    assert low <= float(number) * {"s": 1, "min": 60}[unit] <= high
 
 
 def _made(folder: Path) -> set[str]:

@@ -180,12 +180,26 @@ def test_progress_is_a_bar_on_a_terminal_and_sparse_lines_in_a_log(monkeypatch: 
         )
         plugins = SimpleNamespace(get_plugin={"terminalreporter": reporter}.get)
         show = progress.Progress(SimpleNamespace(pluginmanager=plugins), "toy")
-        for done in range(1, 11):
+        for done in range(11):
             show(done, 10)
-    assert shown[True][0] == "toy [###...........................] 1/10, 90 s left"
+    assert shown[True][:3] == [
+        "toy: opening the model",
+        "toy [###...........................] 1/10",
+        "toy [######........................] 2/10, 80 s left",
+    ], "what opening took is in no estimate"
     assert shown[True][-1] == ""
-    assert len(shown[True]) == 11
-    assert [line.split(",")[0] for line in shown[False]] == [f"toy: {done} of 10 samples" for done in (3, 6, 9)]
+    assert len(shown[True]) == 12
+    assert shown[False][0] == "toy: opening the model", "a log says at once that something happens"
+    assert [line.split(",")[0] for line in shown[False][1:]] == [f"toy: {done} of 10 samples" for done in (3, 6, 9)]
+
+
+def test_a_group_shows_that_it_begins_before_its_model_opens(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int, bool]] = []
+    monkeypatch.setattr(
+        progress.Progress, "__call__", lambda _, done, total: seen.append((done, total, bool(toy.log("open"))))
+    )
+    toy.run("-k", "quality and fastv")
+    assert seen[0] == (0, 2, False)
 
 
 def test_a_worker_shows_no_progress() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 
 import pytest
 from test_plugin_interrupt import wait_for
@@ -11,6 +12,7 @@ from toy_session import Toy
 
 TASKS = "--vlm-tasks=docvqa_micro,count_micro"
 QUALITY = ("-k", "quality")
+FOLDER = [".gitignore", "outcomes.jsonl", "report.html", "report.json"]
 
 
 def answers(toy: Toy, run: str) -> list[tuple[object, ...]]:
@@ -38,6 +40,62 @@ def test_two_workers_record_what_one_process_records_and_a_group_stays_on_one(to
     assert len(set(ran)) == 2, "every task on one worker"
     assert toy.records("beside")[0]["workers"] == 2
     result.stdout.fnmatch_lines(["effivlm: 10 cells in 10 cases*", "report.html: *beside/report.html"])
+
+
+def asked(toy: Toy) -> dict[int, list[str]]:
+    """By sample number of the one task, the processes that asked it."""
+    found: dict[int, list[str]] = {}
+    for line in toy.log("asked"):
+        process, _, number = line.split()
+        found.setdefault(int(number), []).append(process)
+    return found
+
+
+def test_one_task_keeps_all_workers_busy_and_asks_no_sample_twice(toy: Toy) -> None:
+    toy.wish(sleep=0.01, gather=3)
+    result = toy.run_apart(*QUALITY, "-n3", "--vlm-limit=48")
+    result.assert_outcomes(passed=5)
+    found = asked(toy)
+    assert {number: len(who) for number, who in found.items()} == dict.fromkeys(range(48), 1)
+    each = Counter(process for (process,) in found.values())
+    assert len(each) == 3, "nobody goes on before all three have a block"
+    assert len(toy.log("group")) == 1
+    assert len([one for one in toy.records() if one["kind"] == "sample"]) == 48
+    assert sorted(path.name for path in (toy.path / "out").iterdir()) == FOLDER
+
+
+@pytest.mark.parametrize("owner", [True, False], ids=["with the cases", "without a case"])
+def test_the_block_of_a_killed_worker_is_taken_again_and_its_answers_stand(toy: Toy, owner: bool) -> None:
+    toy.wish(sleep=0.02, gather=2)
+    toy.add(
+        "import os\n\ndef through(group, numbers, *rest):\n"
+        "    for given in whole(group, numbers, *rest):\n"
+        f"        if OWNS is {owner} and given[0] == numbers[-1]:\n            toy_world.kill_once()\n"
+        "        yield given\n\n"
+        "whole, toy_world.Group.through, OWNS = toy_world.Group.through, through, False\n\n"
+        "def pytest_runtest_setup(item):\n    global OWNS\n    OWNS = True\n"
+    )
+    toy.run_apart(*QUALITY, "-n2", "--vlm-limit=48")
+    found = {number: len(who) for number, who in asked(toy).items()}
+    assert sorted(found) == list(range(48))
+    assert sorted(found.values()) == [1] * 47 + [2], "the answer that was in work, and no other, is asked again"
+    assert (toy.path / "killed").exists()
+    assert set(toy.outcomes().values()) == {"ok"}
+
+
+def test_help_that_cannot_be_given_is_told_and_changes_nothing(toy: Toy) -> None:
+    toy.wish(sleep=0.1)
+    toy.add(
+        "def begun(group, cells, *rest):\n"
+        "    if not OWNS:\n        raise RuntimeError('no room here')\n    whole(group, cells, *rest)\n\n"
+        "whole, toy_world.Group.__init__, OWNS = toy_world.Group.__init__, begun, False\n\n"
+        "def pytest_runtest_setup(item):\n    global OWNS\n    OWNS = True\n"
+    )
+    result = toy.run_apart(*QUALITY, "-n2", "--vlm-limit=16")
+    result.assert_outcomes(passed=5)
+    result.stdout.fnmatch_lines(
+        ["note: xdist worker gw*: no help with toy_a docvqa_micro: RuntimeError: no room here*"]
+    )
 
 
 def test_timings_beside_other_workers_are_recorded_and_marked(toy: Toy) -> None:
@@ -98,11 +156,11 @@ def test_a_killed_worker_loses_nothing_that_was_finished_and_is_replaced(toy: To
 
 def test_cells_lost_with_their_worker_are_recorded_as_interrupted(toy: Toy) -> None:
     toy.add(
-        "import toy_world\nfrom toy_world import run_group\n\n"
+        "import toy_world\nfrom toy_world import assembled\n\n"
         "def dying(cells, *rest):\n"
         "    if cells[0].task == 'count_micro':\n        toy_world.kill_once()\n"
-        "    return run_group(cells, *rest)\n\n"
-        "toy_world.sys.modules['effivlm.run.group'].run_group = dying\n"
+        "    return assembled(cells, *rest)\n\n"
+        "toy_world.sys.modules['effivlm.run.group'].assembled = dying\n"
     )
     result = toy.run_apart(*QUALITY, TASKS, "-n2", "--max-worker-restart=0")
     assert result.ret != 0

@@ -127,3 +127,28 @@ def test_the_stated_interval_holds_a_rare_failure_where_the_bootstrap_alone_seld
         held += said[0] <= share <= said[1]
     assert bare < 210
     assert held > 285
+
+
+def test_what_is_seen_in_one_of_many_comparisons_only_is_no_discovery() -> None:
+    """An effect that is told alone is open beside many comparisons that show nothing."""
+    random = [quality(cell("random_visual", "0.10"), [0.0] * 10 + [1.0] * 14)]
+    lucky = quality(cell("fastv", "0.10"), [1.0] * 7 + [0.0] * 3 + [1.0] * 14)
+    alike = [
+        quality(cell("fastv", "0.10", preset=f"p{number}"), [0.0] * 9 + [1.0] * 14 + [0.0]) for number in range(30)
+    ]
+    alone = cells(outcome("dense", N, "1.00"), *random, lucky)["fastv"]["control"]
+    found = build(HEADER, [outcome("dense", N, "1.00"), *random, lucky, *alike], END)
+    (beside,) = [one["control"] for one in found["cells"] if one["method"] == "fastv" and one["preset"] == "paper"]
+    assert (alone["verdict"], beside["verdict"]) == ("beats random", "open")
+    assert beside["interval"] == alone["interval"]
+    assert beside["q"] > 0.05 > alone["q"]
+    assert found["run"]["discoveries"]["families"] == {"dense": 32, "random": 31, "random_op": 31}
+    assert "at 5% over 31 comparisons (Benjamini-Hochberg)" in table(found)
+
+
+def test_each_block_says_what_its_samples_could_show() -> None:
+    few = [quality(cell(), [1.0, 0.0] * 8), quality(cell("fastv", "0.10"), [0.0, 1.0, 1.0, 0.0] * 4)]
+    many = [quality(cell(), [1.0, 0.0] * 80), quality(cell("fastv", "0.10"), [0.0, 1.0, 1.0, 0.0] * 40)]
+    (small, large) = (cells(*one)["fastv"]["paired"]["detectable"] for one in (few, many))
+    assert small == pytest.approx(large * 10**0.5, rel=0.15)
+    assert f"a difference to dense of {100 * small:.1f} four times in five" in table(build(HEADER, few, END))

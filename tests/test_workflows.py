@@ -13,10 +13,12 @@ import yaml
 from effivlm import __main__ as cli
 from effivlm import registry
 from effivlm.models._sources import checkpoints
+from effivlm.weights.libraries import ENGINES
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / ".github" / "workflows"
 NAMES = ("cpu", "nightly-gpu")
+STAGES = ("cluster",)  # tests that need an environment or a machine of their own
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ARTIFACTS = {"outcomes.jsonl", "report.json", "report.html", "tables", "verdict.json", "verdict.html"}
 
@@ -43,7 +45,16 @@ def runs(name: str) -> list[str]:
 
 
 def test_these_are_all_workflows() -> None:
-    assert {path.stem for path in FOLDER.iterdir()} == set(NAMES)
+    assert {path.stem for path in FOLDER.iterdir()} == {*NAMES, *STAGES, "engines"}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_takes_the_actions_of_the_suites_and_runs_files_that_exist(name: str) -> None:
+    known = {step["uses"] for suite in NAMES for step in steps(suite) if "uses" in step}
+    assert {step["uses"] for step in steps(name) if "uses" in step} <= known
+    files = [word for words in commands(name) for word in words if word.endswith(".py")]
+    assert files
+    assert all((ROOT / file).is_file() for file in files)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -59,10 +70,10 @@ def test_it_runs_every_night_and_by_hand_and_never_beside_itself(name: str) -> N
     assert job["timeout-minutes"] > 0
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_action_is_pinned_to_a_commit_with_its_version_beside_it(name: str) -> None:
+@pytest.mark.parametrize(("name", "count"), [*((name, 3) for name in NAMES), ("engines", 2)])
+def test_every_action_is_pinned_to_a_commit_with_its_version_beside_it(name: str, count: int) -> None:
     lines = re.findall(r"uses: (.*)", (FOLDER / f"{name}.yml").read_text(encoding="utf-8"))
-    assert len(lines) == 3
+    assert len(lines) == count
     assert all(re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line) for line in lines)
 
 
@@ -93,6 +104,25 @@ def test_every_command_exists_and_every_name_is_known(name: str, pytestconfig: p
     known = workflow(name)["env"]
     assert set(known["MODELS"].split(",")) <= set(checkpoints())
     assert set(known["TASKS"].split(",")) <= set(registry.names("tasks"))
+
+
+def test_every_engine_outside_the_main_environment_is_built_and_tested_in_a_job_and_in_a_stage() -> None:
+    found = workflow("engines")
+    (job,) = found["jobs"].values()
+    names = job["strategy"]["matrix"]["name"]
+    assert set(names) == set(ENGINES) - {"llmcompressor"}
+    assert found["permissions"] == {"contents": "read"}
+    assert "schedule" in found[True]
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    asked = [step["run"] for step in job["steps"] if step.get("run", "").startswith("make ")]
+    stages = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    for name in names:
+        words = " ".join(asked).replace("${{ matrix.name }}", name).replace("make ", "").split()
+        assert words == ["env", f"env-{name}", f"test-{name}"]
+        assert set(words) <= targets
+        assert f"make env-{name}" in stages
+        assert f"make test-{name}" in stages
+    assert not any("continue-on-error" in step or "if" in step for step in job["steps"])
 
 
 def test_the_cpu_suite_is_every_micro_model_on_every_micro_task() -> None:

@@ -11,13 +11,15 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
 from effivlm import registry
 from effivlm.records import Achieved, Answer, Cell, Cost, Outcome, Settings, Unsupported, fingerprint
+from effivlm.run.sharding import numbers_of, waits
 from effivlm.timing.rounds import rounds_of
 
 
@@ -69,7 +71,12 @@ def install() -> None:
         open_model=open_model,
         run_group=run_group,
         cell_fingerprint=cell_fingerprint,
+        Group=Group,
+        assembled=assembled,
+        still_answered=lambda cells, settings, family, stored: set(stored),
+        count=lambda task, settings, family: settings.limit,
     )
+    sys.modules["effivlm.run.journal"] = _module("effivlm.run.journal", line_of=line_of, asked_of=asked_of)
     sys.modules["effivlm.timing.timing"] = _module("effivlm.timing.timing", prepare_timing=prepare_timing)
 
 
@@ -84,7 +91,7 @@ def _torch() -> dict[str, Any]:
     cuda = SimpleNamespace(
         is_available=lambda: gpus > 0,
         device_count=lambda: gpus,
-        get_device_properties=lambda device: SimpleNamespace(uuid=f"toy-{device}"),
+        get_device_properties=lambda device: SimpleNamespace(uuid=f"toy-{device}", total_memory=wish("memory", 1)),
         set_device=lambda device: note("device", device),
         empty_cache=lambda: note("emptied"),
     )
@@ -111,6 +118,7 @@ class Model:
 
 def open_model(source: Any, settings: Settings) -> Model:
     note("open", source.name, settings.device)
+    note("cards", source.name, len(os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")))
     if source.name in wish("corrupt", []):
         raise ValueError(f"model {source.name!r}: its weights are damaged")
     return Model(source.name)
@@ -144,6 +152,86 @@ def run_group(
         for _ in range(2):  # a line may come twice
             on_note(_kept(cell))
     return [_outcome(cell, settings) for cell in ([] if dense in cells else [dense]) + list(cells)]
+
+
+@dataclass
+class Asked:
+    """What a sample gave: the cells that answered it."""
+
+    answers: dict[Cell, str] = field(default_factory=dict)
+    leaves: dict[Cell, str] = field(default_factory=dict)
+    refused: dict[Cell, str] = field(default_factory=dict)
+    failed: dict[Cell, str] = field(default_factory=dict)
+    lacking: list[tuple[Cell, str, str]] = field(default_factory=list)
+    notes: list[dict[str, Any]] = field(default_factory=list)
+    held: int = 0
+
+
+def line_of(number: int, found: Asked, names: dict[Cell, str]) -> dict[str, Any]:
+    cells = [{"cell": cell.to_json(), "fingerprint": names[cell]} for cell in found.answers]
+    first = next(iter(found.answers))
+    head = {"kind": "answers", "model": first.model, "task": first.task, "number": number}
+    return {**head, "cells": cells, "notes": found.notes}
+
+
+def asked_of(line: dict[str, Any], names: dict[Cell, str]) -> Asked:
+    cells = [Cell.from_json(one["cell"]) for one in line["cells"]]
+    return Asked({cell: "yes" for cell in cells if cell in names}, notes=line["notes"])
+
+
+class Group:
+    """A group that is asked in parts, beside other workers."""
+
+    def __init__(self, cells: Sequence[Cell], model: Model, settings: Settings) -> None:
+        note("begun", os.getpid(), cells[0].task)
+        self.cells, self.total, self.how = cells, settings.limit, {"total": settings.limit}
+        if wish("boom", "") == cells[0].task:
+            raise RuntimeError("the toy run broke")
+
+    def answers(self) -> None:
+        return None
+
+    def through(self, numbers: range, stored: dict[int, Asked], answers: None) -> Iterator[tuple[int, Asked, bool]]:
+        deadline = time.monotonic() + 60
+        while _processes() < wish("gather", 1) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        for number in numbers:
+            if known := stored.get(number):
+                yield number, known, True
+                continue
+            time.sleep(wish("sleep", 0.0))
+            if wish("deadly", "") == self.cells[0].task:
+                os.kill(os.getpid(), signal.SIGKILL)
+            note("asked", os.getpid(), self.cells[0].task, number)
+            notes = [_sample_record(self.cells[0].task, number)]
+            yield number, Asked(dict.fromkeys({*self.cells, self.cells[0].dense}, "yes"), notes=notes), False
+
+
+def _processes() -> int:
+    """How many have begun a group so far."""
+    return len({line.split()[1] for line in Path("toy_log.txt").read_text().splitlines() if line.startswith("begun ")})
+
+
+def assembled(
+    cells: Sequence[Cell],
+    settings: Settings,
+    family: str,
+    names: dict[Cell, str],
+    stored: dict[int, Asked],
+    how: dict[str, Any],
+    on_note: Callable[[dict[str, Any]], None],
+) -> tuple[list[Outcome], list[int]]:
+    missing = [number for number in numbers_of(settings.shard, settings.limit) if number not in stored]
+    if missing:
+        return [], missing
+    note("group", *(cell.id for cell in cells))
+    for found in stored.values():
+        for line in found.notes:
+            on_note(line)
+    dense = cells[0].dense
+    made = [_outcome(cell, settings) for cell in ([] if dense in cells else [dense]) + list(cells)]
+    waiting = {"status": "unsupported", "reason": waits(settings.shard), "n": 0, "score": None, "achieved": None}
+    return [replace(one, **waiting) for one in made] if settings.shard else made, []
 
 
 def _kept(cell: Cell) -> dict[str, Any]:

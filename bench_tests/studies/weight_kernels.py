@@ -18,12 +18,14 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
-from effivlm.decoding.quantised import Fp8Linear, Int4Linear, plain_rows, quantised_rows
+from effivlm.decoding.quantised import Fp8Linear, Int4Linear, plain_rows
 from effivlm.decoding.weights import Packed, packed
+from effivlm.models import _kernels
 from effivlm.models._adapter import Adapter
 from effivlm.models._kernels import install
 from effivlm.models._sources import resolve
@@ -66,28 +68,47 @@ def rounded_fp8(weight: Tensor) -> Packed:
     return Packed(codes, scale)
 
 
-KINDS: dict[str, tuple[Callable[[Tensor], Packed], Any]] = {
-    "int4": (rounded_int4, Int4Linear),
-    "fp8": (rounded_fp8, Fp8Linear),
-    "int4, with zeros": (partial(rounded_int4, asymmetric=True), Int4Linear),
-    "w8a16": (rounded_fp8, Int4Linear),
-}
-
-
 class Scaled(Fp8Linear):
-    """The same through torch alone, at any number of rows."""
+    """The same through torch alone, at any number of rows, with its slower and more exact accumulation."""
 
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
-        self.few = False
+    exact = True
+
+    def product(self, rows: Tensor) -> Tensor:
+        codes, scale = self.rounded(rows)
+        found = torch._scaled_mm(
+            codes, self.weight.T, scale, self.scale, out_dtype=self.dtype, use_fast_accum=not self.exact
+        )
+        return found if self.bias is None else found + self.bias
 
 
 class Fast(Scaled):
     """As above, with torch's faster and less exact accumulation."""
 
+    exact = False
+
+
+class Apart(Fp8Linear):
+    """Activations rounded by a kernel of their own, also where a compiler could do so beside something else."""
+
+    def rounded(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        found: tuple[Tensor, Tensor] = torch.ops.effivlm.fp8_rows(rows)
+        return found
+
+
+class After(Apart):
+    """Scales multiplied after the product of many rows, where a compiler does so beside something else."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.register_buffer("one", torch.ones((), device="cuda"))
+
     def product(self, rows: Tensor) -> Tensor:
-        codes, scale = quantised_rows(rows)
-        return torch._scaled_mm(codes, self.weight.T, scale, self.scale, out_dtype=self.dtype, use_fast_accum=True)
+        if rows.shape[0] <= 32:
+            return super().product(rows)
+        codes, scale = self.rounded(rows)
+        found = torch._scaled_mm(codes, self.weight.T, self.one, self.one, out_dtype=self.dtype, use_fast_accum=True)
+        whole = found.float() * scale * self.scale
+        return (whole if self.bias is None else whole + self.bias).to(self.dtype)
 
 
 class Whole(nn.Module):
@@ -118,6 +139,17 @@ class Sparse(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         return torch.nn.functional.linear(rows, self.weight)
+
+
+KINDS: dict[str, tuple[Callable[[Tensor], Packed], Any]] = {
+    "int4": (rounded_int4, Int4Linear),
+    "fp8": (rounded_fp8, Fp8Linear),
+    "int4, with zeros": (partial(rounded_int4, asymmetric=True), Int4Linear),
+    "w8a16": (rounded_fp8, Whole),
+    "fp8 apart": (rounded_fp8, Apart),
+    "fp8 after": (rounded_fp8, After),
+}
+"""Ways to round weights, and the layers that read them."""
 
 
 class Record:
@@ -221,6 +253,7 @@ def kernels() -> dict[str, tuple[str, Callable[[Tensor], nn.Module]]]:
         "fp8 own": of("fp8", Fp8Linear),
         "fp8 torch": of("fp8", Scaled),
         "fp8 torch, fast": of("fp8", Fast),
+        "fp8 torch, scales after": of("fp8", After),
         "w8a16 humming": of("w8a16", Whole),
     }
 
@@ -256,15 +289,17 @@ def prefill_times(make: Callable[[Tensor], nn.Module]) -> dict[str, Any]:
     return found
 
 
-def products(record: Record) -> None:
+def products(record: Record, names: list[str]) -> None:
     """Kernel against kernel."""
     for name, (kind, make) in kernels().items():
+        if name not in names:
+            continue
         facts = {"part": "products", "kernel": name}
         if kind:
             record.add({**facts, "what": "error"}, partial(checked, kind, make))
         record.add({**facts, "what": "28 layers"}, partial(product_times, make, ROWS))
         record.add({**facts, "what": f"{MANY} rows"}, partial(prefill_times, make))
-    for count in (1, 32, MANY):
+    for count in (1, 32, MANY) if "2:4" in names else ():
         record.add({"part": "products", "kernel": "2:4", "what": f"{count} rows"}, partial(sparse_times, count))
 
 
@@ -292,7 +327,8 @@ def quantise(model: Adapter, kind: str) -> dict[str, Any]:
             before -= part.weight.nbytes
             count = part.weight.numel()
             theory += count * (4 + 16 / GROUP) / 8 if kind == "int4" else count
-        install([layer], weights, torch.bfloat16, made)
+        with patch.dict(_kernels.KINDS, dict.fromkeys(_kernels.KINDS, made)):
+            install([layer], weights, torch.bfloat16)
     model.weights = f"random, {kind}, {made.kernel}"
     reclaim(model.device)
     asked = before + theory
@@ -397,15 +433,14 @@ def main() -> None:
     parser.add_argument("--models", nargs="*", default=["random:llava_onevision_7b", "random:qwen2_vl_7b"])
     parser.add_argument("--kinds", nargs="+", default=["dense", "int4", "fp8"], choices=["dense", *KINDS])
     parser.add_argument("--batches", nargs="*", type=int, default=list(BATCHES))
-    parser.add_argument("--no-products", action="store_true")
+    parser.add_argument("--products", nargs="*", default=[*kernels(), "2:4"], help="kernels to compare, and 2:4")
     parser.add_argument("--no-ttft", action="store_true")
     parser.add_argument("--out", type=Path, default=FILE)
     asked = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("there is no GPU here")
     record = Record(asked.out)
-    if not asked.no_products:
-        products(record)
+    products(record, asked.products)
     for name in asked.models:
         models(record, name, asked.kinds, not asked.no_ttft, asked.batches)
     print(table(record.run, record.rows), flush=True)

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from effivlm import registry
 from effivlm.models._sources import resolve
-from effivlm.records import Settings
+from effivlm.records import Budget, Settings
 from effivlm.run.steps import PRESET
 
 
@@ -57,11 +57,11 @@ def run(options: argparse.Namespace) -> int:
     name, _, preset = options.method.partition(PRESET)
     if name not in methods():
         raise ValueError(registry.unknown("method of checkpoints", name, methods()))
-    from effivlm.compression.weights import WeightMethod, budget_of
+    from effivlm.compression.weights import WeightMethod
 
     kind = cast(type[WeightMethod], registry.load("methods", name))
     values = _preset(name, kind.presets, preset or kind.default_preset)
-    method = kind(keep=budget_of(options.budget), seed=options.seed, **values)
+    method = kind(keep=Budget.parse(options.budget), seed=options.seed, **values)
     asked = {"samples": options.samples, "calibration": options.calibration, "targets": options.targets}
     method = replace(method, **{word: value for word, value in asked.items() if value is not None})
     settings = Settings(seed=options.seed, device=options.device, dtype=options.dtype, data=options.data)

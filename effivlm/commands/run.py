@@ -27,6 +27,7 @@ from effivlm.session.suites import expanded, suites
 
 LISTS = ("models", "methods", "budgets", "tasks")
 ALL = "1000000000"
+CASES = "test_quality.py"
 LONG_PROMPT = 10_000  # tokens: a page in LLaVA-OneVision's tiles, or 32 frames
 
 
@@ -39,6 +40,7 @@ def add(command: Callable[..., Any]) -> None:
         "--suite paper --dry-run",
         "--tasks docvqa,gqa --dry-run --measure",
         "--suite reviewers --models random:qwen2_vl_7b --limit 100 -- -x",
+        "--suite paper --on ray://10.0.0.1:6379",
     )
     parser.add_argument("--suite", choices=words, help="tasks, models and methods of this suite, where it has them")
     for name in LISTS:
@@ -47,6 +49,9 @@ def add(command: Callable[..., Any]) -> None:
     parser.add_argument("--data", default="", metavar="DIR", help="as --vlm-data")
     parser.add_argument("--judge", default="", metavar="SPEC", help="as --vlm-judge, for tasks that a judge scores")
     parser.add_argument("--out", default="", metavar="FOLDER", help="new folder of this run")
+    parser.add_argument(
+        "--on", default="", metavar="ENGINE", help="on a cluster: ray (a local one, or RAY_ADDRESS) or ray://ADDRESS"
+    )
     parser.add_argument("--timings", action="store_true", help="time every case too")
     parser.add_argument("--dry-run", action="store_true", help="only say what would run, be downloaded, and fit")
     parser.add_argument(
@@ -67,7 +72,17 @@ def run(options: argparse.Namespace) -> int:
         for line in _foreseen(asked, options):
             print(line)
         return 0
+    if options.on:
+        return _on_cluster(asked, options)
     return subprocess.call(_command(asked, options))
+
+
+def _on_cluster(asked: dict[str, tuple[str, ...]], options: argparse.Namespace) -> int:
+    from effivlm.commands import clustered
+
+    if options.timings:
+        raise ValueError("--timings: a case is timed alone on its device, by a run without --on")
+    return clustered.run(options.on, [*_selected(asked, options), *options.rest])
 
 
 def _words(options: argparse.Namespace, name: str) -> tuple[str, ...]:
@@ -77,16 +92,34 @@ def _words(options: argparse.Namespace, name: str) -> tuple[str, ...]:
     return (options.suite,) if options.suite in suites(name) else ()
 
 
+def cases() -> list[str]:
+    """Arguments that name the cases to pytest: those of a checkout, else those that came with the installed package.
+
+    Raises:
+        ValueError: neither is there.
+    """
+    package = Path(effivlm.__file__).parent
+    checkout, installed = package.parent / "bench_tests", package / "bench"
+    if (installed / CASES).is_file():
+        return ["--pyargs", "effivlm.bench"]
+    if (checkout / CASES).is_file():
+        return [str(checkout), f"--rootdir={checkout.parent}"]
+    raise ValueError(f"the cases are missing: neither {installed} nor {checkout} holds {CASES}; install effivlm again")
+
+
 def _command(asked: dict[str, tuple[str, ...]], options: argparse.Namespace) -> list[str]:
-    cases = Path(effivlm.__file__).parent.parent / "bench_tests"
-    if not cases.is_dir():
-        raise ValueError(f"{cases} is missing: the cases come with the repository, so install it with pip install -e .")
-    command = [sys.executable, "-m", "pytest", str(cases), f"--rootdir={cases.parent}"]
+    command = [sys.executable, "-m", "pytest", *cases()]
     command += [] if options.timings else ["-k", "quality"]
-    command += [f"--vlm-{name}={','.join(words)}" for name, words in asked.items() if words]
+    return [*command, *_selected(asked, options), *options.rest]
+
+
+def _selected(asked: dict[str, tuple[str, ...]], options: argparse.Namespace) -> list[str]:
+    """The plugin's options of a suite."""
     words = {"limit": options.limit or ALL, "data": options.data, "judge": options.judge, "run": options.out}
-    command += [f"--vlm-{name}={value}" for name, value in words.items() if value]
-    return [*command, *options.rest]
+    return [
+        *(f"--vlm-{name}={','.join(given)}" for name, given in asked.items() if given),
+        *(f"--vlm-{name}={value}" for name, value in words.items() if value),
+    ]
 
 
 def _foreseen(asked: dict[str, tuple[str, ...]], options: argparse.Namespace) -> Iterator[str]:

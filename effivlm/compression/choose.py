@@ -74,6 +74,11 @@ def best_of_each(scores: Tensor, counts: Sequence[int]) -> list[Tensor]:
     return [row[..., :count] for row, count in zip(found, counts, strict=True)]
 
 
+def ranks(scores: Tensor) -> Tensor:
+    """The place of each score in the falling order of the last dimension; ties go to the lower number."""
+    return scores.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
+
+
 def numbers_of(mask: Tensor, most: int) -> Tensor:
     """Numbers [.., most] of what is marked along the last dimension, ascending, without asking the device how many there are.
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -67,6 +68,8 @@ class LayeredCache(CachePart):
     `uniform_share` of the total is split evenly whatever the rule. A window that is the same in all layers is set aside first.
     """
 
+    rules: ClassVar[tuple[str, ...]] = LAYER_BUDGETS
+
     window: int = 0
     window_share: float = 0.0
     same_window: bool = False
@@ -80,7 +83,7 @@ class LayeredCache(CachePart):
     def __post_init__(self) -> None:
         check("window", self.window, 0)
         check("window_share", self.window_share, 0, 1)
-        check_choice("layer_budgets", self.layer_budgets, LAYER_BUDGETS)
+        check_choice("layer_budgets", self.layer_budgets, self.rules)
         check("uniform_share", self.uniform_share, 0, 1)
         check("beta", self.beta, 1)
         check("density_threshold", self.density_threshold, 0, 1)
@@ -107,19 +110,21 @@ class LayeredCache(CachePart):
         free, room = sum(whole) - sum(held), [length - part for length, part in zip(lengths, held, strict=True)]
         if self.layer_budgets == "uniform" or self.uniform_share == 1 or not free:
             return whole
-        if self.layer_budgets == "pyramid":
-            ideal: Sequence[Fraction | float] = pyramid(
-                len(views), Fraction(free, len(views)), exact(self.beta), min(room)
-            )
-            least = [1] * len(views)
-        else:
-            ideal = self._densities(views)
-            least = [self._floor(pair[0], pair[1]) for pair in zip(whole, lengths, strict=True)]
+        ideal, least = self.wanted(views, free, room)
         low = [max(0, needed - part) for needed, part in zip(least, held, strict=True)]
         if self.uniform_share:
             ideal = mixed(ideal, exact(self.uniform_share))
         shares = apportion(ideal, free, low, room)
         return [part + share for part, share in zip(held, shares, strict=True)]
+
+    def wanted(
+        self, views: Sequence[LayerView], free: int, room: Sequence[int]
+    ) -> tuple[Sequence[Fraction | float], Sequence[int]]:
+        """In which proportion layers share `free` entries, of which each has `room` for some, and the fewest of each."""
+        if self.layer_budgets == "pyramid":
+            return pyramid(len(views), Fraction(free, len(views)), exact(self.beta), min(room)), [1] * len(views)
+        whole = [(self.keep.of(view.length), view.length) for view in views]
+        return self._densities(views), [self._floor(budget, length) for budget, length in whole]
 
     def _densities(self, views: Sequence[LayerView]) -> list[float]:
         """How dense every layer's attention is. To know it is to wait for the device, once for all budgets."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -12,34 +13,11 @@ from torch import Tensor
 from effivlm.compression.base import ImageView, Selection, VisualPart
 from effivlm.compression.budget import apportion
 from effivlm.compression.places import blocks_of
+from effivlm.compression.pools import Pools
+from effivlm.compression.pools import Seen as Seen
 from effivlm.seams.hooks import Tower
 
 SCOPES = ("tile", "image")
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """The n tokens that compete with each other, all of an image or of one tile or frame: features [n, d], what the tower
-    showed of them, and what the method found of each when it saw the whole image [n]."""
-
-    features: Tensor
-    tower: Tower | None
-    found: Tensor | None = None
-
-    @property
-    def shown(self) -> Tower:
-        """What the tower showed.
-
-        Raises:
-            ValueError: nobody looked at the tower, or it showed NaN.
-        """
-        if self.tower is None:
-            raise ValueError(
-                "this method needs what the vision tower shows, but the images were encoded without looking"
-            )
-        if self.tower.received.isnan().any() or self.tower.single.isnan().any():
-            raise ValueError("attention in the vision tower holds NaN, so no tokens can be chosen by it")
-        return self.tower
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +28,18 @@ class PerImage(VisualPart):
     def choose(self, seen: Seen, budget: int) -> Selection:
         """`budget` of the n tokens of one pool, numbered 0 .. n-1; 0 < budget <= n."""
 
+    def choose_all(self, pools: Pools, budgets: Sequence[int]) -> Selection:
+        """What stays of all pools, in any order, numbered as the tokens of the sample are; pool by pool, unless all are chosen of
+        together at less cost."""
+        found = [
+            (pool[one.kept], seen.features[one.kept] if one.features is None else one.features, one.features is None)
+            for (pool, seen), budget in zip(pools.each(), budgets, strict=True)
+            for one in [self.choose(seen, budget)]
+        ]
+        kept = torch.cat([numbers for numbers, _, _ in found])
+        same = all(unchanged for _, _, unchanged in found)
+        return Selection(kept, None if same else torch.cat([features for _, features, _ in found]))
+
     def pools(self, view: ImageView) -> list[Tensor]:
         """Numbers of the tokens that compete with each other, ascending in each pool: all that show a part of the image."""
         return [view.real]
@@ -59,25 +49,31 @@ class PerImage(VisualPart):
         return None
 
     def select(self, views: Sequence[ImageView], sample_id: str) -> list[Selection]:
-        return [self._of(view, share) for view, share in zip(views, self.shares(views), strict=True)]
+        shares = self.shares(views)
+        starts = list(accumulate((len(view.features) for view in views), initial=0))
+        pools: list[Tensor] = []
+        budgets: list[int] = []
+        for view, share, start in zip(views, shares, starts, strict=False):
+            parts = self.pools(view) if share else []
+            high = [len(part) for part in parts]
+            counts = apportion([1] * len(parts), share, int(share >= len(parts)), high) if share else []
+            pools += [part + start if start else part for part, count in zip(parts, counts, strict=True) if count]
+            budgets += [count for count in counts if count]
+        if not budgets:
+            return [Selection(view.real[:0]) for view in views]
+        chosen = self.choose_all(Pools.of(self._tokens(views), pools), budgets)
+        kept, order = chosen.kept.sort()
+        features = None if chosen.features is None else chosen.features[order].split(shares)
+        numbers = [part - start for part, start in zip(kept.split(shares), starts, strict=False)]
+        return [Selection(part, features and features[at]) for at, part in enumerate(numbers)]
 
-    def _of(self, view: ImageView, share: int) -> Selection:
-        if not share:
-            return Selection(view.real[:0])
-        pools = self.pools(view)
-        budgets = apportion([1] * len(pools), share, int(share >= len(pools)), [len(pool) for pool in pools])
-        whole = self.whole(view)
-        found = [self._of_pool(view, whole, *one) for one in zip(pools, budgets, strict=True) if one[1]]
-        kept, order = torch.cat([one.kept for one in found]).sort()
-        if all(one.features is None for one in found):
-            return Selection(kept)
-        made = [view.features[one.kept] if one.features is None else one.features for one in found]
-        return Selection(kept, torch.cat(made)[order])
-
-    def _of_pool(self, view: ImageView, whole: Tensor | None, pool: Tensor, budget: int) -> Selection:
-        tower = view.tower and Tower(view.tower.received[pool], view.tower.single[pool], view.tower.keys[pool])
-        chosen = self.choose(Seen(view.features[pool], tower, None if whole is None else whole[pool]), budget)
-        return Selection(pool[chosen.kept], chosen.features)
+    def _tokens(self, views: Sequence[ImageView]) -> Seen:
+        """The tokens of all images as one."""
+        found = [part for view in views if (part := self.whole(view)) is not None]
+        towers = [view.tower for view in views if view.tower is not None]
+        parts = [[tower.received, tower.single, tower.keys] for tower in towers]
+        tower = Tower(*(_joined(list(those)) for those in zip(*parts, strict=True))) if towers else None
+        return Seen(_joined([view.features for view in views]), tower, _joined(found) if found else None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +94,18 @@ class PerTile(PerImage):
         return blocks_of(view.places) if self.scope == "tile" else super().pools(view)
 
 
-def others(numbers: Tensor, count: int) -> Tensor:
-    """Those of 0 .. count-1 that are not among `numbers`, ascending."""
-    mask = torch.ones(count, dtype=torch.bool, device=numbers.device)
-    mask[numbers] = False
-    return mask.nonzero()[:, 0]
+@dataclass(frozen=True, kw_only=True)
+class Together(PerTile):
+    """Tokens of all tiles and frames are chosen at once, each inside its own."""
+
+    @abstractmethod
+    def choose_all(self, pools: Pools, budgets: Sequence[int]) -> Selection: ...
+
+    def choose(self, seen: Seen, budget: int) -> Selection:
+        chosen = self.choose_all(Pools.alone(seen), [budget])
+        kept, order = chosen.kept.sort()
+        return Selection(kept, None if chosen.features is None else chosen.features[order])
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))

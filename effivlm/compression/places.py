@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
 def blocks_of(places: Tensor) -> list[Tensor]:
     """Numbers of the tokens of every tile or frame, ascending, of places [n, 3]; newline markers belong to none."""
-    blocks = places[:, 0]
-    return [(blocks == block).nonzero()[:, 0] for block in blocks.unique().tolist() if block >= 0]
+    blocks, order = places[:, 0].sort(stable=True)
+    names, sizes = torch.stack(torch.unique_consecutive(blocks, return_counts=True)).tolist()
+    return [part for name, part in zip(names, order.split(sizes), strict=True) if name >= 0]
 
 
 def grids_of(places: Tensor) -> list[Tensor]:

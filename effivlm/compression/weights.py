@@ -22,6 +22,7 @@ from effivlm.records import Budget
 EIGHT = ("fp8", "int8")
 TOKENS = ("all", "balanced", "text", "visual")
 TARGETS = ("language", "tower", "projector")
+COMPRESSED_TENSORS, AUTOAWQ = "compressed-tensors", "autoawq"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,11 @@ class WeightMethod(Method):
         if self.samples < 1:
             raise ValueError(f"samples {self.samples} must be 1 or more: the calibration set would be empty")
         object.__setattr__(self, "goal", goal)
+
+    @property
+    def packing(self) -> str:
+        """The format of a quantised checkpoint."""
+        return COMPRESSED_TENSORS
 
     def seam_parts(self) -> tuple[Part, ...]:
         """None: a run of samples meets the checkpoint that this method made, and nothing else of it."""

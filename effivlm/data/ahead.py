@@ -16,12 +16,17 @@ WORKERS = 2
 class Ahead(Sequence[T]):
     """The items of a sequence, of which up to `depth` behind the last one asked for are being made in threads.
 
+    They will be asked for in the order of `order`, all of them without one; an item that is not in it is made when asked for.
+
     Item i is the sequence's own, or its own error, raised when that item is asked for; the others are as without it. An item is
     forgotten once it was handed out, so no more than `depth` + 1 are held.
     """
 
-    def __init__(self, items: Sequence[T], pool: ThreadPoolExecutor, depth: int = DEPTH) -> None:
+    def __init__(
+        self, items: Sequence[T], pool: ThreadPoolExecutor, depth: int = DEPTH, order: range | None = None
+    ) -> None:
         self._items, self._pool, self._depth = items, pool, depth
+        self._order = range(len(items)) if order is None else order
         self._made: dict[int, Future[T]] = {}
 
     def __len__(self) -> int:
@@ -35,7 +40,10 @@ class Ahead(Sequence[T]):
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
         place = range(len(self))[index]
-        wanted = range(place, min(place + self._depth + 1, len(self)))
+        if place not in self._order:
+            return self._items[place]
+        at = self._order.index(place)
+        wanted = self._order[at : at + self._depth + 1]
         for number in [number for number in self._made if number not in wanted]:
             self._made.pop(number).cancel()
         for number in wanted:
@@ -45,13 +53,13 @@ class Ahead(Sequence[T]):
 
 
 @contextmanager
-def ahead(items: Sequence[T], depth: int = DEPTH) -> Iterator[Sequence[T]]:
-    """The same items in the same order, made ahead by threads that end with the context. A `depth` of 0 makes none ahead."""
+def ahead(items: Sequence[T], depth: int = DEPTH, order: range | None = None) -> Iterator[Sequence[T]]:
+    """The same items, made ahead by threads that end with the context, in `order`. A `depth` of 0 makes none ahead."""
     if depth < 1:
         yield items
         return
     pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="samples")
     try:
-        yield Ahead(items, pool, depth)
+        yield Ahead(items, pool, depth, order)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -84,8 +84,13 @@ def joined(layers: Sequence[nn.Module]) -> Iterator[None]:
 
 
 def _plain(parts: Sequence[Any]) -> TypeGuard[Sequence[nn.Linear]]:
-    """Whether these are linear layers of one input, type and place, all with a bias or none."""
-    if not all(type(part) is nn.Linear for part in parts):
+    """Whether these are linear layers of one input, type and place, all with a bias or none, and nothing done around them.
+
+    A forward of a layer's own (fake quantisation, an adapter, a device to move to) or a hook would be passed by.
+    """
+    if not all(type(part) is nn.Linear and "forward" not in vars(part) for part in parts):
+        return False
+    if any(part._forward_hooks or part._forward_pre_hooks for part in parts):
         return False
     sorts = {(part.in_features, part.weight.dtype, part.weight.device, part.bias is None) for part in parts}
     return len(sorts) == 1

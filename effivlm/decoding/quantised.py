@@ -11,7 +11,7 @@ from effivlm.decoding.weights import Packed, packed
 from effivlm.kernels import int4
 from effivlm.kernels.placed import has_triton
 
-FEW = 64
+FEW = 32
 """Rows up to which a product costs what its weights cost to read."""
 
 
@@ -21,9 +21,10 @@ class QuantizedLinear(nn.Module):
     kernel: ClassVar[str]
     made: Tensor | None = None
 
-    def __init__(self, weights: Packed, bias: Tensor | None) -> None:
+    def __init__(self, weights: Packed, bias: Tensor | None, dtype: torch.dtype) -> None:
         super().__init__()
         self.out_features, self.in_features = weights.shape
+        self.dtype = dtype
         self.bias = None if bias is None else _kept(bias)
 
     def product(self, rows: Tensor) -> Tensor:
@@ -44,7 +45,7 @@ class Int4Linear(QuantizedLinear):
     kernel = "humming"
 
     def __init__(self, weights: Packed, bias: Tensor | None, dtype: torch.dtype) -> None:
-        super().__init__(weights, bias)
+        super().__init__(weights, bias, dtype)
         zero = None if weights.zero is None else packed(weights.zero.T, 4).T.contiguous()
         made = int4.prepared(weights.codes, weights.scale.to(dtype).contiguous(), zero, weights.group)
         self.weight, self.scale = _kept(made.weight), _kept(made.scale)
@@ -65,36 +66,36 @@ class Fp8Linear(QuantizedLinear):
     kernel = "torch._scaled_mm"
 
     def __init__(self, weights: Packed, bias: Tensor | None, dtype: torch.dtype) -> None:
-        super().__init__(weights, bias)
-        self.dtype, self.few = dtype, weights.codes.is_cuda and has_triton()
+        super().__init__(weights, bias, dtype)
+        self.own = weights.codes.is_cuda and has_triton()
         self.weight = _kept(weights.codes.contiguous())
         self.scale = _kept(weights.scale.float().expand(self.out_features, 1).reshape(1, -1).contiguous())
-        if self.few:
-            import effivlm.kernels.fp8  # noqa: F401  registers the operator
+        if self.own:
+            import effivlm.kernels.fp8  # noqa: F401  registers the operators
+
+    def rounded(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes [M, K] (e4m3) and scales [M, 1] (float32) of activations [M, K].
+
+        A compiler puts the plain form into the kernel of what stands before it; alone it would be five, and Triton's is one.
+        """
+        if self.own and not torch.compiler.is_compiling():
+            found: tuple[Tensor, Tensor] = torch.ops.effivlm.fp8_rows(rows)
+            return found
+        return plain_rows(rows)
 
     def product(self, rows: Tensor) -> Tensor:
-        codes, scale = quantised_rows(rows)
-        if self.few and rows.shape[0] <= FEW:
+        codes, scale = self.rounded(rows)
+        if self.own and rows.shape[0] <= FEW:
             whole: Tensor = torch.ops.effivlm.fp8_few_rows(codes, self.weight).sum(0) * scale * self.scale
             return (whole if self.bias is None else whole + self.bias).to(self.dtype)
-        found = torch._scaled_mm(codes, self.weight.T, scale, self.scale, out_dtype=self.dtype)
+        found = torch._scaled_mm(
+            codes, self.weight.T, scale, self.scale, out_dtype=self.dtype, use_fast_accum=codes.is_cuda
+        )
         return found if self.bias is None else found + self.bias
 
 
-def quantised_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes [M, K] (e4m3) and scales [M, 1] (float32) of activations [M, K].
-
-    A compiler puts the plain form into the kernel of what stands before it; alone it would be five, so there Triton's is one.
-    """
-    if rows.is_cuda and has_triton() and not torch.compiler.is_compiling():
-        from effivlm.kernels.fp8 import quantised
-
-        return quantised(rows)
-    return plain_rows(rows)
-
-
 def plain_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """`quantised_rows` in PyTorch."""
+    """Codes [M, K] (e4m3) and scales [M, 1] (float32) of rows [M, K]; each row's largest entry becomes 448."""
     entries = rows.float()
     scale = entries.abs().amax(1, keepdim=True).clamp_min(1e-12) / 448.0
     return (entries / scale).to(torch.float8_e4m3fn), scale

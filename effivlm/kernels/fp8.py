@@ -42,8 +42,7 @@ def _quantise_kernel(  # type: ignore[no-untyped-def]  # the compiler reads anno
 
 
 @placed
-def quantised(entered: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes [M, K] (e4m3) and scales [M, 1] (float32) of activations [M, K]; each row's largest entry becomes 448."""
+def _quantised(entered: Tensor) -> tuple[Tensor, Tensor]:
     rows, width = entered.shape
     entered = entered.contiguous()
     codes = torch.empty(rows, width, dtype=torch.float8_e4m3fn, device=entered.device)
@@ -60,6 +59,18 @@ def quantised(entered: Tensor) -> tuple[Tensor, Tensor]:
         num_warps=max(1, min(16, block // 512)),
     )
     return codes, scale
+
+
+quantised = torch.library.custom_op(
+    "effivlm::fp8_rows", _quantised, mutates_args=(), schema="(Tensor entered) -> (Tensor, Tensor)"
+)
+"""Codes [M, K] (e4m3) and scales [M, 1] (float32) of activations [M, K]; each row's largest entry becomes 448."""
+
+
+@quantised.register_fake
+def _(entered: Tensor) -> tuple[Tensor, Tensor]:
+    codes = torch.empty_like(entered, dtype=torch.float8_e4m3fn, memory_format=torch.contiguous_format)
+    return codes, entered.new_empty(entered.shape[0], 1, dtype=torch.float32)
 
 
 @triton.jit(do_not_specialize=["rows"])  # type: ignore[untyped-decorator]

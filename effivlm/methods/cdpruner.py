@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,10 +11,12 @@ from torch import Tensor
 
 from effivlm.compression.base import ImageView, Selection
 from effivlm.compression.per_image import PerTile, Seen
+from effivlm.compression.pools import Pools, fused, parts_of
 from effivlm.compression.similar import unit
 
 SMALL = 1e-6
 """Added to relevance; what is left of a token's own kernel entry under this is rounding."""
+NO_RELEVANCE = "features or the question hold NaN, so no token is more relevant than another"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,19 @@ class CdPruner(PerTile):
             raise ValueError("tokens are picked by relevance, which is to be found of the whole image first")
         return Selection(determinant(unit(seen.features), seen.found, budget).sort().values)
 
+    def choose_all(self, pools: Pools, budgets: Sequence[int]) -> Selection:
+        relevance = pools.tokens.found
+        if relevance is None or not fused(pools):
+            return super().choose_all(pools, budgets)
+        rows = unit(pools.tokens.features) * relevance[:, None]
+        if rows.isnan().any():
+            raise ValueError(NO_RELEVANCE)
+        parts = [
+            part.taken(_determinants(part, rows, relevance, counts), counts)
+            for part, counts in parts_of(pools, budgets)
+        ]
+        return Selection(torch.cat(parts))
+
 
 def determinant(tokens: Tensor, relevance: Tensor, count: int) -> Tensor:
     """Numbers of `count` of the unit tokens [n, d] in the order of the greedy MAP of a DPP; memory is linear in n.
@@ -65,7 +80,7 @@ def determinant(tokens: Tensor, relevance: Tensor, count: int) -> Tensor:
     rows = tokens * relevance[:, None]
     left = rows.square().sum(1)
     if left.isnan().any():
-        raise ValueError("features or the question hold NaN, so no token is more relevant than another")
+        raise ValueError(NO_RELEVANCE)
     basis, picked = rows.new_zeros(min(count, rows.shape[1]), rows.shape[1]), []
     taken = torch.zeros_like(left, dtype=torch.bool)
     for number in range(count):  # nothing here waits for the device: the number of a pick stays there
@@ -79,3 +94,12 @@ def determinant(tokens: Tensor, relevance: Tensor, count: int) -> Tensor:
             basis[number] = torch.where(left[pick] > SMALL, rest / rest.norm().clamp(min=SMALL), 0)
             left = left - (rows @ basis[number]).square()
     return torch.cat(picked)
+
+
+def _determinants(pools: Pools, rows: Tensor, relevance: Tensor, counts: Sequence[int]) -> Tensor:
+    """`determinant` of all pools, in one kernel: places [T, K] of what is picked of the rows [n, d]."""
+    from effivlm.kernels import greedy
+
+    own, most = rows[pools.numbers], max(counts)
+    facts = pools.padded(relevance, 0), pools.tensor(pools.sizes), pools.tensor(counts)
+    return greedy.determinant(own @ own.mT, *facts, most, min(most, rows.shape[1]), SMALL)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from effivlm.compression.base import Selection
 from effivlm.compression.per_image import PerImage, Seen
-from effivlm.compression.similar import closest_other, unit
+from effivlm.compression.pools import one_program
+from effivlm.compression.similar import alike, closest_other, unit
 
 SAME = 1 - 1e-6
 """Cosines above this are rounding; such tokens are one token."""
@@ -44,6 +45,8 @@ def farthest(features: Tensor, count: int) -> Tensor:
     tokens = unit(features)
     if tokens.isnan().any():
         raise ValueError("features hold NaN, so no distance between tokens exists")
+    if one_program(tokens) and len(tokens) > 1:
+        return _farthest(tokens, count)
     nearest = closest_other(tokens).clamp_(max=SAME) if len(tokens) > 1 else tokens.new_zeros(1)
     picked = [nearest.argmin(0, keepdim=True)]
     nearest.fill_(-1)
@@ -52,3 +55,14 @@ def farthest(features: Tensor, count: int) -> Tensor:
         nearest.index_fill_(0, picked[-1], 2)
         picked.append(nearest.argmin(0, keepdim=True))
     return torch.cat(picked)
+
+
+def _farthest(tokens: Tensor, count: int) -> Tensor:
+    """`farthest` of unit tokens [n, d], in one kernel."""
+    from effivlm.kernels import greedy
+
+    cosines = alike(tokens)
+    cosines.diagonal().fill_(-1)
+    size, picks = torch.tensor([[len(tokens)], [count]], dtype=torch.int32).to(tokens.device, non_blocking=True)
+    nearest = cosines.amax(1).clamp_(max=SAME)
+    return greedy.farthest(cosines[None], nearest[None], size, picks, count, SAME)[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from effivlm.compression.base import Selection
-from effivlm.compression.choose import best
-from effivlm.compression.per_image import PerTile, Seen
-from effivlm.compression.similar import blocks, unit
+from effivlm.compression.choose import numbers_of, ranks
+from effivlm.compression.per_image import Together
+from effivlm.compression.pools import Pools, checked, marked
+from effivlm.compression.similar import variances
 
 TINY = 1e-6
 SCALE = 1e3
@@ -20,7 +21,7 @@ SCALE = 1e3
 
 
 @dataclass(frozen=True, kw_only=True)
-class HoloV(PerTile):
+class HoloV(Together):
     """Share K among stretches of the picture by attention and variety, and keep the best attended of each (arXiv 2510.02912).
 
     A tile or frame is cut into `stretches` of consecutive tokens. One's weight is its mean attention plus `alpha` times the
@@ -45,39 +46,37 @@ class HoloV(PerTile):
         if self.stretches < 1 or self.alpha < 0:
             raise ValueError(f"stretches {self.stretches} must be 1 or more, alpha {self.alpha} 0 or more")
 
-    def choose(self, seen: Seen, budget: int) -> Selection:
-        attention, count = seen.shown.received.float(), min(self.stretches, len(seen.features))
-        parts = attention.tensor_split(count)
-        tokens = unit(seen.features).tensor_split(count)
-        weights = torch.stack([self.weight(*pair) for pair in zip(tokens, parts, strict=True)])
-        wanted = torch.cat([ranks(part) < quota for part, quota in zip(parts, quotas(weights, budget), strict=True)])
-        return Selection(best(attention.masked_fill(wanted, torch.inf), budget))
+    def choose_all(self, pools: Pools, budgets: Sequence[int]) -> Selection:
+        attention = pools.padded(checked(pools.tokens.tower).received.float(), -torch.inf)
+        places, real = self.cut(pools)
+        inside = attention.gather(1, places.flatten(1)).view_as(places).masked_fill(~real, -torch.inf)
+        sizes = real.sum(-1)
+        mean = inside.masked_fill(~real, 0).sum(-1) / sizes.clamp(min=1) * SCALE
+        numbers = pools.numbers.gather(1, places.flatten(1)).view_as(places)
+        varied = variances(pools.tokens.features, numbers.flatten(0, 1), real.flatten(0, 1)).view_as(mean)
+        weights = mean + self.alpha * varied * mean / (varied + TINY)
+        wanted = real & (ranks(inside) < quotas(weights.where(sizes > 0, -torch.inf), pools.tensor(budgets))[..., None])
+        first = torch.zeros_like(pools.there).scatter_reduce(1, places.flatten(1), wanted.flatten(1), "amax")
+        chosen = marked(attention.masked_fill(first, torch.inf), budgets)
+        return Selection(pools.taken(numbers_of(chosen, max(budgets)), budgets))
 
-    def weight(self, tokens: Tensor, attention: Tensor) -> Tensor:
-        """The weight of a stretch of unit tokens [n, d] with their attention [n]."""
-        scaled = attention.mean() * SCALE
-        varied = variance(tokens).mean() if len(tokens) > 1 else torch.zeros_like(scaled)
-        return scaled + self.alpha * varied * scaled / (varied + TINY)
-
-
-def variance(tokens: Tensor) -> Tensor:
-    """Of every unit token [n, d] the variance of its cosines with the others [n], its own entry taken as 0 as the authors do."""
-    found, start = [], 0
-    for block in blocks(tokens, len(tokens)):
-        alike = block @ tokens.T
-        alike[:, start:].fill_diagonal_(0)
-        mean = alike.sum(1, keepdim=True) / (len(tokens) - 1)
-        found.append((alike - mean).square().sum(1) / (len(tokens) - 1))
-        start += len(block)
-    return torch.cat(found)
-
-
-def quotas(weights: Tensor, budget: int) -> Tensor:
-    """How many tokens of each stretch are asked for [P], by weights [P]; together no more than `budget`."""
-    floors = (weights / (weights.sum() + TINY) * budget).floor()
-    return floors + (ranks(weights) < budget - floors.sum())
+    def cut(self, pools: Pools) -> tuple[Tensor, Tensor]:
+        """Places [T, P, L] in each pool of the tokens of its stretches, the earlier ones longer where they do not come out even,
+        and which of them are real."""
+        sizes = pools.tensor(pools.sizes)[:, None]
+        parts = sizes.clamp(max=self.stretches)
+        number = torch.arange(min(self.stretches, pools.width), device=sizes.device)
+        each, longer = sizes // parts, sizes % parts
+        start = number * each + number.minimum(longer)
+        length = (each + (number < longer)).where(number < parts, 0)
+        steps = torch.arange(-(-pools.width // min(self.stretches, pools.width)), device=sizes.device)
+        real = steps < length[..., None]
+        return (start[..., None] + steps).where(real, 0), real
 
 
-def ranks(scores: Tensor) -> Tensor:
-    """The place of each score [n] in falling order; ties go to the lower number."""
-    return scores.argsort(descending=True, stable=True).argsort()
+def quotas(weights: Tensor, budgets: Tensor) -> Tensor:
+    """How many tokens of each stretch are asked for [T, P], by weights [T, P], -inf where there is no stretch; together no more
+    than the budget of each pool [T]."""
+    there = weights.where(weights > -torch.inf, 0)
+    floors = (there / (there.sum(-1, keepdim=True) + TINY) * budgets[:, None]).floor()
+    return floors + (ranks(weights) < budgets[:, None] - floors.sum(-1, keepdim=True))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from effivlm.compression.choose import best
+from effivlm.compression.pools import marked
 from effivlm.compression.prumerge import Merging
 
 
@@ -42,5 +42,5 @@ class PruMergePlain(Merging):
         "joint": {"scope": "image"},
     }
 
-    def chosen(self, scores: Tensor, count: int) -> Tensor:
-        return best(scores, count)
+    def chosen(self, scores: Tensor, sizes: Sequence[int], counts: Sequence[int]) -> Tensor:
+        return marked(scores, counts)

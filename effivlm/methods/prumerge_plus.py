@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from effivlm.compression.choose import best
-from effivlm.compression.per_image import others
+from effivlm.compression.choose import ranks
+from effivlm.compression.pools import mask_of
 from effivlm.compression.prumerge import Merging
 
 
@@ -46,20 +46,24 @@ class PruMergePlus(Merging):
         if self.spatial not in ("midquantile", "front_stride"):
             raise ValueError(f"spatial {self.spatial!r} is neither 'midquantile' nor 'front_stride'")
 
-    def chosen(self, scores: Tensor, count: int) -> Tensor:
-        first = best(scores, min(count, outliers(scores)))
-        left, length = count - len(first), len(scores)
-        if not left:
-            return first
-        rest = others(first, length)
-        if self.spatial == "midquantile":
-            spread = rest[(2 * torch.arange(left, device=rest.device) + 1) * len(rest) // (2 * left)]
-        else:
-            spread = rest[rest % (length // count) == 0][:left]
-        return torch.cat([first, spread]).sort().values
+    def chosen(self, scores: Tensor, sizes: Sequence[int], counts: Sequence[int]) -> Tensor:
+        width, most = scores.shape[1], max(counts)
+        facts = torch.tensor([sizes, counts]).to(scores.device, non_blocking=True)[..., None]
+        size, count = facts[0], facts[1]
+        first = ranks(scores) < outliers(scores)[:, None].minimum(count)
+        rest = ~first & (scores > -torch.inf)
+        left, steps = count - first.sum(1, keepdim=True), torch.arange(most, device=scores.device)
+        if self.spatial == "front_stride":
+            even = rest & (torch.arange(width, device=scores.device) % (size // count.clamp(min=1)) == 0)
+            return first | (even & (even.cumsum(1) <= left))
+        middles = (2 * steps + 1) * (size - count + left) // (2 * left).clamp(min=1)
+        spread = mask_of(middles.where(steps < left, width), width).gather(1, (rest.cumsum(1) - 1).clamp(min=0))
+        return first | (rest & spread)
 
 
-def outliers(scores: Tensor) -> int:
-    """How many scores [n] lie above the third quartile by more than 1.5 interquartile ranges."""
-    low, high = scores.quantile(0.25), scores.quantile(0.75)
-    return int((scores > high + 1.5 * (high - low)).sum())
+def outliers(scores: Tensor) -> Tensor:
+    """How many of the finite scores [.., N] lie above their third quartile by more than 1.5 interquartile ranges."""
+    real = scores.masked_fill(scores == -torch.inf, torch.nan)
+    low, high = (real.nanquantile(share, -1, keepdim=True) for share in (0.25, 0.75))
+    far: Tensor = scores > high + 1.5 * (high - low)
+    return far.sum(-1)

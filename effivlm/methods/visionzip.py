@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import accumulate
 from typing import Any, ClassVar
 
 import torch
@@ -13,13 +14,14 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from effivlm.compression.base import Selection
-from effivlm.compression.choose import best
-from effivlm.compression.per_image import PerTile, Seen, others
-from effivlm.compression.similar import closest, unit
+from effivlm.compression.choose import numbers_of
+from effivlm.compression.per_image import Together
+from effivlm.compression.pools import Pools, checked, marked, mask_of
+from effivlm.compression.similar import closest_of_each, unit
 
 
 @dataclass(frozen=True, kw_only=True)
-class VisionZip(PerTile):
+class VisionZip(Together):
     """Keep dominant tokens by attention in the vision tower, and merge the rest into contextual ones (arXiv 2412.04467).
 
     Of the K tokens of a tile or frame a share `context` is contextual: evenly spaced ones of the rest are centres, every other
@@ -71,35 +73,47 @@ class VisionZip(PerTile):
             return math.floor(share + Fraction(1, 2))
         return min(budget - 1, max(1, math.floor(share)))
 
-    def choose(self, seen: Seen, budget: int) -> Selection:
-        tower, count = seen.shown, self.contextual(budget)
-        dominant = best(tower.received, budget - count)
-        if not count:
-            return Selection(dominant)
-        rest = others(dominant, len(seen.features))
-        centres = rest[self._spread(len(rest), count, rest.device)]
-        kept = torch.cat([dominant, centres]).sort().values
-        features = seen.features[kept]
-        features[torch.searchsorted(kept, centres)] = self._merged(seen.features, tower.keys, centres, kept).to(
-            features
-        )
-        return Selection(kept, features)
+    def choose_all(self, pools: Pools, budgets: Sequence[int]) -> Selection:
+        tower, features = checked(pools.tokens.tower), pools.tokens.features
+        counts = [self.contextual(budget) for budget in budgets]
+        few = [budget - count for budget, count in zip(budgets, counts, strict=True)]
+        dominant = marked(pools.padded(tower.received, -torch.inf), few)
+        first = pools.taken(numbers_of(dominant, max(few)), few)
+        if not any(counts):
+            return Selection(first)
+        centres = self._centres(pools, ~dominant & pools.there, few, counts)
+        joining = sum(size - budget for size, budget, count in zip(pools.sizes, budgets, counts, strict=True) if count)
+        more = self._merged(pools, tower.keys, dominant, centres, counts, joining)
+        kept = torch.cat([first, pools.taken(centres, counts)])
+        return Selection(kept, torch.cat([features[first], more.to(features)]))
 
-    def _spread(self, length: int, count: int, device: torch.device) -> Tensor:
-        """Places of the centres among `length` tokens."""
-        numbers = torch.arange(count, device=device)
-        return numbers * (length // count) if self.centre == "stride" else numbers * length // count
+    def _centres(self, pools: Pools, rest: Tensor, few: Sequence[int], counts: Sequence[int]) -> Tensor:
+        """Places [T, C] in their pools of counts[t] centres, evenly spread over the `rest` [T, N]."""
+        left = [size - dominant for size, dominant in zip(pools.sizes, few, strict=True)]
+        sizes, parts = pools.tensor(left)[:, None], pools.tensor(counts)[:, None].clamp(min=1)
+        steps = torch.arange(max(counts), device=rest.device)
+        spread = steps * (sizes // parts) if self.centre == "stride" else steps * sizes // parts
+        return numbers_of(rest, max(left)).gather(1, spread.where(pools.below(counts, max(counts)), 0))
 
-    def _merged(self, features: Tensor, keys: Tensor, centres: Tensor, kept: Tensor) -> Tensor:
-        """The centres' features [K_c, d] in float32 after every token that is not kept has joined one."""
-        joining, own = others(kept, len(features)), features[centres].float()
-        if not len(joining):
+    def _merged(
+        self, pools: Pools, keys: Tensor, dominant: Tensor, centres: Tensor, counts: Sequence[int], joining: int
+    ) -> Tensor:
+        """The centres' features [sum of counts, d] in float32 after the `joining` others of their pools have joined one."""
+        features = pools.tokens.features.float()
+        own = features[pools.taken(centres, counts)]
+        if not joining:
             return own
-        metric = unit(keys.float().mean(1))
-        group, order = closest(metric[joining], metric[centres])[1].sort(stable=True)
-        counts = torch.bincount(group, minlength=len(centres))
+        real, total, width = pools.below(counts, centres.shape[1]), sum(counts), pools.width
+        free = pools.there & real[:, :1] & ~dominant & ~mask_of(centres.where(real, width), width)
+        metric = unit(keys.float().mean(1))[pools.numbers]
+        group = closest_of_each(metric, metric.gather(1, centres[..., None].expand(-1, -1, metric.shape[-1])), real)
+        starts = pools.tensor(list(accumulate(counts, initial=0))[:-1])[:, None]
+        bags = (group + starts).where(free, total).flatten()
+        order = pools.numbers.flatten()[bags.argsort(stable=True)[:joining]]
+        sizes = torch.zeros(total + 1, dtype=torch.long, device=bags.device).scatter_add_(
+            0, bags, torch.ones_like(bags)
+        )
         # bags are summed in one order on every device, which an atomic add is not
-        sums = embedding_bag(joining[order], features.float(), counts.cumsum(0) - counts, mode="sum")
-        if self.merge == "mean":
-            return (own + sums) / (1 + counts[:, None])
-        return own + sums / counts[:, None].clamp(min=1)
+        sums = embedding_bag(order, features, (sizes.cumsum(0) - sizes)[:-1], mode="sum")
+        sizes = sizes[:-1, None]
+        return (own + sums) / (1 + sizes) if self.merge == "mean" else own + sums / sizes.clamp(min=1)

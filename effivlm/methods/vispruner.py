@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, ClassVar
@@ -14,6 +14,7 @@ from torch import Tensor
 from effivlm.compression.base import Selection
 from effivlm.compression.choose import best
 from effivlm.compression.per_image import PerTile, Seen
+from effivlm.compression.pools import Pools, checked, fused, parts_of
 from effivlm.compression.similar import closest, unit
 
 
@@ -52,17 +53,46 @@ class VisPruner(PerTile):
 
     def choose(self, seen: Seen, budget: int) -> Selection:
         scores = seen.shown.received
-        first = best(scores, math.floor(Fraction(str(self.important)) * budget))
+        first = best(scores, self.first(budget))
         order = scores.sort(descending=True, stable=True).indices[len(first) :]
         spread = self._varied(seen.features, order, budget - len(first))
         return Selection(torch.cat([first, spread]).sort().values)
+
+    def choose_all(self, pools: Pools, budgets: Sequence[int]) -> Selection:
+        if not fused(pools):
+            return super().choose_all(pools, budgets)
+        scores, tokens = checked(pools.tokens.tower).received, unit(pools.tokens.features)
+        parts = [
+            part.taken(self._of(part, scores, tokens, counts), counts) for part, counts in parts_of(pools, budgets)
+        ]
+        return Selection(torch.cat(parts))
+
+    def _of(self, pools: Pools, scores: Tensor, tokens: Tensor, counts: Sequence[int]) -> Tensor:
+        """Places [T, K] of what stays of each pool, found in one kernel."""
+        from effivlm.kernels import greedy
+
+        own = tokens[pools.numbers]
+        alike = (own @ own.mT).nan_to_num_(nan=-1)  # numbers that stand for places have to be places
+        order = pools.padded(scores, -torch.inf).argsort(dim=1, descending=True, stable=True)
+        few = [self.first(count) for count in counts]
+        left = [count - first for count, first in zip(counts, few, strict=True)]
+        steps = [self.steps(size - first, count) for size, first, count in zip(pools.sizes, few, left, strict=True)]
+        facts = torch.tensor([pools.sizes, few, left, steps], dtype=torch.int32).T.contiguous()
+        return greedy.varied(alike, order, facts.to(order.device, non_blocking=True), max(counts))
+
+    def first(self, budget: int) -> int:
+        """How many of `budget` tokens are kept by attention."""
+        return math.floor(Fraction(str(self.important)) * budget)
+
+    def steps(self, length: int, count: int) -> int:
+        """How many of `length` tokens leave at once until `count` are left."""
+        return max(self.step, math.ceil((length - count) / self.rounds))
 
     def _varied(self, features: Tensor, order: Tensor, count: int) -> Tensor:
         """`count` of the tokens numbered `order` by falling attention; what resembles another is dropped round by round."""
         if not count:
             return order[:0]
-        step = max(self.step, math.ceil((len(order) - count) / self.rounds))
-        tokens = unit(features)
+        step, tokens = self.steps(len(order), count), unit(features)
         while len(order) > count:
             one, other = order[::2], order[1::2]
             falling = closest(tokens[one], tokens[other])[0].sort(descending=True, stable=True).indices

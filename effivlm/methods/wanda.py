@@ -17,14 +17,20 @@ class Wanda(WeightMethod):
     Differs from the paper:
     - rows differ by at most one zero, so that the total is exact instead of rounded down in every row;
     - calibration samples are pictures with a question and its answer, not text;
-    - preset balanced weighs tokens so that the visual ones of a sample together count as much as its text.
+    - preset balanced weighs tokens so that the visual ones of a sample together count as much as its text;
+    - preset sparseml has sparseml 1.8.0 prune, which gives the same zeros.
     """
 
     of: ClassVar[str] = "weights"
     kinds: ClassVar[Sequence[str]] = ("sparsity", "n:m")
     settings: ClassVar[Sequence[str]] = ("sparsity0.20", "sparsity0.50", "2:4")
     needs: ClassVar[str] = "norms"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}, "balanced": {"tokens": "balanced"}}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {},
+        "balanced": {"tokens": "balanced"},
+        "sparseml": {"engine": "sparseml"},
+    }
+    ENGINES: ClassVar[Sequence[str]] = ("llmcompressor", "sparseml")
 
     def solve(self, linear: Linear) -> Solved:
         return solved(self.engine, "wanda", linear)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 from threading import RLock
 from typing import Any, ClassVar
 
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from effivlm.decoding.caches import DecodingCache, PromptCache
 from effivlm.decoding.generation import NO_RULES
 from effivlm.models._ahead import Ahead, Prepared
+from effivlm.models._compressed import opened
 from effivlm.models._generation import end_tokens, rules_of
 from effivlm.models._guards import disagreeing, few, foreign, told, unfit
 from effivlm.models._memory import needs
@@ -68,36 +70,31 @@ class Adapter(Presented, Prepared):
         self.ahead, self.processing = Ahead(), RLock()
 
     @classmethod
-    def load(cls, source: ModelSource, device: str, dtype: str) -> Adapter:
+    def load(cls, source: ModelSource, device: str, dtype: str, kernels: str = "auto") -> Adapter:
         """Load weights (safetensors only, no remote code) and processor; those of a hub repository are fetched first.
 
-        A model that does not fit the one device is spread over all GPUs by accelerate.
+        A model that does not fit the one device is spread over all GPUs by accelerate. Compressed weights are read by a kernel
+        where there is one and `kernels` is "auto"; else ("none") they are dequantised.
 
         Raises:
             ValueError: the checkpoint is damaged or incomplete, does not fit itself, or needs what is not done here; names the
                 folder and what is wrong.
         """
         ensure_torchvision()
-        _check_room(source, device, dtype)
+        reading = device if kernels == "auto" else "cpu"
+        _check_room(source, device, dtype, reading)
         if source.source.startswith(RANDOM):
             return cls(*build(source.source.removeprefix(RANDOM), device, dtype), source, weights="random")
         bring(source)
-        _check_room(source, device, dtype)  # now that the size is known for certain
+        _check_room(source, device, dtype, reading)  # now that the size is known for certain
         verify(source)
         processor, config = cls._described(source)
         import transformers
 
         try:
-            model, info = getattr(transformers, cls.class_name).from_pretrained(
-                source.source,
-                config=config,
-                dtype=getattr(torch, dtype),
-                device_map=_placement(source, device, dtype),
-                attn_implementation="sdpa",
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
+            place = _placement(source, device, dtype, reading)
+            kind, folder = getattr(transformers, cls.class_name), Path(source.source)
+            model, info, weights = opened(kind, folder, config, place, dtype, kernels == "auto")
         except Exception as error:  # libraries have many kinds of their own; each means that this checkpoint is no good
             raise ValueError(f"model {source.name!r}: {source.source} cannot be loaded ({told(error)})") from error
         wrong = {
@@ -107,7 +104,7 @@ class Adapter(Presented, Prepared):
         }
         if said := [f"tensors {word}: {few(names)}" for word, names in wrong.items() if names]:
             raise ValueError(f"model {source.name!r}: {source.source} does not fit its architecture: {'; '.join(said)}")
-        return cls(model, processor, source)
+        return cls(model, processor, source, weights)
 
     @classmethod
     def _described(cls, source: ModelSource) -> tuple[Any, Any]:
@@ -306,20 +303,20 @@ class Adapter(Presented, Prepared):
         return sum(parameter.nbytes for parameter in self.model.parameters())
 
 
-def _placement(source: ModelSource, device: str, dtype: str) -> str:
+def _placement(source: ModelSource, device: str, dtype: str, reading: str = "cpu") -> str:
     """The one device, or "auto" (accelerate spreads the layers) where the weights alone would fill it."""
     if not device.startswith("cuda") or torch.cuda.device_count() < 2 or source.source.startswith(RANDOM):
         return device
     _, total = torch.cuda.mem_get_info(device)
-    return "auto" if needs(source, dtype).weights > 0.85 * total else device
+    return "auto" if needs(source, dtype, reading).weights > 0.85 * total else device
 
 
-def _check_room(source: ModelSource, device: str, dtype: str) -> None:
+def _check_room(source: ModelSource, device: str, dtype: str, reading: str = "cpu") -> None:
     """Raises ValueError where the weights alone are larger than all GPUs: accelerate would move them to the host in silence."""
     if not device.startswith("cuda"):
         return
     cards = range(torch.cuda.device_count()) if not source.source.startswith(RANDOM) else [device]
-    found, wanted = sum(torch.cuda.mem_get_info(card)[1] for card in cards), needs(source, dtype).weights
+    found, wanted = sum(torch.cuda.mem_get_info(card)[1] for card in cards), needs(source, dtype, reading).weights
     if wanted > found:
         raise ValueError(
             f"model {source.name!r}: its weights are {wanted / 1e9:.1f} GB in {dtype}, and {len(cards)} GPU(s) with"

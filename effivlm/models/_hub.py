@@ -86,7 +86,7 @@ def bring_weights(name: str, repository: str, commit: str, folder: Path) -> None
         ValueError: as `snapshot`; or the repository holds no safetensors file (pickled weights are not loaded).
     """
     if missing(folder):
-        _bring(name, repository, commit, [*FACTS, *_files(folder)], ())
+        _bring(name, repository, commit, [*FACTS, *files(folder)], ())
     if gone := missing(folder):
         raise ValueError(
             f"model {name!r}: {repository} holds no {gone[0]} at {commit[:12]} (pickled weights are not loaded)"
@@ -95,10 +95,10 @@ def bring_weights(name: str, repository: str, commit: str, folder: Path) -> None
 
 def missing(folder: Path) -> list[str]:
     """Safetensors files of a checkpoint's folder that are not there."""
-    return [file for file in _files(folder) if not (folder / file).is_file()]
+    return [file for file in files(folder) if not (folder / file).is_file()]
 
 
-def _files(folder: Path) -> list[str]:
+def files(folder: Path) -> list[str]:
     """The safetensors files that a checkpoint is made of: those of its index, or the one file."""
     index = folder / INDEX
     if not index.is_file():

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from effivlm.models._compressed import Compressed
 from effivlm.models._hub import INDEX, missing
+from effivlm.models._quantization import schemes, stated
 from effivlm.models._sources import RANDOM, ModelSource, shape
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -26,11 +31,13 @@ class Needs:
         return self.weights + tokens * self.cache_per_token
 
 
-def needs(source: ModelSource, dtype: str) -> Needs:
+def needs(source: ModelSource, dtype: str, reading: str = "cpu") -> Needs:
     """Read off the configuration, and file sizes or their index; nothing is loaded.
 
+    Compressed weights take what they are dequantised, or packed where a kernel of the device `reading` reads them.
+
     Raises:
-        ValueError: the configuration lacks a size.
+        ValueError: the configuration lacks a size, or a compressed checkpoint is damaged.
     """
     if source.source.startswith(RANDOM):
         facts = shape(source.source.removeprefix(RANDOM))
@@ -39,6 +46,8 @@ def needs(source: ModelSource, dtype: str) -> Needs:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     stored = str(config.get("dtype") or config.get("torch_dtype") or STORED)
     weights = _stored(folder) * BYTES[dtype] // BYTES.get(stored, 2)
+    if (said := stated(config)) is not None:
+        weights = _unpacked(source.name, folder, said, dtype, reading)
     try:
         return Needs(weights, _cache_per_token({**config, **(config.get("text_config") or {})}) * BYTES[dtype])
     except KeyError as error:
@@ -53,6 +62,18 @@ def _stored(folder: Path) -> int:
     if not index.is_file():
         return 0
     return int(json.loads(index.read_text(encoding="utf-8")).get("metadata", {}).get("total_size", 0))
+
+
+def _unpacked(name: str, folder: Path, said: Mapping[str, Any], dtype: str, reading: str) -> int:
+    """Bytes of compressed weights once they are loaded; before they are fetched, as if all of them were layers' of one kind."""
+    try:
+        known = schemes(said)
+        if missing(folder):
+            bits = min((scheme.bits for scheme in known.values()), default=16)
+            return _stored(folder) * 8 * BYTES[dtype] // bits
+        return Compressed(folder, known).loaded_bytes(BYTES[dtype], getattr(torch, dtype), reading)
+    except ValueError as error:
+        raise ValueError(f"model {name!r}: {folder} is compressed, and {error}") from None
 
 
 def _cache_per_token(text: dict[str, Any]) -> int:

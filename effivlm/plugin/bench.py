@@ -14,6 +14,7 @@ from functools import cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -21,13 +22,15 @@ from effivlm.budget import names_one
 from effivlm.plugin import gate, hookspec, options
 from effivlm.plugin.controller import CARGO, Controller
 from effivlm.plugin.progress import Progress
-from effivlm.plugin.scheduler import COLLECTED, FOLDER, REFUSAL, TEMPLATED, Xdist
+from effivlm.plugin.scheduler import COLLECTED, FOLDER, REFUSAL, SESSION, TEMPLATED, TROUBLES, Xdist
 from effivlm.records import PARTS, Cell, Outcome, dump
 from effivlm.session import matrix
+from effivlm.session.blocks import place
 from effivlm.session.groups import Groups, on_device
 from effivlm.session.matrix import Plan, part_of
 from effivlm.session.places import claim
 from effivlm.session.recorder import FILE
+from effivlm.session.shelf import Shelf, seed_all, settle
 
 BENCH = "effivlm-bench"
 ARGUMENT = "cell"
@@ -106,8 +109,10 @@ class Bench:
     selected: dict[str, list[Cell]] = field(default_factory=lambda: {part: [] for part in PARTS})
     templates: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     refusal: str = ""
+    troubles: list[str] = field(default_factory=list)
     _plan: Plan | None = None
     _groups: Groups | None = None
+    _shelf: Shelf | None = None
 
     @property
     def worker(self) -> dict[str, Any]:
@@ -117,6 +122,11 @@ class Bench:
     @property
     def workers(self) -> int:
         return int(self.worker.get("workercount", 1))
+
+    @cached_property
+    def name(self) -> str:
+        """The name by which the workers of this session know each other."""
+        return str(self.worker[SESSION]) if SESSION in self.worker else uuid4().hex[:12]
 
     @property
     def distributed(self) -> bool:
@@ -195,8 +205,15 @@ class Bench:
         """What runs cells in this process."""
         if self._groups is None:
             settings = on_device(self.plan().settings, self._worker_number())
-            self._groups = Groups(self.plan(), settings, self.folder, self.selected)
+            self._groups = Groups(self.plan(), settings, self.folder, self.selected, self.workers, self.name)
         return self._groups
+
+    def shelf(self) -> Shelf:
+        """What opens models in this process."""
+        if self._shelf is None:
+            groups = self.groups()
+            self._shelf = Shelf(self.plan().sources, groups.settings, groups.forget_model)
+        return self._shelf
 
     def _worker_number(self) -> int:
         return int(self.worker.get("workerid", "gw0").removeprefix("gw")) % max(1, self.workers)
@@ -245,6 +262,21 @@ class Bench:
                 self.selected[part_of(item.nodeid)].append(cell)
 
     @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        """An xdist worker that is done with its own groups answers blocks of others' before it ends."""
+        try:
+            done = yield
+            stopped = session.shouldfail or session.shouldstop
+            if self.workers > 1 and self.selected["quality"] and not stopped and place(self.folder, self.name).exists():
+                settle(self.groups().settings.device, self.workers)
+                seed_all(self.groups().settings.seed)
+                self.troubles += self.groups().help(self.shelf().open)
+            return done
+        finally:
+            if self._shelf:
+                self._shelf.close()
+
+    @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Outcomes ride on the next report, a whole group's on its first one: written before anything else runs."""
         report = yield
@@ -262,7 +294,7 @@ class Bench:
         if self.worker:
             output = self.config.workeroutput  # type: ignore[attr-defined]
             output[REFUSAL], output[COLLECTED] = self.refusal, self.collected
-            output[TEMPLATED] = self.templates
+            output[TEMPLATED], output[TROUBLES] = self.templates, self.troubles
 
 
 def _has_its_own(metafunc: pytest.Metafunc) -> bool:

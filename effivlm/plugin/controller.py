@@ -8,28 +8,22 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pytest
 
-from effivlm.models._sources import unread
 from effivlm.plugin.session import Session
 from effivlm.plugin.summary import WITHOUT_TABLE, announce, rates, show
 from effivlm.records import Outcome, Settings
-from effivlm.session import journal
+from effivlm.session import record
 from effivlm.session.groups import on_device
 from effivlm.session.matrix import part_of
 from effivlm.session.recorder import Key, Recorder, facts
-from effivlm.session.resume import standing
 
 CARGO = "effivlm_outcomes"
 """Attribute of a test report: outcomes that came to be since the report before, as lines, which any text survives."""
-
-
-WORTH_SAYING = 1 << 32  # bytes that take a while
 
 
 @dataclass(eq=False)
@@ -87,45 +81,19 @@ class Controller:
         bench, config = self.bench, self.bench.config
         if recorder.lock.note:
             self.notes.append(recorder.lock.note)
+        plan = bench.plan()
         header = facts(config.rootpath, ["pytest", *config.invocation_params.args], asdict(settings))
         header["resumed"] = bench.resuming
         header["workers"] = bench.processes
-        header["models"] = {name: source.to_json() for name, source in bench.plan().sources.items()}
-        header["checkpoints"] = self._checkpoints()
+        header["models"] = {name: source.to_json() for name, source in plan.sources.items()}
+        header["checkpoints"] = record.identities(plan, self.planned, self._say)
         if bench.resuming:
-            self._go_on(recorder, settings, header)
-        elif recorder.path.exists():  # a session that was faster, and is done with it
-            raise ValueError(f"{recorder.folder} holds a run already; go on with --vlm-resume, or name another folder")
+            self.reused = record.go_on(recorder, plan, settings, header, self.planned, self._say)
+        else:  # a session that was faster, and is done with it
+            record.refuse_old(recorder.folder)
         config.hook.pytest_vlm_header(config=config, header=header)
-        recorder.open(header)
-        for line in journal.lines(recorder.folder):  # what a kill kept from being written behind its outcomes
-            for note in line.get("notes", ()):
-                recorder.add_sample(note)
+        record.begin(recorder, header, bench.name)
         self._started = time.monotonic()
-
-    def _checkpoints(self) -> dict[str, str]:
-        """Identities of the models of this session; read here once, before workers ask for them."""
-        sources, found = self.bench.plan().sources, dict[str, str]()
-        for name in dict.fromkeys(cell.model for cell, _ in self.planned):
-            source = sources.get(name)  # a cell that somebody added may name a model of nobody
-            try:
-                if source and (size := unread(source)) >= WORTH_SAYING:
-                    self._say(f"effivlm: reading {size / 1e9:.1f} GB of {name} once, to know these weights again")
-                found |= {name: source.identity} if source else {}
-            except OSError as error:
-                raise ValueError(f"model {name!r} cannot be read: {error}") from None
-        return found
-
-    def _go_on(self, recorder: Recorder, settings: Settings, header: dict[str, Any]) -> None:
-        """Take over what stands of an earlier session, and note in the header what does not."""
-        found = standing(recorder.folder, self.bench.plan(), settings, header)
-        recorder.recorded = dict(found.reusable)
-        header["outdated"] = list(found.outdated)
-        self.reused = sum(key in recorder.recorded for key in self.planned)
-        done = f"{self.reused} of {len(self.planned)} outcomes of {recorder.folder} stand and are not run again"
-        self._say(f"effivlm: resuming: {done}")
-        for reason, count in Counter(one["reason"] for one in found.outdated).items():
-            self._say(f"effivlm: resuming: {count} outcomes do not count any more: {reason}")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
@@ -211,29 +179,19 @@ class Controller:
             return
         for outcome in self.bench.drain():
             self.recorder.add(outcome)
-        missing = [key for key in self.planned if key not in self.recorder.recorded and key not in self.passed_over]
         lost = "; ".join(self.notes)
-        why = self.stopped or str(session.shouldfail or session.shouldstop or "") or lost or "the session ended early"
-        for cell, part in missing:
-            self.recorder.add(Outcome(cell, "", "interrupted", part=part, reason=why))
+        why = self.stopped or str(session.shouldfail or session.shouldstop or "") or lost
         asked = {
             key: outcome.n + outcome.broken for key, outcome in self.recorder.recorded.items() if key[1] == "quality"
         }
-        self.recorder.close(
-            {
-                "status": "interrupted" if missing or self.stopped else "finished",
-                "reason": why if missing or self.stopped else lost,
-                "exit_code": int(exitstatus),
-                "seconds": round(time.monotonic() - self._started, 3),
-                "rates": rates(self.seconds, self.bench.plan().settings.limit, asked),
-                "samples": sum(asked.get(key, 1) for key in self.planned),
-                "not_run": len(missing),
-                "passed_over": len(self.passed_over),
-                "reused": self.reused,
-            }
-        )
-        if not (missing or self.stopped):
-            journal.clear(self.recorder.folder)
+        settings = self.bench.plan().settings
+        said = {
+            "exit_code": int(exitstatus),
+            "seconds": round(time.monotonic() - self._started, 3),
+            "rates": rates(self.seconds, settings.limit, asked),
+            "reused": self.reused,
+        }
+        record.end(self.recorder, self.planned, self.passed_over, self.stopped, why, lost, settings.shard, said)
 
     def _report(self, session: pytest.Session) -> None:
         """A report that cannot be made never changes what the run found; one that cannot be written fails the session."""

@@ -14,6 +14,7 @@ from effivlm.plugin.session import Run
 from effivlm.records import PARTS, dump
 from effivlm.report.limits import POLICIES, Limits, tolerances
 from effivlm.session.places import trial
+from effivlm.session.record import task_versions
 
 if TYPE_CHECKING:
     from effivlm.report.baseline import Key, Side
@@ -50,6 +51,8 @@ class Gate:
         asked = any(self._option(name) for name in ("tolerance", *RULES))
         if asked and not (self.wanted or target):
             raise ValueError("--vlm-tolerance and the gate's policies need --vlm-baseline FILE to compare with")
+        if (self.wanted or target) and self.controller.bench.config.option.vlm_shard:
+            raise ValueError("a shard has no scores to compare: merge the shards, then python -m effivlm compare A B")
         if self.wanted:
             self.limits.check_names(self.before.names | set(_names()))
         if target:
@@ -87,8 +90,7 @@ class Gate:
 
     def pytest_vlm_header(self, header: MutableMapping[str, Any]) -> None:
         """Versions of the tasks: scores of two versions are never compared."""
-        tasks = sorted({cell.task for cell in self.controller.bench.plan().cells})
-        header["task_versions"] = {task: _version(task) for task in tasks}
+        header["task_versions"] = task_versions(self.controller.bench.plan().cells)
 
     def pytest_sessionfinish(self, session: Any, exitstatus: int) -> None:
         """After the controller's, which wrote the report."""
@@ -199,10 +201,3 @@ def add_options(group: Any) -> None:
     for name, (value, text) in OPTIONS.items():
         repeated: Mapping[str, Any] = {"action": "append"} if name == "tolerance" else {}
         group.addoption(f"--vlm-{name}", default=[] if repeated else "", metavar=value, help=text, **repeated)
-
-
-def _version(task: str) -> int:
-    """The version that a task declares; 1 for a user's folder, whose content stands in its outcomes' fingerprints."""
-    if task not in registry.names("tasks"):
-        return 1
-    return int(registry.declared("tasks", task).get("version", 1))

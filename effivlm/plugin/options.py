@@ -25,6 +25,11 @@ WORDS = {
         "greedy search with the penalties and bans of the checkpoint's generation configuration, as generate does it:"
         " checkpoint; or without: greedy (default: %(default)s)",
     ),
+    "kernels": (
+        "WHICH",
+        "what reads the weights of a compressed checkpoint on a GPU: auto, a kernel where there is one; none, they are"
+        " dequantised as on a CPU (default: %(default)s)",
+    ),
     "batch": ("N", "also time decoding of N copies at once (default: 1)"),
     "prompt": ("N", "time on a drawn page of about N prompt tokens"),
     "data": ("DIR", "folder of published sets, or stream (default: fetched, or hub)"),
@@ -46,6 +51,7 @@ WORDS = {
         "N",
         "times that a judge is asked the same, to know its noise (1: unknown; default: %(default)s)",
     ),
+    "shard": ("I/N", "the I-th of N runs of one suite: every N-th sample; report A B ... --out C makes one of them"),
 }
 
 

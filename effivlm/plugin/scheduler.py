@@ -1,4 +1,6 @@
-"""The xdist side: groups stay on one worker, and workers learn the run folder. Registered only where xdist is loaded.
+"""The xdist side: cases of a group stay on one worker, and workers learn the run folder. Registered only where xdist is loaded.
+
+Its samples do not stay there: a worker that is done with its own cases takes blocks of others' (`session.together`).
 
 xdist is imported inside, so that nothing breaks where it is not installed. No pytest in here.
 """
@@ -13,7 +15,9 @@ from effivlm.plugin.session import Distributed
 REFUSAL = "vlm_refusal"
 COLLECTED = "vlm_collected"
 FOLDER = "vlm_folder"
+SESSION = "vlm_session"
 TEMPLATED = "vlm_templates"
+TROUBLES = "vlm_troubles"
 
 
 class Xdist:
@@ -23,7 +27,8 @@ class Xdist:
         self.controller = controller
 
     def pytest_configure_node(self, node: Any) -> None:
-        node.workerinput[FOLDER] = str(self.controller.bench.folder)
+        bench = self.controller.bench
+        node.workerinput[FOLDER], node.workerinput[SESSION] = str(bench.folder), bench.name
 
     def pytest_xdist_make_scheduler(self, config: Any, log: Any) -> Any:
         from xdist.scheduler import LoadScopeScheduling
@@ -47,6 +52,7 @@ class Xdist:
     def pytest_testnodedown(self, node: Any, error: object) -> None:
         output = getattr(node, "workeroutput", {})
         self.controller.bench.templates.update(output.get(TEMPLATED, {}))
+        self.controller.notes += [f"xdist worker {node.gateway.id}: {one}" for one in output.get(TROUBLES, ())]
         self.controller.worker_down(
             node.gateway.id, str(error or ""), output.get(REFUSAL, ""), output.get(COLLECTED, 0)
         )

@@ -19,6 +19,8 @@ class Session(Protocol):
     templates: dict[str, list[dict[str, Any]]]
 
     @property
+    def name(self) -> str: ...
+    @property
     def distributed(self) -> bool: ...
     @property
     def processes(self) -> int: ...
@@ -51,6 +53,7 @@ class Distributed(Protocol):
     """What xdist's side tells the controller."""
 
     bench: Session
+    notes: list[str]
 
     def begin_with(self, nodeids: Sequence[str]) -> None: ...
     def worker_down(self, name: str, error: str, refusal: str, collected: int) -> None: ...

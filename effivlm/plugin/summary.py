@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from effivlm.plugin.session import Run, Session
+from effivlm.records import Cell
+from effivlm.registry import inherited
+from effivlm.run.steps import stored
 from effivlm.session import recorder
 from effivlm.session.matrix import part_of
 from effivlm.session.recorder import Key
 
 WITHOUT_TABLE = "not in pytest-benchmark's table"
-# Seconds on two CPU cores with the embedded micro model: for the first estimate; later ones come from the last run.
-FIRST_GUESS = {"quality": 0.04, "ttft": 0.6, "decode": 0.4}
+# Seconds on two CPU cores with an embedded micro model, for the first estimate; later ones come from the last run.
+DENSE_GUESS = 0.45  # of a sample, answered twice
+OWN_GUESS, SHARED_GUESS = 0.14, 0.035  # of a sample in a cell with a prefill of its own, and in one that shares dense's
+TIMING_GUESS = {"ttft": 1.4, "decode": 1.3}
 GROUP_SECONDS = 6.0  # imports, opening a model, the first pass
 RUNS = 5
 SHOWN = 12
@@ -49,14 +54,37 @@ def estimate(planned: Sequence[Key], limit: int, runs: Path, processes: int = 1)
     missing = sorted({cell.model for cell, _ in planned if _name(cell.model, cell.task) not in known})
     if missing and missing != [model for model in missing if model.startswith("micro_")]:
         return f"no estimate of the time: {', '.join(missing)} never ran here"
-    seconds = 0.0
+    by_group: dict[tuple[str, str], list[Key]] = {}
     for cell, part in planned:
-        rate = known.get(_name(cell.model, cell.task), FIRST_GUESS).get(part, FIRST_GUESS[part])
-        seconds += rate * (limit if part == "quality" else 1)
-    groups = len({cell.group for cell, _ in planned})
+        by_group.setdefault(cell.group, []).append((cell, part))
+    seconds = sum(_seconds(keys, known.get(_name(*group)), limit) for group, keys in by_group.items())
+    groups = len(by_group)
     seconds = (seconds + GROUP_SECONDS * groups) / min(processes, groups)
     source = "a guess for two CPU cores; no earlier run stands here" if missing else "by an earlier run recorded here"
     return f"about {span(seconds)} ({source})"
+
+
+def _seconds(keys: Sequence[Key], known: Mapping[str, float] | None, limit: int) -> float:
+    """Of the cases of one group, by the rates of an earlier run; a guess for a part that it does not tell.
+
+    Dense runs in every group, whether it is a case or not; in an earlier run's rates it is counted already.
+    """
+    known, seconds = known or {}, 0.0
+    for part in dict.fromkeys(part for _, part in keys):
+        cells = {cell for cell, of in keys if of == part}
+        if part in known:
+            seconds += known[part] * len(cells) * (limit if part == "quality" else 1)
+        elif part == "quality":
+            seconds += limit * (DENSE_GUESS + sum(_share(cell) for cell in cells if cell != cell.dense))
+        else:
+            seconds += TIMING_GUESS[part] * len({*cells, *(cell.dense for cell in cells)})
+    return seconds
+
+
+def _share(cell: Cell) -> float:
+    """Guessed seconds that a cell adds to a sample of its group."""
+    seams = {inherited("methods", step.method, "seam") for step in stored(cell.method, cell.preset)}
+    return SHARED_GUESS if seams == {"cache"} else OWN_GUESS
 
 
 def rates(

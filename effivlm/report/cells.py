@@ -9,10 +9,11 @@ from typing import Any
 from effivlm.metrics.profiles import FIXED
 from effivlm.metrics.statistics import Floats, ends
 from effivlm.records import Achieved, Cell, Outcome
-from effivlm.report.costs import Dense, dense_costs, describe_costs, engines, speedups, trusts
+from effivlm.report.costs import Dense, dense_costs, dense_medians, describe_costs, engines, speedups, trusts
 from effivlm.report.mixes import Origin, origin
 from effivlm.report.quality import Quality, compare
 from effivlm.report.trust import impossible
+from effivlm.report.why import of_cell
 
 DENSE = "dense"
 _KEPT = tuple(field.name for field in fields(Achieved))
@@ -58,6 +59,7 @@ def _describe(parts: Sequence[Outcome], quality: Quality | None, dense: Dense) -
     faster, unmatched = speedups(parts, dense)
     achieved = next((outcome.achieved for outcome in (lead, *parts) if outcome.achieved), None)
     remarks = [remark for outcome in parts for remark in outcome.remarks]
+    costs = describe_costs(parts)
     kept, trust = as_stored(achieved) if achieved else None, trusts(parts, dense)
     if strange := impossible(kept, faster["ttft"]):
         trust["ttft"]["untrusted"].append(strange)
@@ -86,8 +88,9 @@ def _describe(parts: Sequence[Outcome], quality: Quality | None, dense: Dense) -
         "loyalty": quality.loyalty,
         "noise": quality.noise,
         "achieved": kept,
-        "costs": describe_costs(parts),
+        "costs": costs,
         "speedups": faster,
+        "why": of_cell(costs, dense_medians(parts, dense), faster),
         "trust": trust,
         "engine": " ".join(dict.fromkeys(outcome.engine for outcome in parts if outcome.engine)),
         "kernel": " ".join(dict.fromkeys(outcome.kernel for outcome in parts if outcome.kernel)),

@@ -26,6 +26,7 @@ def closing(document: Mapping[str, Any]) -> list[str]:
         "",
         *_floor(document),
         *_uncontrolled(document),
+        *_discoveries(document),
         *_timings(document),
         f"{counts['cells']} measured, {missed}",
     ]
@@ -63,6 +64,15 @@ def _uncontrolled(document: Mapping[str, Any]) -> list[str]:
         f"no control ran for {count} cells: without {name} at their budgets nothing says that they beat chance"
         for name, count in lacks.items()
     ]
+
+
+def _discoveries(document: Mapping[str, Any]) -> list[str]:
+    """How many comparisons verdicts take into account, where there are several."""
+    found = document["run"].get("discoveries") or {"families": {}}
+    count = max((found["families"].get(name, 0) for name in ("random", "random_op")), default=0)
+    return [
+        f"verdicts hold the rate of false ones at {found['rate']:.0%} over {count} comparisons ({found['rule']})"
+    ] * (count > 1)
 
 
 def _timings(document: Mapping[str, Any]) -> list[str]:

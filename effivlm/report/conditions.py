@@ -51,9 +51,9 @@ def conditions(run: Mapping[str, Any], known: Machines, cell: Mapping[str, Any])
     return found
 
 
-WORDS = ("limit", "seed", "dtype", "engine", "device", "batch", "prompt")
-TIMED = ("batch", "prompt")
-"""What a header tells of the conditions of its session's measurements, and which of it matters to timings alone."""
+WORDS = ("limit", "seed", "dtype", "engine", "device", "kernels", "batch", "prompt", "shard")
+TIMED, ANSWERED = ("batch", "prompt"), ("shard",)
+"""What a header tells of the conditions of its session's measurements, and which of it matters to timings or answers alone."""
 
 
 def differing(before: Mapping[str, Any], now: Mapping[str, Any], part: str) -> list[str]:
@@ -65,14 +65,14 @@ def differing(before: Mapping[str, Any], now: Mapping[str, Any], part: str) -> l
     for word in WORDS:
         one, other = _told(before, word, part), _told(now, word, part)
         if None not in (one, other) and one != other:
-            found.append(f"{word} {one}, now {other}")
+            found.append(f"{word} {one or 'none'}, now {other or 'none'}")
     return found
 
 
 def _told(header: Mapping[str, Any], word: str, part: str) -> Any:
     settings = header.get("settings")
     value = settings.get(word) if isinstance(settings, Mapping) else None
-    if value is None or (word in TIMED and part == "quality"):
+    if value is None or word in (TIMED if part == "quality" else ANSWERED):
         return None
     if word != "device":
         return value

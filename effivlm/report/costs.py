@@ -86,6 +86,15 @@ def speedups(outcomes: Iterable[Outcome], dense: Dense) -> tuple[dict[str, Any],
     return found, remarks
 
 
+def dense_medians(outcomes: Iterable[Outcome], dense: Dense) -> dict[str, float]:
+    """Dense's medians by name, of the same engine and prompt as those of a cell."""
+    under: dict[str, Under] = {}
+    for outcome in outcomes:
+        whole = ("prefill_s",) if SPEEDUPS["ttft"] in outcome.costs else ()
+        under |= {name: _under(outcome, name) for name in (*_measured(outcome), *whole)}
+    return {name: dense[key].cost.median for name, key in under.items() if key in dense}
+
+
 def trusts(outcomes: Iterable[Outcome], dense: Dense) -> dict[str, dict[str, list[str]]]:
     """What is to be said against the timings that a cell has, by their word: `untrusted` and `unsettled` hold reasons of its own,
     `against` those of the dense timing that its speed-up is taken from."""

@@ -11,6 +11,7 @@ from effivlm.metrics.statistics import LEAST, LEVEL, ROUNDS
 from effivlm.records import SCHEMA, Cell, Outcome
 from effivlm.report.cells import as_stored, describe, name
 from effivlm.report.conditions import differing
+from effivlm.report.families import settle
 from effivlm.report.published import overlay
 from effivlm.report.rows import summarise
 from effivlm.report.strict import strict
@@ -101,12 +102,13 @@ def build(header: Header, outcomes: Iterable[Outcome], end: Mapping[str, Any] | 
     run["end"] = None if end is None else {key: value for key, value in end.items() if key != "kind"}
     run["counts"] = _counts(list(latest.values()), len(rows), skipped, failed)
     run["bootstrap"] = {"rounds": ROUNDS, "level": LEVEL, "least": LEAST}
-    cells = [row.data for row in rows]
+    cells, summary = [row.data for row in rows], summarise(rows)
+    run["discoveries"] = settle(cells, summary["op"])
     return {
         "schema": SCHEMA,
         "run": run,
         "cells": cells,
-        "summary": summarise(rows),
+        "summary": summary,
         "published": overlay(cells),
         "skipped": skipped,
         "failed": failed,

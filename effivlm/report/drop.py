@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from effivlm.metrics.discoveries import Z, one_sided_p
 from effivlm.metrics.resampling import Resampling
-from effivlm.metrics.statistics import ROUNDS, Floats, Interval, interval
+from effivlm.metrics.statistics import ROUNDS, Floats, Interval, has_no_width, interval
 from effivlm.report.baseline import Measured
 
 
@@ -35,6 +36,12 @@ class Change:
     def worse_than(self, allowed: float) -> bool:
         """Whether even the mild end of the interval lies beyond what is allowed."""
         return self.interval is not None and self.interval[0] > allowed
+
+    def p(self, allowed: float) -> float | None:
+        """One-sided p-value of lying beyond what is allowed, at most 0.025 where the interval does; None for what is counted."""
+        if self.interval is None or has_no_width(self.interval):
+            return None
+        return one_sided_p(self.value, allowed, max(0.0, self.value - self.interval[0]) / Z)
 
     def undecided(self, allowed: float) -> bool:
         """Whether it looks worse than allowed and its interval, if there is one, does not tell."""

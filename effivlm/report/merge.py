@@ -1,8 +1,11 @@
-"""Several runs (shards, machines) as one: their outcomes in one file, conflicts refused, every machine listed."""
+"""Several runs (shards, machines) as one: their outcomes in one file, conflicts refused, every machine listed.
+
+Runs of parts of a suite are put side by side; shards (`--vlm-shard`), which hold parts of the samples of every cell, are joined.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,18 +22,38 @@ Key = tuple[Cell, str]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One of the runs, as its folder holds it; `latest` is the last word on each part of each cell."""
+    """One of the runs, as its folder holds it; `latest` is the last word on each part of each cell.
+
+    `answered_on`: the machines of its answers, where other shards gave some of them.
+    """
 
     folder: Path
     header: Mapping[str, Any]
     latest: Mapping[Key, Outcome]
     end: Mapping[str, Any] | None
+    answered_on: str = ""
+
+    @property
+    def shard(self) -> str:
+        """ "2/8" where this run answered that share of the samples, "" where it answered all."""
+        return str((self.header.get("settings") or {}).get("shard") or "")
 
     @property
     def machine(self) -> str:
         """Device and driver in words, as the engine of a timing carries them."""
         device, driver = device_of(self.header)
         return f"{device or 'unknown device'} (driver {driver})" if driver else device or "unknown device"
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """What shards come to together: the outcomes of whole cells, and which shards are `missing`, in words."""
+
+    outcomes: Mapping[Key, Outcome]
+    missing: str
+
+
+Join = Callable[[Sequence[Run]], Joined]
 
 
 @dataclass
@@ -63,11 +86,11 @@ class _Merged:
             )
 
 
-def merge(folders: Sequence[Path], out: Path) -> None:
+def merge(folders: Sequence[Path], out: Path, join: Join) -> None:
     """Write the runs of `folders` as one outcomes.jsonl into `out`, from which its report is made like any run's.
 
     A part of a cell that stands in several runs is taken once where fingerprint and result are the same. Where machines
-    differ, the engine of a timing names its device, so no mean and no speed-up mixes two.
+    differ, the engine of a timing names its device, so no mean and no speed-up mixes two. Shards are made one run by `join`.
     Raises ValueError for a conflict (naming both folders), another schema, or an `out` that holds a run; OSError where
     a folder cannot be read or written.
     """
@@ -75,15 +98,31 @@ def merge(folders: Sequence[Path], out: Path) -> None:
         raise ValueError(f"{out} holds a run already; name another folder with --out")
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ValueError(f"a folder is named twice: {', '.join(map(str, folders))}")
-    runs = [_open(folder) for folder in folders]
+    runs, missing = _joined([_open(folder) for folder in folders], join)
     merged = _Merged()
     for run in runs:
         merged.add(run)
     out.mkdir(parents=True, exist_ok=True)
     temporary = out / f".{OUTCOMES}"
     with temporary.open("w", encoding="utf-8", errors="replace") as file:
-        file.writelines(dump(record) + "\n" for record in _records(runs, merged))
+        file.writelines(dump(record) + "\n" for record in _records(runs, merged, missing))
     temporary.replace(out / OUTCOMES)
+
+
+def _joined(runs: Sequence[Run], join: Join) -> tuple[list[Run], str]:
+    """The runs with the outcomes of whole cells in the first of their shards, and which shards are missing."""
+    shards = [run for run in runs if run.shard]
+    if not shards:
+        return list(runs), ""
+    joined = join(shards)
+    machines = " + ".join(dict.fromkeys(run.machine for run in shards))
+    found = []
+    for run in runs:
+        if run.shard:
+            timed = {key: outcome for key, outcome in run.latest.items() if key[1] != "quality"}
+            run = replace(run, latest={**(joined.outcomes if run is shards[0] else {}), **timed}, answered_on=machines)
+        found.append(run)
+    return found, joined.missing
 
 
 def _open(folder: Path) -> Run:
@@ -104,7 +143,7 @@ def _result(outcome: Outcome) -> tuple[Any, ...]:
     return outcome.status, outcome.score, outcome.n, outcome.broken, answers, outcome.achieved, costs
 
 
-def _records(runs: Sequence[Run], merged: _Merged) -> Iterable[Mapping[str, Any]]:
+def _records(runs: Sequence[Run], merged: _Merged, missing: str) -> Iterable[Mapping[str, Any]]:
     several = len({run.machine for run in runs}) > 1
     yield _header(runs, merged)
     seen: set[str] = set()
@@ -123,8 +162,8 @@ def _records(runs: Sequence[Run], merged: _Merged) -> Iterable[Mapping[str, Any]
     unfinished = [run for run, end in zip(runs, ends, strict=True) if end.get("status") != "finished"]
     yield {
         "kind": "end",
-        "status": INTERRUPTED if unfinished else "finished",
-        "reason": "; ".join(f"{run.folder} did not finish" for run in unfinished),
+        "status": INTERRUPTED if unfinished or missing else "finished",
+        "reason": "; ".join([*(f"{run.folder} did not finish" for run in unfinished), *([missing] * bool(missing))]),
         "seconds": sum(end.get("seconds", 0) for end in ends),
     }
 
@@ -134,7 +173,8 @@ def _placed(outcome: Outcome, run: Run, several: bool) -> Outcome:
         return outcome
     if outcome.part != "quality":
         outcome = replace(outcome, engine=f"{outcome.engine or 'eager'} @ {run.machine}")
-    return outcome.with_remarks(f"{outcome.part} measured on {run.machine}")
+    place = run.answered_on if outcome.part == "quality" and run.answered_on else run.machine
+    return outcome.with_remarks(f"{outcome.part} measured on {place}")
 
 
 def _header(runs: Sequence[Run], merged: _Merged) -> dict[str, Any]:
@@ -149,6 +189,7 @@ def _header(runs: Sequence[Run], merged: _Merged) -> dict[str, Any]:
         "kind": "run",
         **{key: value for key, value in runs[0].header.items() if key not in ("kind", "notes")},
         "schema": SCHEMA,
+        **({"settings": {**runs[0].header["settings"], "shard": ""}} if runs[0].shard else {}),
         "command": f"python -m effivlm report {' '.join(str(run.folder) for run in runs)}",
         "device": " + ".join(dict.fromkeys(device_of(run.header)[0] or "unknown device" for run in runs)),
         "driver": " + ".join(dict.fromkeys(driver for run in runs if (driver := device_of(run.header)[1]))),

@@ -31,6 +31,11 @@
     const count = list.filter(r => r.verdict === "no control ran").length;
     return count ? ` No random control ran for ${count} of these rows, so nothing here says that they beat chance: select random_visual or random_kv too.` : "";
   };
+  // what the samples of a table could show, and how its many comparisons are kept from being false discoveries
+  const middle = values => { const known = values.filter(v => !lacks(v)).sort((a, b) => a - b); return known.length ? known[Math.floor(known.length / 2)] : null; };
+  const power = (list, scale, digits) => { const least = middle(list.map(r => (lacks(r.detectable) ? null : r.detectable * scale(r)))); return lacks(least) ? "" : ` With its samples a row shows a difference to dense of ${num(least, digits)} four times in five, and seldom a smaller one (the median row).`; };
+  const small = p => (p < 0.001 ? "< 0.001" : p.toFixed(3));
+  const judged = family => { const found = data.discoveries, count = found?.families[family]; return count > 1 ? ` Verdicts and q hold the rate of false ones at ${num(100 * found.rate, 0)} % over the ${count} comparisons of this report (${found.rule}).` : ""; };
   // Remarks stand under the table by number, so that a long one makes no row tall.
   function remarked(list) {
     const places = [...new Set(list.flatMap(r => [...r.remarks, ...["t", "d", "b"].flatMap(letter => r[`${letter}doubt`] || [])]))], number = new Map(places.map((place, i) => [place, i + 1]));
@@ -52,6 +57,24 @@
     };
     return { columns: places.length || list.some(r => r.broken) ? [column] : [], below };
   }
+  // what limits each timing, a sentence each, in a fold of its own: it must make no row tall
+  const FOLDED = 500;
+  const limits = r => r.why.map(([place, ...numbers]) => data.reasons[place].replace(/#/g, () => numbers.shift()));
+  function whys(list) {
+    const those = list.filter(r => !lacks(r.why));
+    if (!those.length) return [];
+    const box = make("details", null, { class: "whys" }), shown = make("dl"), several = new Set(list.map(r => r.model)).size > 1;
+    box.append(make("summary", "What limits each timing"), shown);
+    box.addEventListener("toggle", () => {
+      if (shown.childElementCount) return;
+      for (const r of those.slice(0, FOLDED)) {
+        shown.append(make("dt", visible([methodOf(r.setting), isDense(r.setting) ? "" : keepText(keepOf(r.setting)), several ? data.models[r.model] : ""].join(" ")), { dir: "auto" }));
+        for (const text of limits(r)) shown.append(make("dd", visible(text), { dir: "auto" }));
+      }
+      if (those.length > FOLDED) shown.append(make("dd", `${those.length - FOLDED} more stand in report.json.`));
+    });
+    return [box];
+  }
   function refuse(host, lead, words) {
     const found = words.flatMap(refusals);
     by(lead).textContent = found.length ? "This table was refused." : by(lead).textContent;
@@ -67,20 +90,24 @@
     by("parts").hidden = true;
     if (at.task < 0) { overall(at); return; }
     const list = ordered(cells.filter(cell => inChoice(cell, at))), notes = remarked(list);
+<<<<<<< HEAD
     by("results-lead").textContent = `Scores are ${data.metrics[at.task] || "the task’s metric"} on the benchmark’s scale; the brackets are 95 % intervals over samples.${data.sets[at.task] ? visible(` This task: ${data.sets[at.task]}.`) : ""}${uncontrolled(list)}`;
+=======
+    by("results-lead").textContent = `Scores are ${data.metrics[at.task] || "the task’s metric"} on the benchmark’s scale; the brackets are 95 % intervals over samples.${power(list, r => r.scale, 1)}${judged("random")}${uncontrolled(list)}`;
+>>>>>>> main
     show("results-body", [
       ...methodColumns, ...modelColumn(at),
       { head: "score", tone: r => (r.failed ? "wrong" : ""), text: r => (r.failed ? "failed" : num(scaled(r.score, r), 1)) + range(scaled(r.low, r), scaled(r.high, r), 1) + tooFew(r), value: r => r.score },
       { head: "n", text: r => String(r.n), value: r => r.n },
       ...(list.some(r => !lacks(r.invalid)) ? [{ head: "invalid", text: r => (lacks(r.invalid) ? "–" : `${num(100 * r.invalid, 1)} %`), value: r => r.invalid }] : []),
       { head: "OP ratio", text: r => num(r.ratio) + range(r.rlow, r.rhigh), value: r => r.ratio },
-      { head: "better / worse, p", text: r => (lacks(r.p) ? "–" : `${r.better} / ${r.worse}, p ${r.p < 0.001 ? "< 0.001" : r.p.toFixed(3)}`), value: r => r.p },
+      { head: "better / worse, p, q", text: r => (lacks(r.p) ? "–" : `${r.better} / ${r.worse}, p ${small(r.p)}${lacks(r.q) ? "" : `, q ${small(r.q)}`}`), value: r => r.p },
       ...againstRandom(list, r => r.scale, 1),
       ...timed(list),
       { head: "asked / kept", text: r => (lacks(r.asked_keep) ? "–" : budgets(r).map(b => `${keepText(b.asked_keep)} / ${num(b.keep)}`).join(", ")), value: r => r.keep },
       ...notes.columns,
     ], list, "Results by cell");
-    by("results-body").append(notes.below());
+    by("results-body").append(notes.below(), ...whys(list));
     byPart(at, list.filter(r => !lacks(r.reported)));
   }
   // what a benchmark reports beside its score: one column a part
@@ -102,7 +129,7 @@
   function overall(at) {
     const list = ordered(rows.filter(row => row.model === at.model)), sets = new Set(list.map(row => row.set));
     by("results-lead").textContent = (at.model < 0 ? "All models together: OP is defined for one model, so choose one to see it. " : "OP is the root mean square over tasks of score / dense score; dense is 1. ")
-      + (sets.has("common") || !list.length ? "All settings are compared on the tasks that all of them have." : "No task is shared by all settings: each row stands on its own tasks and is not comparable with the others.") + uncontrolled(list);
+      + (sets.has("common") || !list.length ? "All settings are compared on the tasks that all of them have." : "No task is shared by all settings: each row stands on its own tasks and is not comparable with the others.") + (at.model < 0 ? "" : power(list, () => 1, 3)) + judged("random_op") + uncontrolled(list);
     if (!list.length && refuse("results-body", "results-lead", ["op", "oe"])) return;
     show("results-body", [
       ...methodColumns,

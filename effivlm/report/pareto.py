@@ -33,7 +33,7 @@ def pareto(op: Sequence[dict[str, Any]], rows: Sequence[Row]) -> list[dict[str, 
             members = [cells[_key(row, model, task)] for model in row["models"] for task in row["tasks"]]
             kept = {one["of"] for member in members if (one := member.data["achieved"])}
             kind = budgets.section(row["keep"], kept.pop()) if len(kept) == 1 else ""
-            facts = {name: value for name, value in row.items() if name != "control"}
+            facts = {name: value for name, value in row.items() if name not in ("control", "detectable")}
             points.append(
                 {**facts, "budget_of": kind, "costs": _costs(budgets.size(row["keep"]), members), "front": []}
             )

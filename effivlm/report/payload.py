@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,13 +13,15 @@ from effivlm.report.trust import doubts, loose
 
 REASON = 2000
 CELLS_NAMED = 20
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
+TIMINGS = {"ttft": "TTFT", "decode": "decode", "batch": "batch"}
 FLIPS = ("right_to_wrong", "wrong_to_right", "both_right", "both_wrong_same", "both_wrong_different")
 _LOYALTY = ("same", "exact", "score_agreement", "soft", "prefix", "forced", "kappa")
 _NOISE = ("same", "exact", "soft", "prefix", "forced", "n")
 _KEPT = ("asked_keep", "kept", "total", "keep", "kv_bytes", "kv_bytes_dense", "visual_tokens")
-WORDS = ("models", "settings", "tasks", "remarks", "kinds", "layers", "noises", "figures")
+WORDS = ("models", "settings", "tasks", "remarks", "kinds", "layers", "noises", "figures", "reasons")
 _ROW = (
-    *("model", "setting", "op", "low", "high", "mean", "tasks", "set", "undefined"),
+    *("model", "setting", "op", "low", "high", "mean", "detectable", "tasks", "set", "undefined"),
     *("vs", "vslow", "vshigh", "verdict"),
     *("ol", "ollow", "olhigh", "olnoise", "free", "oltasks"),
     *("og", "oglow", "oghigh", "ogtasks", "ogm", "ogmodels"),
@@ -43,6 +46,7 @@ def payload(document: Mapping[str, Any]) -> dict[str, Any]:
         "metrics": [metric_of.get(task, "") for task in names["tasks"].names],
         "ofs": _ofs(document["cells"], names),
         "least": document["run"].get("bootstrap", {}).get("least", 0),
+        "discoveries": document["run"].get("discoveries"),
         "missed": kept,
         "refused": document["summary"].get("refused", []),
         "published": document.get("published", []),
@@ -118,7 +122,7 @@ def _cell(cell: Mapping[str, Any], names: Mapping[str, Places]) -> dict[str, Any
         "ollow": same_low,
         "olhigh": same_high,
         **{word: loyal.get(word) for word in _LOYALTY},
-        **{word: paired.get(word) for word in ("p", "better", "worse")},
+        **{word: paired.get(word) for word in ("p", "q", "detectable", "better", "worse")},
         **_times(cell),
         **_against_random(cell.get("control")),
         "units": cell.get("units", cell["n"]),
@@ -137,6 +141,7 @@ def _cell(cell: Mapping[str, Any], names: Mapping[str, Places]) -> dict[str, Any
         "flips": flips and [flips.get(word, 0) for word in FLIPS],
         "noise": _noise(cell.get("noise"), names["noises"]),
         **_doubts(cell, names["remarks"]),
+        "why": _why(cell.get("why") or {}, names["reasons"]) or None,
         "engine": cell["engine"],
         "remarks": [names["remarks"](remark) for remark in cell["remarks"]],
     }
@@ -164,6 +169,14 @@ def _doubts(cell: Mapping[str, Any], remarks: Places) -> dict[str, Any]:
         found[f"{word[0]}doubt"] = [remarks(reason) for reason in doubts(cell, word)] or None
         found[f"{word[0]}loose"] = bool(loose(cell, word)) or None
     return found
+
+
+def _why(why: Mapping[str, Mapping[str, str]], reasons: Places) -> list[list[Any]]:
+    """[place of the words, its numbers ...] of each sentence on what limits a timing: many differ in their numbers alone."""
+    return [
+        [reasons(NUMBER.sub("#", f"{TIMINGS[word]}: {one['text']}")), *NUMBER.findall(one["text"])]
+        for word, one in why.items()
+    ]
 
 
 def _against_random(control: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -239,6 +252,7 @@ def _rows(summary: Mapping[str, Any], models: Places, settings: Places) -> list[
     for row in summary["op"]:
         shared = {"tasks": row["n"], "set": row["set"], "undefined": row["undefined"]}
         shared |= _against_random(row.get("control"))
+        shared |= {"detectable": row.get("detectable")}
         put(row, {"op": row["value"], "mean": row["mean"], **shared}, "low", "high")
     for row in summary["ol"]:
         noise = {

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from effivlm.metrics.discoveries import detectable, difference_p, spreads
 from effivlm.metrics.resampling import Places, Resampling
 from effivlm.metrics.statistics import (
     LEAST,
@@ -226,6 +227,7 @@ class _Pairs:
     ratios: Floats
     ratio_intervals: list[Interval | None]
     difference_intervals: list[Interval | None]
+    spreads: list[float | None]
 
     @classmethod
     def of(cls, resamples: Resampling, scores: Floats, draws: Floats, units: Places, place: int) -> _Pairs:
@@ -243,7 +245,8 @@ class _Pairs:
         np.add.at(gains, units, own - other)  # by group; one that broke is NaN as a whole
         averages = list(zip(resamples.averages(own), resamples.averages(other), strict=True))
         counts = resamples.answered(own - other)
-        gained = intervals(own_draws - other_draws)
+        gain_draws = own_draws - other_draws
+        gained = intervals(gain_draws)
         differences = stated(gained, counts, -1, 1)
         return cls(
             other=place,
@@ -259,6 +262,7 @@ class _Pairs:
                 _ratio_interval(*one) for one in zip(intervals(ratios), gained, counts, averages, strict=True)
             ],
             difference_intervals=differences,
+            spreads=spreads(gain_draws),
         )
 
     def add(self, place: int, quality: Quality) -> Quality:
@@ -277,14 +281,19 @@ class _Pairs:
         )
 
     def paired(self, place: int) -> dict[str, Any] | None:
+        """What the pairing tells; `q`, which takes all comparisons of a report, is found when all are known."""
         if not self.n[place]:
             return None
+        better, worse, units, spread = self.better[place], self.worse[place], self.units[place], self.spreads[place]
         return {
             "difference": self.difference[place],
             "interval": ends(self.difference_intervals[place]),
-            "better": self.better[place],
-            "worse": self.worse[place],
-            "p": sign_p(self.better[place], self.worse[place]),
+            "better": better,
+            "worse": worse,
+            "p": sign_p(better, worse),
+            "mean_p": difference_p(self.difference[place], spread, units, better + worse),
+            "q": None,
+            "detectable": detectable(spread, units),
             "n": self.n[place],
         }
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from effivlm.metrics import summary
-from effivlm.metrics.statistics import Floats, Interval, ends, has_no_width, interval, intervals
+from effivlm.metrics.discoveries import detectable, difference_p, spreads
+from effivlm.metrics.statistics import ROUNDS, Floats, Interval, ends, has_no_width, interval, intervals
 from effivlm.report.cells import DENSE, Row
 from effivlm.report.controls import NONE_RAN, OPEN, told
 from effivlm.report.costs import SPEEDUPS
@@ -86,6 +87,7 @@ def _op(compare: Compare, scopes: Sequence[Scope], controls: Mapping[Setting, st
         for one in compared:
             found, plain, draws = summary.overall_performance(one.points()), summary.mean(one.points()), one.draws()
             row = {**one.head(), "value": found.value, "mean": plain.value, "n": found.n, "control": None}
+            row["detectable"] = None if draws is None else detectable(spreads(_root(draws)[:, None])[0], ROUNDS)
             if name := controls.get(one.setting):
                 row["control"] = _controlled(one, name, known)
             table.add(row, None if draws is None else _root(draws))
@@ -102,14 +104,20 @@ def _controlled(one: Compared, name: str, known: Mapping[Any, Compared]) -> dict
     places = [((name, own, keep), one.set, frozenset(one.values)) for own in (preset, "paper")]
     other = next((known[place] for place in places if place in known), None)
     if other is None:
-        return {"method": name, "preset": "", "difference": None, "interval": None, "n": 0, "verdict": NONE_RAN}
+        numbers = dict.fromkeys(("difference", "interval", "mean_p", "q"))
+        return {"method": name, "preset": "", **numbers, "n": 0, "verdict": NONE_RAN}
     own, theirs = (summary.overall_performance(side.points()).value for side in (one, other))
     draws = (one.draws(), other.draws())
-    bounds = None if draws[0] is None or draws[1] is None else interval(_root(draws[0]) - _root(draws[1]))
+    apart = None if draws[0] is None or draws[1] is None else _root(draws[0]) - _root(draws[1])
+    bounds = None if apart is None else interval(apart)
     alike = bounds is not None and has_no_width(bounds)
+    difference = None if own is None or theirs is None else own - theirs
+    spread = None if apart is None or alike else spreads(apart[:, None])[0]
     facts = {
-        "difference": None if own is None or theirs is None else own - theirs,
+        "difference": difference,
         "interval": ends(_with_width(bounds)),
+        "mean_p": difference_p(difference, spread, ROUNDS, ROUNDS),
+        "q": None,
         "n": len(one.values),
         "verdict": OPEN if alike else told(bounds),
     }

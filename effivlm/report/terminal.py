@@ -67,8 +67,25 @@ def _group(group: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, Any
         for of, those in _by_budget(group).items()
     }
     more = [f"and {len(failed) - REASONS} more failed: see report.html"] if len(failed) > REASONS else []
-    below = [*_invalid(group), *_figures(group), *_judges(group), *map(_failure, failed[:REASONS]), *more]
+    below = [
+        *_power(group),
+        *_invalid(group),
+        *_figures(group),
+        *_judges(group),
+        *map(_failure, failed[:REASONS]),
+        *more,
+    ]
     return _block(_group_title(group), head, body, below)
+
+
+def _power(group: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The smallest difference to dense that the samples of a block could show, in its median row."""
+    known = sorted(
+        cell["paired"]["detectable"] * cell["scale"] for cell in group if (cell["paired"] or {}).get("detectable")
+    )
+    if not known:
+        return []
+    return [f"its samples show a difference to dense of {known[len(known) // 2]:.1f} four times in five (median row)"]
 
 
 def _invalid(group: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -77,7 +94,7 @@ def _invalid(group: Sequence[Mapping[str, Any]]) -> list[str]:
     some = sorted((one for one in told if one[0]["count"]), key=lambda one: -one[0]["rate"])
     if not some:
         return ["no answer is invalid"] * bool(told)
-    words = [f"{_method(cell)} {cell['keep']:.3g}: {one['rate']:.1%}" for one, cell in some[:FEW_ROWS]]
+    words = [f"{_method(cell)} {budgets.text(cell['keep'])}: {one['rate']:.1%}" for one, cell in some[:FEW_ROWS]]
     more = f" and {len(some) - FEW_ROWS} more" if len(some) > FEW_ROWS else ""
     return _folded(f"invalid answers, which are wrong: {', '.join(words)}{more}")
 

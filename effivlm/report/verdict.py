@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from effivlm.metrics.discoveries import RATE, adjusted
 from effivlm.metrics.statistics import LEVEL, ends
 from effivlm.records import PARTS, SCHEMA, Budget
 from effivlm.report.baseline import Key, Measured, Side
@@ -32,7 +33,9 @@ def verdict(before: Side, after: Side, limits: Limits, unselected: Collection[Ke
     for name, old in before.cells.items():
         if name in after.cells:
             judge.compare(old, after.cells[name])
-    rows = sorted([*judge.rows, *judge.pooled(), *judge.grouped()], key=lambda row: STATUSES.index(row["status"]))
+    found = [*judge.rows, *judge.pooled(), *judge.grouped()]
+    _among_all(found, limits.inconclusive)
+    rows = sorted(found, key=lambda row: STATUSES.index(row["status"]))
     counts = {status: sum(row["status"] == status for row in rows) for status in STATUSES}
     compared = sum(row["how"] is not None for row in rows)
     if not compared:
@@ -50,11 +53,22 @@ def verdict(before: Side, after: Side, limits: Limits, unselected: Collection[Ke
             *({"of": one.of, "group": one.group, "value": one.value} for one in limits.tolerances),
         ],
         "level": LEVEL,
+        "rate": RATE / 2,
         "compared": compared,
         "counts": counts,
         "notes": judge.notes,
         "rows": rows,
     }
+
+
+def _among_all(rows: Sequence[Row], inconclusive: str) -> None:
+    """What fails by itself fails only where it is a discovery among all comparisons: of many cells some look worse by chance."""
+    tested = [row for row in rows if row["p"] is not None]
+    for row, q in zip(tested, adjusted([row["p"] for row in tested]), strict=True):
+        row["q"] = q
+        if row["status"] == "fail" and q is not None and q > RATE / 2:  # one side of the interval
+            row["status"] = inconclusive
+            row["text"] += f" (inconclusive: one of {len(tested)} comparisons, of which some look so by chance)"
 
 
 def _facts(side: Side) -> dict[str, Any]:
@@ -71,7 +85,7 @@ def _facts(side: Side) -> dict[str, Any]:
 
 
 def _row(name: str, part: str, check: str, status: str, text: str, **facts: Any) -> Row:
-    empty = {"before": None, "after": None, "change": None, "interval": None, "allowed": None, "how": None}
+    empty = dict.fromkeys(("before", "after", "change", "interval", "allowed", "how", "p", "q"))
     return {"cell": name, "part": part, "check": check, "status": status, "text": text, **empty, **facts}
 
 
@@ -219,6 +233,7 @@ def _judged(name: str, part: str, check: str, change: Change, allowed: float, in
         text += f" [{change.interval[0]:.4g}, {change.interval[1]:.4g}]"
     text += f", allowed {allowed:.4g}" + (" (inconclusive: too few to tell)" if undecided else "")
     facts = {"before": change.before, "after": change.after, "change": change.value, "interval": ends(change.interval)}
+    facts["p"] = change.p(allowed)
     return _row(name, part, check, status, text, **facts, allowed=allowed, how=f"{change.how}, n {change.n}")
 
 

@@ -20,8 +20,9 @@ from effivlm.run.asked import Asking
 from effivlm.run.faults import FAULTS
 from effivlm.run.gave import Asked, broken
 from effivlm.run.leaf import Leaf
-from effivlm.run.scoring import read
+from effivlm.run.scoring import read, refuse_repeated
 from effivlm.run.shown import SAMPLES, sample_record
+from effivlm.run.weighed import Weighed
 from effivlm.tasks._base import Task
 
 Note = Callable[[dict[str, Any]], None]
@@ -45,28 +46,26 @@ def _loaded(sample: Sample) -> None:
 
 
 @dataclass
-class Answers:
+class Given:
     """The answers of a group's cells so far, in the order of its samples. `methods` holds all its cells, dense among them.
 
     `leaves` are what was kept of each prompt, without tensors; `refused` says why a cell cannot exist, `failed` why one was given
-    up; `lacking` holds, by cell, what could not be found out beside its answers. `note` gets what a report may show of samples.
-    `twice` are the numbers of the samples on which dense is asked once more.
-    `most_bytes` is what the compressed prompts of a sample may take at once, with the caches that decode them.
+    up; `lacking` holds, by cell, what could not be found out beside its answers; `held`, by sample, a tighter limit of its
+    pictures. `note` gets what a report may show of samples. `weighed` is what was counted on the weights of a changed model;
+    dense is not among its cells.
     """
 
-    model: Adapter
     task: Task
     dense: Cell
     methods: Mapping[Cell, Method]
     note: Note
-    engine: Captured | Eager
-    twice: AbstractSet[int]
-    most_bytes: float = math.inf
     given: dict[Cell, list[Answer]] = field(init=False)
     leaves: dict[Cell, list[Leaf]] = field(init=False)
     refused: dict[Cell, str] = field(default_factory=dict)
     failed: dict[Cell, str] = field(default_factory=dict)
     lacking: dict[Cell, list[tuple[str, str]]] = field(init=False)
+    held: dict[str, int] = field(default_factory=dict)
+    weighed: Weighed | None = None
     _known: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -79,6 +78,78 @@ class Answers:
         """Cells that are still asked; dense first, because the others are compared with it."""
         there = (cell for cell in self.methods if cell not in self.refused and cell not in self.failed)
         return sorted(there, key=lambda cell: cell != self.dense)
+
+    def told(self, number: int, stored: Asked | None) -> Asked | None:
+        """What was stored of a sample, of the cells that would be asked now; None where that is not whole.
+
+        A sample that bears the id of one before it has no answers, whoever asked it.
+        """
+        cells = self.standing
+        if stored is None or not all(any(cell in of for of in stored.ends) for cell in cells):
+            return None
+        found = stored.of(cells)
+        try:
+            for name in {one.id for one in found.answers.values()}:
+                refuse_repeated(number, name, self._known)
+        except FAULTS as error:
+            return Asked({cell: broken(f"#{number}", "", error) for cell in cells})
+        return found
+
+    def recalled(self, samples: Sequence[Sample], number: int, stored: Asked | None) -> Asked | None:
+        """What was stored of a sample, of the cells that would be asked now; None unless it is whole and the same sample."""
+        found = self.told(number, stored)
+        if found is None:
+            return None
+        try:
+            sample = read(samples, number, self._known)
+        except FAULTS:
+            return None
+        same = all((one.id, one.prompt_sha256) == (sample.id, sample.prompt_sha256) for one in found.answers.values())
+        return found if same else None
+
+    def take(self, found: Asked) -> None:
+        """Take in all that a sample gave: nothing is known of one before, and nothing changes after."""
+        self.refused |= found.refused
+        self.failed |= found.failed
+        for cell, answer in found.answers.items():
+            self.given[cell].append(answer)
+            self._known.add(answer.id)
+            if found.held:
+                self.held[answer.id] = found.held
+        for cell, leaf in found.leaves.items():
+            self.leaves[cell].append(leaf)
+        for cell, what, reason in found.lacking:
+            self.lacking[cell].append((what, reason))
+        for cell in [*found.refused, *found.failed]:
+            self.given[cell].clear()
+        for line in found.notes:
+            self.note(line)
+
+    def remarks(self, cell: Cell) -> list[str]:
+        """What could not be found out beside the answers of a cell: how often, and why the first time."""
+        lacking = []
+        for what, words in LACKING.items():
+            reasons = [reason for lacks, reason in self.lacking[cell] if lacks == what]
+            if reasons:
+                lacking.append(
+                    f"{words} for {len(reasons)} of {len(self.given[cell])} samples; the first: {reasons[0]}"
+                )
+        return lacking
+
+
+@dataclass(kw_only=True)
+class Answers(Given):
+    """The same while a model answers. `twice` are the numbers of the samples on which dense is asked once more.
+
+    `most_bytes` is what the compressed prompts of a sample may take at once, with the caches that decode them. `references` are
+    dense's answers, by sample number, where another model gave them.
+    """
+
+    model: Adapter
+    engine: Captured | Eager
+    twice: AbstractSet[int]
+    most_bytes: float = math.inf
+    references: Sequence[Answer] = ()
 
     def ask(self, samples: Sequence[Sample], number: int, share: bool) -> Asked:
         """What every standing cell says to one sample, which is read once, and noted for the report.
@@ -99,7 +170,12 @@ class Answers:
             number < SAMPLES,
             number in self.twice,
             self.most_bytes,
+            reference=self._reference(number, sample),
         )
+        if self.dense not in self.methods:
+            found = asking.ask(self.standing, share)
+            found.held = self.model.held.get(sample.id, 0)
+            return found
         _loaded(sample)
         with ThreadPoolExecutor(1, thread_name_prefix="shown") as aside:  # while the device answers
             shown = aside.submit(sample_record, self.dense.task, sample)
@@ -108,44 +184,9 @@ class Answers:
             found.notes.append(shown.result())
         except FAULTS as error:  # what is noted beside an answer must not take the answer with it
             found.lack([self.dense], "shown", error)
+        found.held = self.model.held.get(sample.id, 0)
         return found
 
-    def recalled(self, samples: Sequence[Sample], number: int, stored: Asked | None) -> Asked | None:
-        """What was stored of a sample, of the cells that would be asked now; None unless it is whole and the same sample."""
-        cells = self.standing
-        if stored is None or not all(any(cell in of for of in stored.ends) for cell in cells):
-            return None
-        found = stored.of(cells)
-        try:
-            sample = read(samples, number, self._known)
-        except FAULTS:
-            return None
-        same = all((one.id, one.prompt_sha256) == (sample.id, sample.prompt_sha256) for one in found.answers.values())
-        return found if same else None
-
-    def take(self, found: Asked) -> None:
-        """Take in all that a sample gave: nothing is known of one before, and nothing changes after."""
-        self.refused |= found.refused
-        self.failed |= found.failed
-        for cell, answer in found.answers.items():
-            self.given[cell].append(answer)
-            self._known.add(answer.id)
-        for cell, leaf in found.leaves.items():
-            self.leaves[cell].append(leaf)
-        for cell, what, reason in found.lacking:
-            self.lacking[cell].append((what, reason))
-        for cell in [*found.refused, *found.failed]:
-            self.given[cell].clear()
-        for line in found.notes:
-            self.note(line)
-
-    def remarks(self, cell: Cell) -> list[str]:
-        """What could not be found out beside the answers of a cell: how often, and why the first time."""
-        lacking = []
-        for what, words in LACKING.items():
-            reasons = [reason for lacks, reason in self.lacking[cell] if lacks == what]
-            if reasons:
-                lacking.append(
-                    f"{words} for {len(reasons)} of {len(self.given[cell])} samples; the first: {reasons[0]}"
-                )
-        return lacking
+    def _reference(self, number: int, sample: Sample) -> Answer | None:
+        there = self.references[number : number + 1]
+        return next((answer for answer in there if answer.id == sample.id), None)

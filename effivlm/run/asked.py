@@ -37,7 +37,7 @@ class Asking:
 
     Cells are decoded together as far as their prompts and caches take `most_bytes`, dense among the first, and one after another
     in batches that size; a batch that runs out of memory all the same is halved. `lead` is dense's prompt, for batches after the
-    first, where the engine takes steps that follow its answer.
+    first, where the engine takes steps that follow its answer. `reference` is dense's answer where it is not among the cells.
     """
 
     model: Adapter
@@ -50,6 +50,7 @@ class Asking:
     twice: bool
     most_bytes: float = math.inf
     lead: Start | None = None
+    reference: Answer | None = None
     found: Asked = field(default_factory=Asked)
 
     def ask(self, cells: Sequence[Cell], share: bool) -> Asked:
@@ -252,7 +253,7 @@ class Asking:
 
         `made` is what each start says after the tokens of dense's answer, where the engine found that out already.
         """
-        answers, reference = self.found.answers, self.found.answers.get(self.dense)
+        answers, reference = self.found.answers, self.found.answers.get(self.dense, self.reference)
         if reference is None or reference.error:
             return
         try:

@@ -10,15 +10,21 @@ from effivlm.compression.base import Method
 from effivlm.compression.composed import Composed
 from effivlm.records import Achieved, Cell, KeptBy
 from effivlm.run.leaf import Leaf
+from effivlm.run.paths import of_prompts
 from effivlm.run.steps import stored
+from effivlm.run.weighed import Weighed
 
 
-def achieved(cell: Cell, method: Method, leaves: Sequence[Leaf]) -> Achieved:
-    """What was kept over samples, from leaves without their caches."""
-    kept, total = sum(leaf.kept for leaf in leaves), sum(leaf.of for leaf in leaves)
+def achieved(cell: Cell, method: Method, leaves: Sequence[Leaf], weighed: Weighed | None = None) -> Achieved:
+    """What was kept over samples, from leaves without their caches; `weighed`: what stayed of a changed checkpoint's weights."""
     layers = [sum(counts) / len(leaves) for counts in zip(*(leaf.measured[0] for leaf in leaves), strict=True)]
     shares = list(_shares(cell, method, leaves))
-    following = [share for share in shares if share.method.keep == method.keep] or shares
+    parts = [weighed.kept_by(stored(cell.method, cell.preset)[0].method)] if weighed else []
+    parts += [share.stored for share in shares]
+    composed = isinstance(method, Composed)
+    following = [one.stored for one in shares if one.method.keep == method.keep] or parts
+    counts = [(leaf.kept, leaf.of) for leaf in leaves] if composed else [(parts[0].kept, parts[0].total)]
+    kept, total = (sum(numbers) for numbers in zip(*counts, strict=True))
     return Achieved(
         of=method.of,
         asked_keep=following[-1].asked_keep,
@@ -30,9 +36,9 @@ def achieved(cell: Cell, method: Method, leaves: Sequence[Leaf]) -> Achieved:
         kv_bytes=sum(leaf.measured[1] for leaf in leaves) // len(leaves),
         kv_bytes_dense=sum(leaf.dense_bytes for leaf in leaves) // len(leaves),
         visual_tokens=sum(leaf.visual_tokens for leaf in leaves) // len(leaves),
-        parts=tuple(share.stored for share in shares) if isinstance(method, Composed) else (),
+        parts=tuple(parts) if composed else (),
         asked=following[-1].asked,
-        counted=None if isinstance(method, Composed) else shares[0].counted,
+        counted=None if composed else parts[0].counted,
     )
 
 
@@ -85,9 +91,10 @@ class _Share:
 
 
 def _shares(cell: Cell, method: Method, leaves: Sequence[Leaf]) -> Iterator[_Share]:
-    """One entry for each method of a composition, else the method itself."""
-    each = method.methods if isinstance(method, Composed) else (method,)
-    for number, (step, one) in enumerate(zip(stored(cell.method, cell.preset), each, strict=True)):
+    """One entry for each method of a composition that works on prompts, else the method itself."""
+    each = of_prompts(method)
+    steps = stored(cell.method, cell.preset)
+    for number, (step, one) in enumerate(zip(steps[len(steps) - len(each) :], each, strict=True)):
         kept, of = zip(*(leaf.shares[number] for leaf in leaves), strict=True)
         by_layer = one.of == "prompt entries"
         units = tuple(len(leaf.measured[0]) if by_layer else 1 for leaf in leaves)
@@ -96,12 +103,15 @@ def _shares(cell: Cell, method: Method, leaves: Sequence[Leaf]) -> Iterator[_Sha
         yield _Share(step.method, one, kept, of, units, wanted)
 
 
-def verdict(cell: Cell, method: Method, leaves: Sequence[Leaf]) -> tuple[str, str]:
+def verdict(cell: Cell, method: Method, leaves: Sequence[Leaf], weighed: Weighed | None = None) -> tuple[str, str]:
     """Status and reason of a cell by what it kept: "ok" where every sample's count is what was asked, within rounding.
 
     "unsupported" where the task gives a method nothing to compress, or a budget is less than half a token (a layer), of which at
     least a whole one stays; "failed" where more or fewer stay than a method's `allowance` says. `leaves` are without caches.
     """
+    if weighed and weighed.wrong:
+        name = stored(cell.method, cell.preset)[0].method
+        return "failed", f"{name}: {weighed.wrong}" if isinstance(method, Composed) else weighed.wrong
     for share in _shares(cell, method, leaves):
         if share.method.keep.whole or not share.method.budgeted:
             continue

@@ -28,6 +28,12 @@ def told(error: BaseException) -> str:
     return harmless(f"{kind}{error}"[:LONGEST] + where(error.__traceback__))
 
 
+def said(error: BaseException) -> str:
+    """A plain ValueError or OSError is written for a reader, and is the whole of it; of anything else the place is half."""
+    plain = isinstance(error, ValueError | OSError) and str(error)
+    return harmless(str(error)[:LONGEST]) if plain else told(error)
+
+
 def where(trace: TracebackType | None) -> str:
     """The calls below the run itself, as " (at <file>:<line> in <function> <- ...)"; "" where there are none."""
     frames = [*extract_tb(trace)]

@@ -22,7 +22,8 @@ class Asked:
     """All that one sample gave: answers, what was kept of its prompt (without tensors), and what could not be found out.
 
     `refused` are cells that turned out not to exist, `failed` cells that are given up; they have no answers. `notes` are lines
-    that a report may show. Nothing in here holds a tensor, so that it can be stored.
+    that a report may show; `held` is the limit under which its pictures fit, 0 where that is the one asked for. Nothing in here
+    holds a tensor, so that it can be stored.
     """
 
     answers: dict[Cell, Answer] = field(default_factory=dict)
@@ -31,6 +32,7 @@ class Asked:
     failed: dict[Cell, str] = field(default_factory=dict)
     lacking: list[tuple[Cell, str, str]] = field(default_factory=list)
     notes: list[dict[str, Any]] = field(default_factory=list)
+    held: int = 0
 
     @property
     def ends(self) -> tuple[Mapping[Cell, Any], ...]:
@@ -38,10 +40,10 @@ class Asked:
         return self.answers, self.refused, self.failed
 
     def of(self, cells: Sequence[Cell]) -> Asked:
-        """The same of these cells alone, in their order."""
+        """The same of these cells alone, in their order, with what the report shows of any cell."""
         lacking = [one for one in self.lacking if one[0] in cells]
         parts = (_of(cells, self.answers), _of(cells, self.leaves), _of(cells, self.refused), _of(cells, self.failed))
-        return Asked(*parts, lacking, self.notes)
+        return Asked(*parts, lacking, self.notes, self.held)
 
     def lack(self, cells: Iterable[Cell], what: str, error: BaseException | str) -> None:
         reason = error if isinstance(error, str) else told(error)

@@ -6,35 +6,43 @@ to the seam at which their methods differ. `Settings.share` False runs every cel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from importlib.metadata import version
 from typing import Any, cast
 
-from effivlm import __version__, registry
+from effivlm import registry
 from effivlm.compression.base import Method
 from effivlm.compression.composed import Composed
+from effivlm.compression.weights import WeightMethod
 from effivlm.data.ahead import ahead
 from effivlm.decoding.capacity import batch_bytes
-from effivlm.decoding.engine import Captured, Eager, engine_for
+from effivlm.decoding.engine import Captured, engine_for
 from effivlm.decoding.replay import compiled
 from effivlm.metrics.profiles import FIXED
 from effivlm.models._adapter import Adapter
 from effivlm.models._ahead import Processed
+from effivlm.models._compressed import readers
 from effivlm.models._presenting import Presenting
 from effivlm.models._sources import ModelSource
-from effivlm.records import Budget, Cell, Outcome, Settings, fingerprint
-from effivlm.run.answers import Answers, Note
-from effivlm.run.audit import achieved, verdict
-from effivlm.run.faults import FAULTS, told
+from effivlm.records import Answer, Budget, Cell, Outcome, Settings, Unsupported, fingerprint
+from effivlm.run.answers import Answers, Given, Note
+from effivlm.run.assembly import Ran, outcomes, take_all
+from effivlm.run.compressed import Compressed, changed_of, closing_after, identity
+from effivlm.run.faults import FAULTS, said
+from effivlm.run.faults import told as reason_of
 from effivlm.run.gave import Asked
 from effivlm.run.lengths import Positions
-from effivlm.run.noise import asked_again, change_of
-from effivlm.run.provenance import class_digest, module_digest, replaced
-from effivlm.run.scoring import FALLEN, WAITS, overall, profile_remarks, reported, samples_of, settled
+from effivlm.run.noise import asked_again
+from effivlm.run.provenance import code_of, versions
+from effivlm.run.scoring import samples_of
+from effivlm.run.sharding import numbers_of
 from effivlm.run.steps import Step, stored
 from effivlm.run.untouched import tracked
+from effivlm.run.weighed import Weighed
+from effivlm.seams.lengths import any_length
 from effivlm.tasks._base import Task
 from effivlm.tasks._folder import Folder
 from effivlm.tasks._opened import opened, profile_of
@@ -53,7 +61,7 @@ def open_model(source: ModelSource, settings: Settings) -> Adapter:
     """Load the checkpoint of `source` with its family's adapter; ValueError when it is damaged, or asks for a way to generate
     that is not done here."""
     adapter = cast(type[Adapter], registry.load("models", source.family))
-    model = adapter.load(source, settings.device, settings.dtype)
+    model = adapter.load(source, settings.device, settings.dtype, settings.kernels)
     model.present(Presenting.of(settings))
     model.choose_as(settings.generation)
     return model
@@ -67,6 +75,13 @@ def method_of(cell: Cell, seed: int = 0) -> Method:
     """
     made = [_made(step, step.budget(cell.budget), seed) for step in stored(cell.method, cell.preset)]
     return made[0] if len(made) == 1 else Composed(keep=cell.budget, seed=seed, methods=tuple(made))
+
+
+def with_dense(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells of a group, dense in front where it is not among them; ValueError for cells of several groups."""
+    if len({cell.group for cell in cells}) != 1:
+        raise ValueError("cells of one group share model and task")
+    return list(cells) if cells[0].dense in cells else [cells[0].dense, *cells]
 
 
 def _made(step: Step, keep: Budget, seed: int) -> Method:
@@ -105,34 +120,25 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
         {
             "part": [part, HOLDS[part]],
             "model": [cell.model, source.identity],
-            "method": [cell.method, cell.preset, repr(method)],
+            "method": [cell.method, cell.preset, repr(method), *identity(method, source, settings)],
             "task": [cell.task, _declared(cell.task, folder)],
             "settings": [settings.limit, settings.seed, settings.device.split(":")[0], settings.dtype]
             + [settings.engine] * (settings.engine != "auto")
             + [settings.generation] * (settings.generation != "checkpoint")
+            + readers(source, settings.kernels)
             + [f"batch {settings.batch}"] * (part == "decode" and settings.batch > 1)
             + [f"prompt {settings.prompt}"] * (part != "quality" and settings.prompt > 0)
             + [f"data {settings.data}"] * (settings.data != "")
             + [f"scoring {profile}"] * (part == "quality" and profile != FIXED)
             + Presenting.of(settings).differences(),
-            "versions": _versions(),
-            "code": _code(method, task, source, part),
+            "versions": versions(),
+            "code": code_of(
+                [*map(type, method.methods if isinstance(method, Composed) else (method,)), task],
+                source.family,
+                __name__ if part == "quality" else TIMING,
+            ),
         }
     )
-
-
-def _code(method: Method, task: type, source: ModelSource, part: str) -> list[Any]:
-    """Digests of the code of a cell: its methods, task and family, what runs them, and what times them."""
-    methods = method.methods if isinstance(method, Composed) else (method,)
-    family = [class_digest("models", source.family)] * (source.family in registry.names("models"))
-    runs = module_digest(__name__ if part == "quality" else TIMING)
-    kinds = [*map(type, methods), task]
-    return [[module_digest(kind.__module__) for kind in kinds], [replaced(kind) for kind in kinds], family, runs]
-
-
-@cache
-def _versions() -> tuple[str, ...]:
-    return (__version__, *(version(name) for name in ("torch", "transformers")))
 
 
 def run_group(
@@ -143,6 +149,7 @@ def run_group(
     on_note: Note | None = None,
     on_answers: OnAnswers | None = None,
     stored: Mapping[int, Asked] | None = None,
+    compressed: Compressed | None = None,
 ) -> list[Outcome]:
     """Answer a task's samples under every cell of one (model, task) group.
 
@@ -150,51 +157,145 @@ def run_group(
     know how far it agrees with itself. One outcome per cell, in the order given, dense in front where it was not asked for.
     `on_note` gets lines that a report may show: of every sample ("sample"), and of the first ones what was kept ("kept").
     `on_answers` gets, once a sample, its number and all that it gave, before anything is made of it. `stored` is what samples
-    gave before, by number: one of which it holds all cells is not asked again.
+    gave before, by number: one of which it holds all cells is not asked again. Cells whose method changes the checkpoint come
+    after the others, those of one checkpoint together; `compressed` opens it.
 
     Raises:
         ValueError: cells of several groups, or no samples.
     """
-    if len({cell.group for cell in cells}) != 1:
-        raise ValueError("cells of one group share model and task")
-    dense = cells[0].dense
-    ordered = list(cells) if dense in cells else [dense, *cells]
-    task = task_in(dense.task, settings, model.source.family)
-    samples = samples_of(dense.task, task, settings.limit, settings.seed)
-    methods, unmade = _methods(ordered, settings.seed)
-    most = batch_bytes(model.device)
-    engine = engine_for(model.step, model.device, settings.engine, model.spread, model.rules, most)
-    twice = asked_again(len(samples), settings.seed)
-    answers = Answers(model, task, dense, methods, on_note or (lambda line: None), engine, twice, most)
-    kernel = _kernel(engine, len(samples))
-    fused = compiled(model.layers, dynamic=True) if kernel == COMPILED else nullcontext()
-    model.begin_task(task.pixels, task.tiles, task.max_new_tokens)
-    if model.device.type != "cpu":  # there the processor would take the model's own cores
-        samples = Processed(samples, partial(model.process, fit=Positions(model).refuse_text))
-    with model.seams(), fused, tracked(), ahead(samples) as ready:
-        for number in range(len(ready)):
-            known = answers.recalled(ready, number, (stored or {}).get(number))
-            found = known or answers.ask(ready, number, settings.share)
-            if on_answers and not known:
-                on_answers(number, found)
-            answers.take(found)
-            if on_progress:
-                on_progress(number + 1, len(samples))
-    return [
-        Outcome(cell, "", "failed", reason=unmade[cell])
-        if cell in unmade
-        else _outcome(cell, cell_fingerprint(cell, model.source, settings), answers, kernel)
-        for cell in ordered
-    ]
+    ordered = with_dense(cells)
+    changed = changed_of(methods_of(ordered, settings.seed)[0])
+    own = [cell for cell in ordered if not any(cell in those for those in changed.values())]
+    told = Told(on_progress, on_note, on_answers, stored or {}, 1 + len(changed))
+    asked = Group(own, model, settings)
+    answers = asked.run(told)
+    names = {cell: cell_fingerprint(cell, model.source, settings) for cell in asked.methods}
+    found = outcomes(asked.cells, asked.unmade, names, answers, asked.ran)
+    found += run_changed(changed, model, settings, answers.given[asked.dense], told, compressed)
+    by_cell = {one.cell: one for one in found}
+    return [by_cell[cell] for cell in ordered]
 
 
-def _kernel(engine: Captured | Eager, samples: int) -> str:
+def run_changed(
+    changed: Mapping[WeightMethod, Sequence[Cell]],
+    whole: Adapter,
+    settings: Settings,
+    references: Sequence[Answer],
+    told: Told,
+    compressed: Compressed | None = None,
+) -> list[Outcome]:
+    """The outcomes of cells by the method that makes their model of `whole`, whose dense answers are `references`."""
+    found = []
+    with closing_after(compressed, open_model, settings) as opener:
+        for place, (method, cells) in enumerate(changed.items(), start=1):
+            names = {cell: cell_fingerprint(cell, whole.source, settings) for cell in cells}
+            try:
+                asked = Changed(cells, *opener.opened(whole, method), settings, references)
+                found += outcomes(cells, {}, names, asked.run(told, place), asked.ran)
+            except FAULTS as error:  # a checkpoint that cannot be made costs the cells that need it
+                status = "unsupported" if isinstance(error, Unsupported) else "failed"
+                found += [Outcome(cell, names[cell], status, reason=said(error)) for cell in cells]
+    return found
+
+
+@dataclass(frozen=True)
+class Told:
+    """Who hears of a group's answers, and what is known of them already; `count` models answer one after another."""
+
+    on_progress: Progress | None = None
+    on_note: Note | None = None
+    on_answers: OnAnswers | None = None
+    stored: Mapping[int, Asked] = field(default_factory=dict)
+    count: int = 1
+
+
+class Group:
+    """The cells of one (model, task) group, dense in front, over the samples of its task, for an open model.
+
+    Raises:
+        ValueError: cells of several groups, or no samples.
+    """
+
+    def __init__(self, cells: Sequence[Cell], model: Adapter, settings: Settings) -> None:
+        self.cells, self.model, self.settings = with_dense(cells), model, settings
+        self.dense = cells[0].dense
+        self.task = task_in(self.dense.task, settings, model.source.family)
+        self.samples = samples_of(self.dense.task, self.task, settings.limit, settings.seed)
+        self.methods, self.unmade = methods_of(self.cells, settings.seed)
+        self.most = batch_bytes(model.device)
+        self.engine = engine_for(model.step, model.device, settings.engine, model.spread, model.rules, self.most)
+        self.ran = Ran.of(model, self.engine.name, _kernel(self.engine.name, len(self.samples)), len(self.samples))
+
+    @property
+    def total(self) -> int:
+        return self.ran.total
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """What outcomes say of how this group ran, to be stored beside its answers."""
+        return self.ran.to_json()
+
+    def answers(self, note: Note | None = None) -> Answers:
+        """What takes in answers of samples in order; nothing is known to it yet."""
+        return Answers(
+            task=self.task,
+            dense=self.dense,
+            methods=self.methods,
+            note=note or (lambda line: None),
+            model=self.model,
+            engine=self.engine,
+            twice=asked_again(len(self.samples), self.settings.seed),
+            most_bytes=self.most,
+        )
+
+    def run(self, told: Told, place: int = 0) -> Answers:
+        """What all samples gave, as the model number `place` of those that answer."""
+        answers = self.answers(told.on_note)
+        for number, found, known in self.through(range(self.total), told.stored, answers):
+            if told.on_answers and not known:
+                told.on_answers(number, found)
+            if told.on_progress:
+                told.on_progress(place * self.total + number + 1, told.count * self.total)
+        return answers
+
+    def through(
+        self, numbers: range, stored: Mapping[int, Asked], answers: Answers
+    ) -> Iterator[tuple[int, Asked, bool]]:
+        """The samples of `numbers`, each with all it gave and whether that was stored; `answers` takes it in after that."""
+        model, samples = self.model, self.samples
+        model.begin_task(self.task.pixels, self.task.tiles, self.task.max_new_tokens)
+        if model.device.type != "cpu":  # there the processor would take the model's own cores
+            samples = Processed(samples, partial(model.process, fit=Positions(model).refuse_text))
+        fused = compiled(model.layers, dynamic=True) if self.ran.kernel == COMPILED else nullcontext()
+        with model.seams(), any_length(model.device), fused, tracked(), ahead(samples, order=numbers) as ready:
+            for number in numbers:
+                known = answers.recalled(ready, number, stored.get(number))
+                found = known or answers.ask(ready, number, self.settings.share)
+                yield number, found, known is not None
+                answers.take(found)
+
+
+class Changed(Group):
+    """The cells of a group whose method made the open model out of that of the others; dense is not among them."""
+
+    def __init__(
+        self, cells: Sequence[Cell], model: Adapter, weighed: Weighed, settings: Settings, references: Sequence[Answer]
+    ) -> None:
+        super().__init__(cells, model, settings)
+        self.cells, self.weighed, self.references = list(cells), weighed, references
+        del self.methods[self.dense]
+
+    def answers(self, note: Note | None = None) -> Answers:
+        return replace(super().answers(note), twice=frozenset(), references=self.references, weighed=self.weighed)
+
+
+def _kernel(engine: str, samples: int) -> str:
     """What computes a group's layers: compiled ones where steps are captured and a task has so many samples that it pays; which
     cells are asked, and how many samples are left to ask, does not matter."""
-    return COMPILED if engine.name == Captured.name and samples >= COMPILED_FROM else "sdpa"
+    return COMPILED if engine == Captured.name and samples >= COMPILED_FROM else "sdpa"
 
 
-def _methods(cells: Sequence[Cell], seed: int) -> tuple[dict[Cell, Method], dict[Cell, str]]:
+def methods_of(cells: Sequence[Cell], seed: int) -> tuple[dict[Cell, Method], dict[Cell, str]]:
     """The method of each cell, or why it cannot be made; such a cell has no fingerprint, for it has no fields."""
     made, unmade = dict[Cell, Method](), dict[Cell, str]()
     for cell in cells:
@@ -203,58 +304,52 @@ def _methods(cells: Sequence[Cell], seed: int) -> tuple[dict[Cell, Method], dict
         except FAULTS as error:
             if cell == cell.dense:
                 raise
-            unmade[cell] = told(error)
+            unmade[cell] = reason_of(error)
     return made, unmade
 
 
-def _outcome(cell: Cell, name: str, all_answers: Answers, kernel: str) -> Outcome:
-    """What one cell of a group comes to."""
-    task, model = all_answers.task, all_answers.model
-    facts: dict[str, Any] = {
-        "metric": task.metric,
-        "answer_type": task.answer_type,
-        "scoring": task.scoring,
-        "profile": task.profile,
-        "average": task.average,
-        "samples_from": task.samples_from(),
-        "scale": task.scale,
-        "group": task.group,
-        "engine": all_answers.engine.name,
-        "kernel": kernel,
-        "weights": model.weights,
-    }
-    if reason := all_answers.refused.get(cell):
-        return Outcome(cell, name, "unsupported", reason=reason, **facts)
-    if reason := all_answers.failed.get(cell):
-        return Outcome(cell, name, "failed", reason=reason, **facts)
-    try:
-        answers = all_answers.given[cell] if task.rubric else settled(all_answers.given[cell], task)
-        scores = [answer.score for answer in answers if answer.score is not None]
-        score = overall(answers, task) if scores else None
-        facts["parts"] = reported(answers, task)
-    except FAULTS as error:  # a task that cannot sum up one cell's answers fails that cell
-        return Outcome(cell, name, "failed", reason=told(error), **facts)
-    errors = [answer.error for answer in answers if answer.error]
-    broke = "broke or went with one that did" if FALLEN in errors else "broke"
-    first = next((error for error in errors if error != FALLEN), "")
-    if not scores and len(errors) == len(answers):
-        reason = f"every sample {broke}; the first: {first}"
-        return Outcome(cell, name, "failed", reason=reason, broken=len(errors), **facts)
-    remarks = [f"{len(errors)} of {len(answers)} samples {broke}: {first}"] if errors else []
-    facts["achieved"] = achieved(cell, all_answers.methods[cell], all_answers.leaves[cell])
-    status, reason = verdict(cell, all_answers.methods[cell], all_answers.leaves[cell])
-    if status != "ok":
-        return Outcome(cell, name, status, reason=reason, broken=len(errors), **facts)
-    return Outcome(
-        cell,
-        name,
-        "unsupported" if task.rubric else "ok",
-        reason=WAITS if task.rubric else "",
-        n=len(scores),
-        broken=len(errors),
-        score=score,
-        answers=tuple(answers),
-        change=change_of(model) if any(answer.again is not None for answer in answers) else "",
-        remarks=(*remarks, *profile_remarks(task), *all_answers.remarks(cell), *model.remarks()),
-        **facts,
-    )
+def assembled(
+    cells: Sequence[Cell],
+    settings: Settings,
+    family: str,
+    names: Mapping[Cell, str],
+    stored: Mapping[int, Asked],
+    how: Mapping[str, Any],
+    on_note: Note | None = None,
+) -> tuple[list[Outcome], list[int]]:
+    """The outcomes of a group from answers alone, equal to those of the run that asks them all; no model, no sample is read, but
+    a set's index is, which says what counts in which part.
+
+    `how` is that of a `Group` that gave some of them. Beside the outcomes, the numbers of samples of which not every cell's
+    answer is there; with any, there are no outcomes.
+    """
+    ran = Ran.from_json(how)
+    ordered = with_dense(cells)
+    methods, unmade = methods_of(ordered, settings.seed)
+    task = task_in(ordered[0].task, settings, family)
+    samples_of(ordered[0].task, task, settings.limit, settings.seed)
+    given = Given(task, cells[0].dense, methods, on_note or (lambda line: None))
+    if missing := take_all(given, stored, numbers_of(settings.shard, ran.total)):
+        return [], missing
+    return outcomes(ordered, unmade, names, given, ran, settings.shard), []
+
+
+def count(task: str, settings: Settings, family: str) -> int:
+    """How many samples a task has in a run; ValueError where it has none."""
+    return len(samples_of(task, task_in(task, settings, family), settings.limit, settings.seed))
+
+
+def still_answered(
+    cells: Sequence[Cell], settings: Settings, family: str, stored: Mapping[int, Asked]
+) -> AbstractSet[int]:
+    """Numbers of stored samples of which every cell's answer is there, to the question that the task asks now.
+
+    No model is needed, and no pictures where a task can do without.
+    """
+    ordered = with_dense(cells)
+    methods, _ = methods_of(ordered, settings.seed)
+    task = task_in(ordered[0].task, settings, family)
+    task.pictured = False
+    samples = samples_of(ordered[0].task, task, settings.limit, settings.seed)
+    nobody = Given(task, cells[0].dense, methods, lambda line: None)
+    return {number for number, found in stored.items() if nobody.recalled(samples, number, found) is not None}

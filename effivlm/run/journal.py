@@ -32,6 +32,7 @@ def line_of(number: int, found: Asked, names: Mapping[Cell, str]) -> Line:
         "prompt_sha256": asked.prompt_sha256 if asked else "",
         "cells": [_cell(cell, found, names[cell]) for cell in cells if names.get(cell)],
         "notes": found.notes,
+        "held": found.held,
     }
 
 
@@ -54,7 +55,7 @@ def asked_of(line: Line, names: Mapping[Cell, str]) -> Asked:
     Raises:
         AttributeError, KeyError, TypeError, ValueError: the line is damaged.
     """
-    found = Asked(notes=list(line["notes"]))
+    found = Asked(notes=list(line["notes"]), held=int(line["held"]))
     for one in line["cells"]:
         cell = Cell.from_json(one["cell"])
         if names.get(cell) != one["fingerprint"]:

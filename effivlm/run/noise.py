@@ -21,6 +21,7 @@ from effivlm.decoding.eager import Start
 from effivlm.models._adapter import Adapter
 from effivlm.run.finite import first_token, not_finite
 from effivlm.run.tree import Tree
+from effivlm.seams.lengths import any_length
 
 SAMPLES = 100
 """Asked again at most: the 95 % interval of a share of so many is never wider than 0.1 to each side, 0.03 where 98 % agree."""
@@ -83,7 +84,8 @@ def _kernels(
     device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, width: int
 ) -> tuple[SDPBackend, SDPBackend] | None:
     query, key = (torch.zeros(1, count, 128, width, device=device, dtype=dtype) for count in (heads, kv_heads))
-    taken = torch._fused_sdp_choice(query, key, key, None, 0.0, True, enable_gqa=True)
+    with any_length(device):  # as in the run
+        taken = torch._fused_sdp_choice(query, key, key, None, 0.0, True, enable_gqa=True)
     first = next((kernel for kernel in NAMES if kernel.value == taken), None)
     if first is None:
         return None

@@ -12,16 +12,34 @@ import hashlib
 import importlib.util
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-from effivlm import registry
+from effivlm import __version__, registry
 
 LIBRARY = sysconfig.get_paths()["stdlib"]
 HOUSE = __name__.partition(".")[0]
+
+
+def code_of(kinds: Sequence[type], family: str, runs: str) -> list[Any]:
+    """Digests of the code behind an outcome: classes of methods and task, a model family, and the module that runs it."""
+    model = [class_digest("models", family)] * (family in registry.names("models"))
+    return [
+        [module_digest(kind.__module__) for kind in kinds],
+        [replaced(kind) for kind in kinds],
+        model,
+        module_digest(runs),
+    ]
+
+
+@cache
+def versions() -> tuple[str, ...]:
+    """Versions of this package and of the libraries that compute."""
+    return (__version__, *(version(name) for name in ("torch", "transformers")))
 
 
 def class_digest(kind: str, name: str) -> str:

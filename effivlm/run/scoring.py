@@ -45,9 +45,14 @@ def read(samples: Sequence[Sample], number: int, known: Collection[str]) -> Samp
     sample: Any = samples[number]
     if not isinstance(sample, Sample):
         raise Ill(f"samples[{number}] is {_shown(sample)}, no Sample")
-    if sample.id in known:
-        raise Ill(f"samples[{number}] has the id {sample.id!r} of a sample before it")
+    refuse_repeated(number, sample.id, known)
     return sample
+
+
+def refuse_repeated(number: int, name: str, known: Collection[str]) -> None:
+    """Ill where a sample bears the id of one before it."""
+    if name in known:
+        raise Ill(f"samples[{number}] has the id {name!r} of a sample before it")
 
 
 class Scored(NamedTuple):

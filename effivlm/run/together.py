@@ -14,10 +14,11 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
-from effivlm.compression.base import LayerPart, Part
+from effivlm.compression.base import LayerPart
 from effivlm.decoding.caches import PromptCache
 from effivlm.models._adapter import Adapter, Prompt
 from effivlm.run.faults import FAULTS
+from effivlm.run.paths import Path
 from effivlm.run.prefill import Choices, Prefilled, left, unseen
 from effivlm.run.untouched import Blamed
 from effivlm.seams.hooks import Entering, Stay
@@ -45,10 +46,6 @@ class Wanted:
             return self.prompt.length
         visual = int(self.prompt.visual.sum())
         return self.prompt.length - visual + self.layer.budgets(visual, depth)[0]
-
-
-Path = tuple[Part | None, ...]
-"""What a method does at the seams before the cache: image, vision, layer."""
 
 
 @dataclass

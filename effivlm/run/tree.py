@@ -6,9 +6,8 @@ the tuple of the parts above it, so that methods share exactly what they have in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -30,17 +29,17 @@ from effivlm.compression.composed import Composed
 from effivlm.decoding.caches import KeptLayer
 from effivlm.models._adapter import Adapter, Prompt
 from effivlm.models._pictures import plain
-from effivlm.records import SEAMS, Sample
+from effivlm.records import Sample
 from effivlm.run.chosen import disorder, refuse_disorder
 from effivlm.run.finite import first_token, in_features, not_finite
 from effivlm.run.hosted import Numbers, on_host
 from effivlm.run.leaf import Leaf
+from effivlm.run.paths import Path, of_prompts, path_of, ways
 from effivlm.run.prefill import Prefilled, prefilled
-from effivlm.run.together import Beside, Path
+from effivlm.run.together import Beside
 from effivlm.run.untouched import untouched
 from effivlm.seams.meters import Within, untimed
 
-PROMPT_SEAMS = SEAMS[1:]  # weights are changed before a prompt comes
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
@@ -58,12 +57,13 @@ class Tree:
         self.observers: dict[Path, list[CachePart]] = {}
         self.looked_at: set[Part | None] = set()
         for method in methods:
-            for *prefill, cache in self._paths(method):
-                if isinstance(prefill[1], VisualPart) and prefill[1].looks:
-                    self.looked_at.add(prefill[0])
-                self.observers.setdefault(tuple(prefill), [])
+            *prefill, cache = self._longest(method)
+            for way in ways(tuple(prefill)):
+                if isinstance(way[1], VisualPart) and way[1].looks:
+                    self.looked_at.add(way[0])
+                self.observers.setdefault(way, [])
                 if isinstance(cache, CachePart):
-                    self.observers[tuple(prefill)].append(cache)
+                    self.observers[way].append(cache)
         self.beside = Beside(model, sample.id, lambda: self._unwatched(methods), within)
         self._nodes: dict[tuple[Any, ...], Any] = {}
 
@@ -99,10 +99,10 @@ class Tree:
             cache = [KeptLayer(key[0], value[0]) for key, value in zip(done.cache.keys, done.cache.values, strict=True)]
         length, visual = self._inputs(None)["input_ids"].shape[1], self._visual_tokens(None)
         whole, entries = len(cache) * length, sum(layer.kept for layer in cache)
-        each = method.methods if isinstance(method, Composed) else (method,)
+        each = of_prompts(method)
         shares = [self._share(path, one, done, entries) for one in each]
         wanted = [self._wanted(one, done, share[1]) for one, share in zip(each, shares, strict=True)]
-        kept, of = (round(entries), whole) if isinstance(method, Composed) else shares[0]
+        kept, of = (round(entries), whole) if isinstance(method, Composed) else (*shares, (visual, visual))[0]
         leaf = Leaf(
             cache=cache,
             token=self.once(("token", *prefill), lambda: self.within("first", lambda: self._first(path[0], done))),
@@ -220,15 +220,6 @@ class Tree:
         without a picture there is nothing to prune and the dense prefill serves all."""
         return tuple(None if part is None or self._spares(part) else part for part in self._longest(method))
 
-    def _paths(self, method: Method) -> Iterator[Path]:
-        """What the path of a method may come to, once it is known how many tokens the sample has."""
-        whole = self._longest(method)
-        counted = [part is not None and part.keep.kind == "tokens" for part in whole[:-1]]
-        ways = product(
-            *(((part, None) if counts else (part,)) for part, counts in zip(whole[:-1], counted, strict=True))
-        )
-        return ((*way, whole[-1]) for way in ways)
-
     def _longest(self, method: Method) -> Path:
         path = path_of(method)
         return path if self.sample.images or self.sample.video else (None, None, None, path[-1])
@@ -344,18 +335,3 @@ def asked_of(prompt: Prompt) -> Tensor:
     last = prompt.visual.nonzero()[-1:, 0]
     after = torch.arange(prompt.length, device=last.device) > last
     return prompt.embeds[0, after if after.any() else ~prompt.visual]
-
-
-def path_of(method: Method) -> Path:
-    """The part of a method at each seam, None where it does nothing.
-
-    Raises:
-        ValueError: two parts claim one seam.
-    """
-    path: list[Part | None] = [None] * len(PROMPT_SEAMS)
-    for part in method.parts:
-        place = PROMPT_SEAMS.index(part.seam)
-        if path[place] is not None:
-            raise ValueError(f"two parts work at the {part.seam} seam: {path[place]} and {part}")
-        path[place] = part
-    return tuple(path)

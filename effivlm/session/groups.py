@@ -13,16 +13,21 @@ from typing import TYPE_CHECKING, Any
 from effivlm import registry
 from effivlm.records import Cell, Outcome, Settings, Unsupported, dump
 from effivlm.run.faults import FAULTS, harmless, told
-from effivlm.run.steps import stored
+from effivlm.run.sharding import shard_of
+from effivlm.run.steps import stored, weights_step
 from effivlm.session.journal import Journal
 from effivlm.session.matrix import Plan
 from effivlm.session.recorder import Key
 from effivlm.session.resume import fingerprint_of, standing
+from effivlm.session.together import Together
 
 if TYPE_CHECKING:
+    from effivlm.run.compressed import Compressed
+    from effivlm.run.group import Told
     from effivlm.timing.timing import Timing
 
 PACKAGE = Path(__file__).parent.parent
+NO_SHARDS = "a shard answers with the model as it is alone: run methods that change the checkpoint without --vlm-shard"
 Progress = Callable[[int, int], None]
 OpenModel = Callable[[], Any]
 
@@ -31,35 +36,39 @@ OpenModel = Callable[[], Any]
 class Groups:
     """What has been measured in this process, and what still waits to be written.
 
-    `selected` holds the cells that the session really runs, by part: a group's run covers those and no others.
+    `selected` holds the cells that the session really runs, by part: a group's run covers those and no others. `workers` run
+    cases beside each other in the session of that name.
     """
 
     plan: Plan
     settings: Settings
     folder: Path
     selected: Mapping[str, Sequence[Cell]]
+    workers: int = 1
+    session: str = "alone"
     done: dict[Key, Outcome] = field(default_factory=dict)
     pending: list[Outcome] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
     trace: str = ""
     journal: Journal = field(init=False)
+    together: Together = field(init=False)
     _unmarked: dict[Cell, Outcome] = field(default_factory=dict)
     _prepared: tuple[Cell, Timing] | None = None
+    _opener: Compressed | None = None
 
     def __post_init__(self) -> None:
         found = standing(self.folder, self.plan, self.settings)
         self.done, self._unmarked = dict(found.reusable), dict(found.unmarked)
         self.journal = Journal(self.folder, found.sessions, found.failed)
+        families = {name: source.family for name, source in self.plan.sources.items()}
+        self.together = Together(self.folder, self.journal, self.settings, families, self.workers, self.session)
 
     def quality(self, cell: Cell, open_model: OpenModel, progress: Progress) -> Outcome:
         """The quality outcome of `cell`; the first call of a group runs the group."""
         if (cell, "quality") not in self.done:
-            group = [other for other in self.selected["quality"] if other.group == cell.group]
-            self._mark(group)
-            waiting = [other for other in group if (other, "quality") not in self.done]
-            usable = [one for one in (waiting if self.settings.share else [cell]) if self._usable(one)]
-            if usable and (cell, "quality") not in self.done:
-                self._run(usable, open_model, progress)
+            self._mark([other for other in self.selected["quality"] if other.group == cell.group])
+        if (cell, "quality") not in self.done and (cells := self.waiting(cell)):
+            self._run(cells, open_model, progress)
         return self.done[cell, "quality"]
 
     def _mark(self, group: Sequence[Cell]) -> None:
@@ -71,16 +80,48 @@ class Groups:
             for outcome in mark_all(waiting, self.settings, self.plan.sources[waiting[0].cell.model].family):
                 self._keep(outcome)
 
-    def _usable(self, cell: Cell) -> bool:
-        """Whether the classes behind a cell can be loaded; one that cannot fails by name, before any model opens."""
-        try:
-            for step in stored(cell.method, cell.preset):
-                registry.load("methods", step.method)
-            registry.load("tasks", cell.task)
-        except ValueError as error:
-            self._keep(Outcome(cell, "", "failed", reason=str(error)))
-            return False
-        return True
+    def help(self, open_model: Callable[[str], Any]) -> list[str]:
+        """Answer what other workers have not answered yet of the groups of this session; what of it went wrong, in words."""
+        firsts = {cell.group: cell for cell in reversed(self.selected["quality"])}
+        troubles = []
+        for cell in reversed(firsts.values()) if self.workers > 1 and self.settings.share else ():
+            cells = [one for one in self._waiting(cell) if not _unusable(one) and not _changes(one)]
+            if not cells or self.together.blocks(cells).over:
+                continue
+            try:
+                names = self.names(cells)
+                while self.together.help(cells, names, partial(open_model, cell.model), lambda done, of: None):
+                    pass
+            except FAULTS as error:  # whoever owns the group does it without help, and tells if it cannot be done
+                troubles.append(f"no help with {' '.join(cell.group)}: {told(error)}")
+        self.together.forget()
+        return troubles
+
+    def waiting(self, cell: Cell) -> list[Cell]:
+        """The selected cells of a cell's group that have no outcome and can be run; without sharing it alone.
+
+        A cell whose classes cannot be loaded fails by name, before any model opens.
+        """
+        for one in self._waiting(cell):
+            if reason := _unusable(one):
+                self._keep(Outcome(one, "", "failed", reason=reason))
+        return self._waiting(cell)
+
+    def _waiting(self, cell: Cell) -> list[Cell]:
+        group = [one for one in self.selected["quality"] if one.group == cell.group] if self.settings.share else [cell]
+        return [one for one in group if (one, "quality") not in self.done]
+
+    def names(self, cells: Sequence[Cell]) -> dict[Cell, str]:
+        """Fingerprints of the answers of a group, whoever marks them, dense among them; "" for a method that cannot be made."""
+        from effivlm.run.group import cell_fingerprint
+
+        found = {}
+        for cell in (*cells, cells[0].dense):
+            try:
+                found[cell] = cell_fingerprint(cell, self.plan.sources[cell.model], self.settings)
+            except FAULTS:
+                found[cell] = ""
+        return found
 
     def timing(self, cell: Cell, part: str, open_model: OpenModel, remarks: Sequence[str]) -> Outcome:
         """The timing outcome of `cell`, measured until its median is settled.
@@ -95,6 +136,15 @@ class Groups:
         self._time(cell, part, open_model, remarks)
         return self.done[cell, part]
 
+    def elsewhere(self, cell: Cell) -> str:
+        """Which other shard times the group of a cell, whose timings belong to one machine; "" where this one does."""
+        if not self.settings.shard:
+            return ""
+        place, shards = shard_of(self.settings.shard)
+        groups = list(dict.fromkeys(one.group for one in self.plan.cells))
+        owner = groups.index(cell.group) % shards + 1
+        return "" if owner == place else f"{owner}/{shards}"
+
     def drain(self) -> list[Outcome]:
         """What has been measured since the last call."""
         drained, self.pending = self.pending, []
@@ -106,22 +156,47 @@ class Groups:
         return drained
 
     def forget_model(self) -> None:
-        """Drop what holds on to an open model."""
+        """Drop what holds on to an open model, and what methods made of it."""
         self._prepared = None
+        self.together.forget()
+        if self._opener is not None:
+            self._opener.close()
+
+    def _compressed(self, cells: Sequence[Cell]) -> dict[str, Any]:
+        """What opens the checkpoints that methods make, where one is needed, or was before and may still be open."""
+        if self._opener is None and any(map(_changes, cells)):
+            from effivlm.run.compressed import Compressed
+            from effivlm.run.group import open_model
+
+            self._opener = Compressed(open_model, self.settings)
+        return {"compressed": self._opener} if self._opener is not None else {}
 
     def fingerprint(self, cell: Cell, part: str = "quality") -> str:
         return fingerprint_of((cell, part), self.plan, self.settings)
 
     def _run(self, cells: Sequence[Cell], open_model: OpenModel, progress: Progress) -> None:
-        from effivlm.run.group import run_group
+        def answered() -> list[Outcome]:
+            from effivlm.run.group import Told, run_group
+
+            names, note = self.names(cells), self.samples.append
+            write = partial(self.journal.write, names=names)
+            progress(0, self.settings.limit)
+            if self.workers > 1 or self.settings.shard:
+                own = [cell for cell in cells if not _changes(cell)] or [cells[0].dense]
+                found = self.together.outcomes(own, self.names(own), open_model, progress, note)
+                return [*found, *self._changed_too(cells, found, open_model, Told(progress, note, write, count=2))]
+            stored, more = self.journal.stored(names), self._compressed(cells)
+            return run_group(cells, open_model(), self.settings, progress, note, write, stored, **more)
+
+        self.complete(cells, answered)
+
+    def complete(self, cells: Sequence[Cell], answered: Callable[[], Sequence[Outcome]]) -> None:
+        """Take in the outcomes of a group, its answers marked where a judge does that; what goes wrong fails its cells."""
         from effivlm.session.judged import mark_all
 
         try:
-            names = {cell: self._name(cell, "quality") for cell in (*cells, cells[0].dense)}
-            write, stored = partial(self.journal.write, names=names), self.journal.stored(names)
-            answered = run_group(cells, open_model(), self.settings, progress, self.samples.append, write, stored)
-            answered = mark_all(answered, self.settings, self.plan.sources[cells[0].model].family)
-            outcomes = {outcome.cell: outcome for outcome in answered}
+            made = mark_all(answered(), self.settings, self.plan.sources[cells[0].model].family)
+            outcomes = {outcome.cell: outcome for outcome in made}
         except FAULTS as error:
             outcomes = {cell: self._broken(cell, "quality", error) for cell in cells}
         lost = [cell for cell in cells if cell not in outcomes]
@@ -129,6 +204,24 @@ class Groups:
             outcomes[cell] = Outcome(cell, self.fingerprint(cell), "failed", reason="the run gave no outcome for it")
         for outcome in outcomes.values():
             self._keep(outcome)
+
+    def _changed_too(
+        self, cells: Sequence[Cell], answered: Sequence[Outcome], open_model: OpenModel, told: Told
+    ) -> list[Outcome]:
+        """Outcomes of the cells whose method changes the checkpoint, which this process answers alone."""
+        ours = [cell for cell in cells if _changes(cell)]
+        if not ours or self.settings.shard:
+            return [Outcome(cell, self._name(cell, "quality"), "unsupported", reason=NO_SHARDS) for cell in ours]
+        from effivlm.run.compressed import changed_of
+        from effivlm.run.group import methods_of, run_changed
+
+        made, unmade = methods_of(ours, self.settings.seed)
+        dense = next(one for one in answered if one.cell == one.cell.dense)
+        told = replace(told, stored=self.journal.stored(self.names(cells)))
+        found = run_changed(
+            changed_of(made), open_model(), self.settings, dense.answers, told, **self._compressed(cells)
+        )
+        return [*found, *(Outcome(cell, "", "failed", reason=reason) for cell, reason in unmade.items())]
 
     def _time(self, cell: Cell, part: str, open_model: OpenModel, remarks: Sequence[str]) -> None:
         from effivlm.timing.rounds import unsettled
@@ -148,7 +241,7 @@ class Groups:
 
         if self._prepared is None or self._prepared[0] != cell:
             self._prepared = None
-            self._prepared = (cell, prepare_timing(cell, open_model(), self.settings))
+            self._prepared = (cell, prepare_timing(cell, open_model(), self.settings, **self._compressed([cell])))
         return self._prepared[1]
 
     def _keep(self, outcome: Outcome) -> None:
@@ -176,6 +269,22 @@ class Groups:
             return self.fingerprint(cell, part)
         except FAULTS:
             return ""
+
+
+def _changes(cell: Cell) -> bool:
+    """Whether the method of a cell changes the checkpoint itself."""
+    return weights_step(cell.method, cell.preset, cell.keep) is not None
+
+
+def _unusable(cell: Cell) -> str:
+    """Why the classes behind a cell cannot be loaded, which fails it by name before any model opens; "" where they can."""
+    try:
+        for step in stored(cell.method, cell.preset):
+            registry.load("methods", step.method)
+        registry.load("tasks", cell.task)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _raised_here(error: BaseException) -> bool:

@@ -1,12 +1,14 @@
 """Answers on disk as they are made: a session that is killed loses the sample in work, and the next goes on behind it.
 
 Every process that runs cases writes a file of its own into the run folder, and reads those of all. They are taken away when a
-run is finished, for its outcomes hold all answers then.
+run is finished, for its outcomes hold all answers then; those of a shard stay, because its answers wait for the others'.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from effivlm.run.gave import Asked
 
 PATTERN = "journal-*.jsonl"
+RAN = "ran"
 
 
 @dataclass
@@ -38,25 +41,46 @@ class Journal:
         """Put down what a sample gave; OSError where that cannot be written."""
         from effivlm.run.journal import line_of
 
+        self.put(line_of(number, found, names))
+
+    def ran(self, cell: Cell, how: Mapping[str, Any]) -> None:
+        """Put down how the group of a cell runs here: what outcomes say beside its answers."""
+        self.put({"kind": RAN, "model": cell.model, "task": cell.task, "how": how})
+
+    def put(self, line: Mapping[str, Any]) -> None:
+        """Write a line of this or another machine's."""
         if self._file is None:
-            path = self.folder / f"journal-{os.getpid()}.jsonl"
+            host = re.sub(r"[^\w.-]", "_", socket.gethostname())
+            path = self.folder / f"journal-{host}-{os.getpid()}.jsonl"
             mend(path)
             self._file = path.open("a", encoding="utf-8")
-        self._file.write(dump({**line_of(number, found, names), "session": self.session}) + "\n")
+        self._file.write(dump({**line, "session": self.session}) + "\n")
         self._file.flush()
+
+    def how(self, cell: Cell) -> Mapping[str, Any] | None:
+        """How the group of a cell ran last; None where nobody told."""
+        found = None
+        for line in lines(self.folder):
+            if line.get("kind") == RAN and (line.get("model"), line.get("task")) == cell.group:
+                found = line.get("how")
+        return found
 
     def stored(self, names: Mapping[Cell, str]) -> dict[int, Asked]:
         """By sample number, what the cells of a group answered under these fingerprints already."""
         groups = {cell.group for cell in names}
         found: dict[int, Asked] = {}
-        of_group = [one for one in lines(self.folder) if (one.get("model"), one.get("task")) in groups]
+        of_group = [
+            one
+            for one in lines(self.folder)
+            if (one.get("model"), one.get("task")) in groups and one.get("kind") != RAN
+        ]
         if not of_group:
             return found
         from effivlm.run.journal import asked_of
 
         for line in of_group:
             try:
-                _merge(found, int(line["number"]), asked_of(self._current(line), names))
+                take_in(found, int(line["number"]), asked_of(self._current(line), names))
             except (AttributeError, KeyError, TypeError, ValueError):
                 continue  # a damaged line costs its sample
         return found
@@ -67,7 +91,7 @@ class Journal:
         return {**line, "cells": cells}
 
 
-def _merge(found: dict[int, Asked], number: int, new: Asked) -> None:
+def take_in(found: dict[int, Asked], number: int, new: Asked) -> None:
     """Take in one more line about a sample; of two about one cell the later counts."""
     old = found.setdefault(number, new)
     if old is new:
@@ -77,6 +101,7 @@ def _merge(found: dict[int, Asked], number: int, new: Asked) -> None:
     for word in ("answers", "leaves", "refused", "failed"):
         kept = {cell: value for cell, value in getattr(old, word).items() if cell not in cells}
         setattr(old, word, {**kept, **getattr(new, word)})
+    old.held = new.held or old.held
     old.notes += [note for note in new.notes if note not in old.notes]
 
 

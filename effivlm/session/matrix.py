@@ -13,7 +13,7 @@ from effivlm.data.places import STREAM
 from effivlm.models._sources import ModelSource, resolve
 from effivlm.records import PARTS, Budget, Cell, Settings
 from effivlm.registry import names, token_methods, unknown, unusable
-from effivlm.run import steps
+from effivlm.run import sharding, steps
 from effivlm.session import judges, suites
 
 _T = TypeVar("_T")
@@ -24,6 +24,7 @@ DEFAULT_BUDGETS = ("0.01", "0.05", "0.10", "0.20", "0.40")
 DEFAULT_LIMIT = 100  # samples a cell: keeps the whole default run under 15 minutes on two cores
 MOST = 2**31 - 1  # of a whole number: what every library takes as a seed or a size
 ENGINES = ("auto", "eager", "cuda_graph")
+KERNELS = ("auto", "none")
 GENERATIONS = ("checkpoint", "greedy")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
@@ -53,10 +54,12 @@ class Asked:
     tiles: str = "0"
     processor: str = PROCESSORS[0]
     generation: str = "checkpoint"
+    kernels: str = "auto"
     judge: str = ""
     second_judge: str = ""
     judge_repeats: str = "3"
     scoring: str = SCORINGS[0]
+    shard: str = ""
     share: bool = True
 
 
@@ -121,10 +124,12 @@ def build(asked: Asked) -> Plan:
         tiles=_whole("--vlm-tiles", asked.tiles, least=0),
         processor=_choice("--vlm-processor", asked.processor, PROCESSORS),
         generation=_choice("--vlm-generation", asked.generation, GENERATIONS),
+        kernels=_choice("--vlm-kernels", asked.kernels, KERNELS),
         judge=asked.judge,
         second_judge=asked.second_judge,
         judge_repeats=_whole("--vlm-judge-repeats", asked.judge_repeats, least=1),
         scoring=_choice("--vlm-scoring", asked.scoring, SCORINGS),
+        shard=_shard(asked.shard, asked.judge),
     )
     judges.check(named, settings)
     budgets = _unique(_budget(text) for text in asked.budgets)
@@ -240,6 +245,18 @@ def _engine(text: str, device: str) -> str:
     if engine == "cuda_graph" and device == "cpu":
         raise ValueError("--vlm-engine: cuda_graph needs a GPU, and --vlm-device is cpu")
     return engine
+
+
+def _shard(text: str, judge: str) -> str:
+    """What `--vlm-shard` says in its plainest form. A judge marks whole cells, which no shard has."""
+    if not text:
+        return ""
+    if judge not in ("", judges.NONE):
+        raise ValueError("--vlm-judge marks whole cells: give --vlm-judge none to a shard, and rescore the merged run")
+    try:
+        return "{}/{}".format(*sharding.shard_of(text))
+    except ValueError as error:
+        raise ValueError(f"--vlm-shard: {error}") from None
 
 
 def _choice(option: str, text: str, choices: Sequence[str]) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import socket
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +21,7 @@ except ImportError:  # no POSIX: the process that the file names decides alone
 
 LOCK = ".lock"
 TRIAL_BYTES = 1 << 20
+ENDED = ("Z", "X")  # states of a process in /proc
 NAMES = 1000  # folders of one second
 UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 """What a file system answers that knows no locks."""
@@ -59,10 +62,13 @@ class Lock:
     """Held on a folder by one session at a time; the file in it says by whom.
 
     The kernel gives the lock back when its process ends, however it ends, so a killed session leaves a file and holds
-    nothing. Where the file system knows no locks, or another host wrote the file, its words decide.
+    nothing. Where the file system knows no locks, or another host wrote the file, its words decide; those of another host for
+    `silence_s` after it last touched the file.
     """
 
     folder: Path
+    file: str = LOCK
+    silence_s: float = math.inf
     note: str = ""
     _file: IO[str] | None = field(default=None, repr=False)
 
@@ -73,7 +79,7 @@ class Lock:
             ValueError: another session holds it; names process, host and start.
             OSError: the file cannot be written.
         """
-        path = self.folder / LOCK
+        path = self.folder / self.file
         while self._file is None:
             file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+", encoding="utf-8", errors="replace")
             try:
@@ -89,17 +95,24 @@ class Lock:
             with suppress(
                 OSError
             ):  # the folder may be gone, or its disk full: the lock ends with the file all the same
-                (self.folder / LOCK).unlink(missing_ok=True)
+                (self.folder / self.file).unlink(missing_ok=True)
             with suppress(OSError):
                 file.close()
+
+    def touch(self) -> None:
+        """Show other hosts that the holder is at work."""
+        with suppress(OSError):  # it may be out of reach for a while, and is held all the same
+            os.utime(self.folder / self.file)
 
     def _took(self, file: IO[str], path: Path) -> bool:
         """Whether the lock is ours now; False where the file was taken away meanwhile, so that another try is due."""
         known = _locked(file)
         holder = _holder(file.read())
-        if known is False or (holder and (holder["host"] != socket.gethostname() or (known is None and _runs(holder)))):
-            elsewhere = holder and holder["host"] != socket.gethostname()
-            raise ValueError(f"{self.folder} is in use by {_words(holder)}: {_advice(path, bool(elsewhere))}")
+        elsewhere = bool(holder) and holder["host"] != socket.gethostname()
+        quiet = elsewhere and time.time() - os.fstat(file.fileno()).st_mtime > self.silence_s
+        alive = holder and not quiet and (elsewhere or (known is None and _runs(holder)))
+        if known is False or alive:
+            raise ValueError(f"{self.folder} is in use by {_words(holder)}: {_advice(path, elsewhere)}")
         if not path.exists() or os.fstat(file.fileno()).st_ino != path.stat().st_ino:
             return False
         if holder:
@@ -163,8 +176,9 @@ def _runs(holder: dict[str, Any]) -> bool:
 
 
 def _born(pid: int) -> str:
-    """When a process began, in ticks of its machine; "" where that cannot be told."""
+    """When a process began, in ticks of its machine; "" where that cannot be told, or it has ended and nobody took notice."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
+        state, *words = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        return "" if state in ENDED else words[18]
+    except (OSError, IndexError, ValueError):
         return ""

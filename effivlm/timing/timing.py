@@ -16,12 +16,15 @@ from effivlm.decoding.capacity import batch_fits, largest_batch
 from effivlm.decoding.engine import Captured, Eager, Paced, captures
 from effivlm.decoding.replay import compiled
 from effivlm.models._adapter import Adapter
+from effivlm.models._sources import ModelSource
 from effivlm.records import Cell, Cost, Outcome, Settings
 from effivlm.report.trust import BATCHED
 from effivlm.run.audit import achieved, verdict
-from effivlm.run.group import cell_fingerprint, method_of, task_in
+from effivlm.run.compressed import Compressed
+from effivlm.run.group import cell_fingerprint, method_of, open_model, task_in
 from effivlm.run.leaf import Leaf
 from effivlm.run.tree import Tree
+from effivlm.run.weighed import Weighed
 from effivlm.seams.meters import Spans, free_bytes, peak_memory_bytes, reclaim, timed_s
 from effivlm.timing.drawn import page
 from effivlm.timing.floors import decoder_flops, rates, step_bytes, tower_flops
@@ -39,7 +42,8 @@ class Timing:
     """One cell ready to be timed on one sample; every call is synchronised with the device.
 
     TTFT runs from the processor's output on the device to the first token: vision tower, method, prefill, compression. Decode
-    runs a fixed number of steps over the compressed cache, whatever the tokens say.
+    runs a fixed number of steps over the compressed cache, whatever the tokens say. `source` is the model as it is, of which a
+    method may have changed the weights; `weighed` is what was counted on them then.
     """
 
     cell: Cell
@@ -47,6 +51,8 @@ class Timing:
     method: Method
     settings: Settings
     tree: Tree
+    source: ModelSource
+    weighed: Weighed | None = None
     _leaf: Leaf | None = None
     _paced: Paced | None = None
     _watch: Watch | None = None
@@ -180,11 +186,11 @@ class Timing:
         costs |= self._floor(part, tree, leaf) | more | self._energy(part)
         seen = self._seen.remarks if self._seen else ()
         facts: dict[str, Any] = {"engine": self._engine(part), "kernel": "sdpa", "weights": self.model.weights, "n": 1}
-        kept = self.cell, self.method, [leaf.without_cache()]
+        kept = self.cell, self.method, [leaf.without_cache()], self.weighed
         status, reason = verdict(*kept)
         return Outcome(
             self.cell,
-            cell_fingerprint(self.cell, self.model.source, self.settings, part),
+            cell_fingerprint(self.cell, self.source, self.settings, part),
             status,
             reason=reason,
             part=part,
@@ -235,17 +241,20 @@ def split(tree: Tree, method: Method) -> list[dict[str, float]]:
     return rounds
 
 
-def prepare_timing(cell: Cell, model: Adapter, settings: Settings) -> Timing:
+def prepare_timing(cell: Cell, whole: Adapter, settings: Settings, compressed: Compressed | None = None) -> Timing:
     """Get one cell ready on the first sample of its task, or on a drawn page whose prompt is as long as the settings say.
 
+    `whole` is the model as it is; `compressed` opens what a method makes of its weights.
+
     Raises:
-        Unsupported: the method cannot reach the budget there.
+        Unsupported: the method cannot reach the budget there, or there is no such checkpoint.
     """
-    reclaim(model.device)  # what an earlier cell left, which may have run out of memory
+    reclaim(whole.device)  # what an earlier cell left, which may have run out of memory
     method = method_of(cell, settings.seed)
+    model, weighed = (compressed or Compressed(open_model, settings)).of(whole, method)
     task = task_in(cell.task, settings, model.source.family)
     model.begin_task(task.pixels, task.tiles, task.max_new_tokens)
     sample = page(model, settings.prompt) if settings.prompt else task.samples(1, settings.seed)[0]
-    timing = Timing(cell, model, method, settings, Tree(model, sample, [method]))
+    timing = Timing(cell, model, method, settings, Tree(model, sample, [method]), whole.source, weighed)
     timing.leaf()
     return timing

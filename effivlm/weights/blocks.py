@@ -171,7 +171,7 @@ def compressed(stage: Stage, method: WeightMethod, zeros: Sequence[int], stored:
                 seen = gathered(linears, method.needs, stage.samples, stage.run, stage.weights)
             except ValueError as error:
                 raise ValueError(f"{stage.name}.{error}") from None
-            method.prepare(Block(stage.module, linears, seen, stored, made.changed))
+            method.prepare(Block(stage.module, linears, seen, stored, made.changed, stage.samples, stage.run))
         for name, linear in linears.items():
             known = seen.get(name)
             asked = Linear(

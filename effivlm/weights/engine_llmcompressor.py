@@ -17,9 +17,12 @@ from torch import Tensor, nn
 from effivlm.compression.weights import Linear, Solved
 from effivlm.models._torchvision import ensure_torchvision
 from effivlm.weights.grids import codes_of, grid_of, rounded, weight_of
+from effivlm.weights.smoothing import smooth as smooth
 
 DEAD = 1e-6
-"""Share of the mean diagonal that stands for an input that was always zero: its weights go first, and disturb no other."""
+"""Share of the mean diagonal that stands for an input that was always zero, so that its weights disturb no other."""
+FAINT = 1e-12
+"""What such weights are multiplied by while a mask is chosen, so that they go first."""
 
 
 def magnitude(linear: Linear) -> Solved:
@@ -59,11 +62,11 @@ def sparsegpt(linear: Linear, damp: float, block: int) -> Solved:
     rows, columns = linear.weight.shape
     share = linear.zeros / linear.weight.numel() - 0.5 / (rows * min(block, columns))
     how = {"block_size": block, "dampening_frac": damp, "preserve_sparsity_mask": False}
+    dead = _there(linear, "hessian").diagonal() == 0
+    weight = torch.where(dead, linear.weight * FAINT, linear.weight)
     with _strict(module, linear.name):
-        _, new = _called(
-            module.sparsify_weight, linear.weight, _inverted(linear), max(0.0, share), zeros if of else 0, of, **how
-        )
-    return Solved(new)
+        _, new = _called(module.sparsify_weight, weight, _inverted(linear), max(0.0, share), zeros, of, **how)
+    return Solved(torch.where(dead & (new != 0), linear.weight, new))
 
 
 def rtn(linear: Linear, symmetric: bool) -> Solved:

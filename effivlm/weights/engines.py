@@ -9,11 +9,14 @@ from typing import cast
 
 from effivlm.compression.weights import Linear, Solved
 
-Rule = Callable[..., Solved]
-
 
 def solved(engine: str, rule: str, linear: Linear, **how: object) -> Solved:
-    """What `rule` ("wanda") of an engine makes of a linear layer; `how` are the rule's own settings.
+    """What `rule` ("wanda") of an engine makes of a linear layer; `how` are the rule's own settings. Raises as `rule_of`."""
+    return cast(Solved, rule_of(engine, rule)(linear, **how))
+
+
+def rule_of(engine: str, rule: str) -> Callable[..., object]:
+    """A function of an engine.
 
     Raises:
         ValueError: there is no such engine, it does not know the rule, or what it needs is not installed.
@@ -24,4 +27,4 @@ def solved(engine: str, rule: str, linear: Linear, **how: object) -> Solved:
     found = getattr(importlib.import_module(place), rule, None)
     if found is None:
         raise ValueError(f"engine {engine!r} has no rule {rule!r}")
-    return cast(Rule, found)(linear, **how)
+    return cast(Callable[..., object], found)

@@ -1,4 +1,4 @@
-"""What a compressed linear layer is in a file: a plain weight with zeros, or codes and scales of compressed-tensors."""
+"""What a compressed linear layer is in a file: a plain weight with zeros, or codes and scales in one of two formats."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from effivlm.compression.weights import Goal, Solved
+from effivlm.compression.weights import AUTOAWQ, Goal, Solved
+from effivlm.weights import awq_format
 
 
-def tensors_of(solved: Solved, stored: str) -> dict[str, Tensor]:
-    """The tensors of a layer by their last names."""
+def tensors_of(solved: Solved, stored: str, packing: str) -> dict[str, Tensor]:
+    """The tensors of a layer by their last names; `packing` is the format of one that is quantised."""
     if solved.codes is None or solved.grid is None:
         return {"weight": solved.weight.to(getattr(torch, stored))}
     grid = solved.grid
+    if packing == AUTOAWQ:
+        return awq_format.tensors_of(solved.codes, grid)
     if grid.form != "int":
         return {"weight": solved.codes, "weight_scale": grid.scale}
     from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32
@@ -36,12 +39,16 @@ def facts_of(solved: Solved, tensors: dict[str, Tensor]) -> dict[str, int]:
     return {"weights": solved.weight.numel(), "zeros": zeros, "bits": 8 * sum(one.nbytes for one in tensors.values())}
 
 
-def configuration(goal: Goal, grids: Sequence[tuple[str, int, bool]], ignored: Sequence[str]) -> dict[str, Any]:
-    """What config.json says of a quantised checkpoint, as compressed-tensors reads it.
+def configuration(
+    goal: Goal, grids: Sequence[tuple[str, int, bool]], ignored: Sequence[str], packing: str
+) -> dict[str, Any]:
+    """What config.json says of a quantised checkpoint, as compressed-tensors (or AutoAWQ) reads it.
 
     `grids`: of each layer its name, inputs a scale (0: a row) and whether its grid is symmetric; `ignored`: names of linears that
     are as they were.
     """
+    if packing == AUTOAWQ:
+        return awq_format.configuration([group for _, group, _ in grids], ignored)
     from compressed_tensors.quantization import QuantizationArgs, QuantizationConfig, QuantizationScheme
 
     groups: dict[tuple[int, bool], list[str]] = {}

@@ -98,7 +98,7 @@ def room(folder: Path) -> Iterator[None]:
 def alone(folder: Path) -> Iterator[None]:
     """Inside, no other process works on this folder; one that comes later waits."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    path = folder.with_name(folder.name + ".lock")
+    path = folder.with_name(f".{folder.name}.lock")
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,13 +27,16 @@ SMALLEST = 1e-4
 @dataclass(frozen=True, slots=True)
 class Block:
     """One block of the model, its linear layers by their names inside it, and what entered each; `stored` is the precision of
-    what is written. `changed` takes the names of parameters beside the linears' weights that a method changes."""
+    what is written. `changed` takes the names of parameters beside the linears' weights that a method changes. `run` sends one
+    of the calibration `samples` through the block again."""
 
     module: nn.Module
     linears: Mapping[str, nn.Linear]
     seen: Mapping[str, Seen]
     stored: str
     changed: set[str]
+    samples: int
+    run: Callable[[int], object]
 
 
 def smooth(block: Block, goal: Goal, points: int, symmetric: bool) -> None:

@@ -193,6 +193,11 @@ def seen(seed: int, length: int, dim: int = 5, scores: str = "any") -> Seen:
     return Seen(torch.randn(length, dim, generator=rng), Tower(received, single, keys))
 
 
+def picked(method: PruMergePlain | PruMergePlus, scores: torch.Tensor, count: int) -> list[int]:
+    """What PruMerge chooses of one pool by its scores [n]."""
+    return method.chosen(scores[None], [len(scores)], [count])[0].nonzero()[:, 0].tolist()
+
+
 def double(shown: Seen) -> Image:
     tower = shown.shown
     return Image(*(part.double().numpy() for part in (shown.features, tower.received, tower.single, tower.keys)))

@@ -1,9 +1,10 @@
-"""Makes `tests/data/pruning_originals.json`: what the authors' code of six methods keeps of seeded tensors.
+"""Makes `tests/data/pruning_originals.json`: what the authors' code of seven methods keeps of seeded tensors.
 
     python tests/core/make_pruning_golden.py FOLDER
 
 FOLDER holds one file of each, fetched from its repository; none of it is part of this one.
 
+    cake.py       antgroup/cakekv, cake/utils.py and behind it cake/model/modify_qwen2.py
     cdpruner.py   Theia-4869/CDPruner, llava/model/llava_arch.py
     evs.py        vllm-project/vllm, vllm/multimodal/evs.py
     fast_vid.py   LunarShen/FastVID, modeling_qwen2.py of its LLaVA-OneVision
@@ -23,6 +24,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -64,6 +66,46 @@ def keys_and_values(seed: int, heads: int, kv_heads: int, length: int, width: in
 
 def cases(*shapes: tuple[int, ...]) -> Iterable[tuple[int, tuple[int, ...]]]:
     return enumerate(shapes)
+
+
+def cake(source: str) -> list[Case]:
+    """What a layer's attention does between its cache and its own output, and how budgets are made of that.
+
+    Kept are the entries of all layers and KV heads one after another, windows included.
+    """
+    names: dict[str, Any] = {"torch": torch, "F": functional, "nn": nn, "math": math, "np": np}
+    utils = source[source.index("def calculate_entropy") :]
+    exec(utils[: utils.index("\nimport math")], names)
+    body = source[source.index("    if self.config.prefill[self.layer_idx]:") :]
+    block = textwrap.dedent(body[: body.index("        past_key_value.update_score")])
+    found = []
+    for seed, (layers, heads, kv_heads, length, width, window, budget) in cases(
+        (3, 4, 2, 60, 8, 8, 20), (5, 6, 3, 75, 6, 4, 31), (2, 2, 1, 41, 10, 5, 33), (4, 8, 2, 90, 4, 32, 40)
+    ):
+        preferences, scores = [], []
+        for layer in range(layers):
+            queries, keys, _ = keys_and_values(10 * seed + layer, heads, kv_heads, length, width)
+            config = SimpleNamespace(prefill=[True], window_size=[window], tau1=1.0, tau2=1.0, gamma=200.0)
+            own = SimpleNamespace(config=config, layer_idx=0, head_dim=width, num_key_value_heads=kv_heads)
+            own.num_key_value_groups = heads // kv_heads
+            tensors = {"query_states": queries[None] * (2 + layer) / 8, "bsz": 1, "q_len": length}
+            names |= tensors | {"self": own, "key_states": keys.repeat_interleave(heads // kv_heads, 0)[None]}
+            exec(block, names)
+            preferences.append(float(names["pref_score"]))
+            scores.append(names["hh_score"][0])
+        total = (budget - window) * layers
+        ideal = [one / sum(preferences) * total for one in preferences]
+        counts = names["adjust_budgets"](ideal, total, length - window, layers)
+        recent = list(range(length - window, length))
+        kept = [
+            sorted(row.topk(count).indices.tolist()) + recent
+            for rows, count in zip(scores, counts, strict=True)
+            for row in rows
+        ]
+        one = case(seed, (layers, heads, kv_heads, length, width), [place for row in kept for place in row])
+        facts = {"window": window, "counts": [count + window for count in counts]}
+        found.append(one | facts | {"budget": budget, "preferences": [float(f"{p:.6g}") for p in preferences]})
+    return found
 
 
 def evs(source: str) -> list[Case]:
@@ -173,7 +215,7 @@ def case(seed: int, shape: Iterable[int], kept: list[Any], **more: Any) -> Case:
 
 
 def main(folder: Path) -> None:
-    methods = {make.__name__: make for make in (cdpruner, evs, fast_vid, holov, mixkv, vidcom2)}
+    methods = {make.__name__: make for make in (cake, cdpruner, evs, fast_vid, holov, mixkv, vidcom2)}
     made = {name: make((folder / f"{name}.py").read_text()) for name, make in methods.items()}
     rows = {name: ",\n".join(json.dumps(one) for one in found) for name, found in made.items()}
     OUTPUT.write_text("{\n" + ",\n".join(f'"{name}": [\n{text}\n]' for name, text in rows.items()) + "\n}\n")

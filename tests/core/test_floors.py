@@ -10,6 +10,8 @@ from forms import sample
 from toy_task import Toy
 
 from effivlm.decoding.caches import KeptLayer, kv_bytes
+from effivlm.decoding.quantised import Fp8Linear, plain_rows
+from effivlm.decoding.weights import Packed
 from effivlm.models._adapter import Adapter
 from effivlm.records import Cell, Settings
 from effivlm.timing import floors, timing
@@ -51,6 +53,21 @@ def test_a_step_reads_the_decoder_and_the_cache_once(model: Adapter) -> None:
     whole = step_bytes(model, held)
     assert whole - step_bytes(model, 0) == held == 2 * 2 * 7 * 16 * 4 * len(model.layers)
     assert sum(weight.nbytes for layer in model.layers for weight in layer.parameters()) < whole < model.weight_bytes()
+
+
+def test_packed_weights_count_as_the_products_they_make_and_the_bytes_they_take(model: Adapter) -> None:
+    layer: Any = model.layers[0]
+    lengths, own = [100] * len(model.layers), layer.self_attn.o_proj
+    operations, whole = decoder_flops(model, lengths), step_bytes(model, 0)
+    assert own.in_features % 16 == own.out_features % 16 == 0
+    codes, scale = plain_rows(own.weight.data)
+    layer.self_attn.o_proj = Fp8Linear(Packed(codes, scale), None, torch.bfloat16)
+    try:
+        assert decoder_flops(model, lengths) == operations
+        assert whole - step_bytes(model, 0) == own.weight.nbytes - codes.nbytes - 4 * own.out_features
+        assert model.weight_bytes() < sum(part.nbytes for part in (*model.model.parameters(), own.weight))
+    finally:
+        layer.self_attn.o_proj = own
 
 
 def test_more_pictures_are_more_work_for_the_tower(model: Adapter) -> None:

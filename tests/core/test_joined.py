@@ -67,6 +67,36 @@ def test_other_kinds_of_projections_are_left_alone(model: Adapter) -> None:
     attention.k_proj = own
 
 
+@pytest.mark.parametrize("around", ["forward", "hook", "before"])
+def test_a_projection_with_something_done_around_it_is_not_passed_by(around: str, model: Adapter) -> None:
+    attention: Any = model.layers[0].self_attn
+    seen: list[int] = []
+    plain = attention.k_proj.forward
+
+    def forward(entered: torch.Tensor) -> torch.Tensor:
+        seen.append(entered.shape[-1])
+        return plain(entered)  # type: ignore[no-any-return]
+
+    handle: Any = None
+    if around == "forward":
+        attention.k_proj.forward = forward
+    elif around == "hook":
+        handle = attention.k_proj.register_forward_hook(lambda module, given, made: seen.append(made.shape[-1]))
+    else:
+        handle = attention.k_proj.register_forward_pre_hook(lambda module, given: seen.append(given[0].shape[-1]))
+    try:
+        with joined(model.layers):
+            assert not isinstance(attention.q_proj, Columns)
+            assert isinstance(model.layers[1].self_attn.q_proj, Columns)  # type: ignore[union-attr]
+            logits(model)
+    finally:
+        if handle is None:
+            del attention.k_proj.forward
+        else:
+            handle.remove()
+    assert len(seen) == 1
+
+
 def test_projections_asked_out_of_order_are_an_error(model: Adapter) -> None:
     attention: Any = model.layers[0].self_attn
     entered = torch.zeros(1, 1, attention.q_proj.in_features)

@@ -16,6 +16,7 @@ from torch import Tensor
 from effivlm.compression.base import ImageView, LayerView
 from effivlm.compression.frames import Clip
 from effivlm.compression.per_image import Seen
+from effivlm.methods.cake import Cake
 from effivlm.methods.cdpruner import CdPruner
 from effivlm.methods.evs import Evs
 from effivlm.methods.fast_vid import FastVid
@@ -54,6 +55,23 @@ def holov(case: Case) -> Tensor:
     return HoloV().choose(Seen(tokens, Tower(attention, attention, tokens[:, None])), case["budget"]).kept
 
 
+def cake(case: Case) -> Tensor:
+    """As the authors' code keeps where it hands out as many; layers' shares are its own up to how rests are rounded."""
+    layers, heads, kv_heads, length, width = case["shape"]
+    marks = torch.ones(length, dtype=torch.bool)
+    views = []
+    for layer in range(layers):
+        queries, *others = keys_and_values(10 * case["seed"] + layer, heads, kv_heads, length, width)
+        views.append(LayerView(queries * (2 + layer) / 8, *others, marks, layer))
+    method = Cake(keep=Budget(Fraction(case["budget"], length)), window=case["window"])
+    assert method.preferences(views) == pytest.approx(case["preferences"], rel=1e-4)
+    ours = method.budgets(views)
+    assert sum(ours) == sum(case["counts"]) == layers * case["budget"]
+    assert all(abs(one - other) < 2 for one, other in zip(ours, case["counts"], strict=True))
+    kept = [method.select(view, count, "s") for view, count in zip(views, case["counts"], strict=True)]
+    return torch.cat([rows.flatten() for rows in kept])
+
+
 def mixkv(case: Case) -> Tensor:
     queries, keys, values = keys_and_values(case["seed"], *case["shape"])
     length = keys.shape[1]
@@ -63,6 +81,7 @@ def mixkv(case: Case) -> Tensor:
 
 
 CHOSEN: dict[str, Callable[[Case], Tensor]] = {
+    "cake": cake,
     "cdpruner": cdpruner,
     "evs": of_video(Evs),
     "fast_vid": fast_vid,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from brute_visual import KINDS, brute, by, double, seen
+from brute_visual import KINDS, brute, by, double, picked, seen
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -78,9 +78,9 @@ SCORES = [0.02, 0.02, 0.03, 0.40, 0.02, 0.25, 0.02, 0.02]
 def test_prumerge_worked_examples() -> None:
     scores = torch.tensor(SCORES)
     assert outliers(scores) == 2
-    assert PruMergePlus(extra=False).chosen(scores, 2).tolist() == [3, 5]
-    assert PruMergePlus().chosen(scores, 5).tolist() == [1, 3, 4, 5, 7], "the middles of thirds of what is left"
-    assert PruMergePlus(spatial="front_stride").chosen(scores, 5).tolist() == [0, 1, 2, 3, 5]
+    assert picked(PruMergePlus(extra=False), scores, 2) == [3, 5]
+    assert picked(PruMergePlus(), scores, 5) == [1, 3, 4, 5, 7], "the middles of thirds of what is left"
+    assert picked(PruMergePlus(spatial="front_stride"), scores, 5) == [0, 1, 2, 3, 5]
     extra = PruMergePlain(neighbours=0).choose(by(SCORES), 3)
     assert extra.kept.tolist() == [3, 5, 7]
     assert extra.features is not None

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from brute_visual import KINDS, brute, by, double, seen
+from brute_visual import KINDS, brute, by, double, picked, seen
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -79,7 +79,7 @@ def test_prumerge_takes_in_exactly_its_neighbours_with_their_attention(seed, len
     method, shown = kind(neighbours=near, extra=extra), one_hot(seen(seed, length))
     chosen, scores = method.choose(shown, budget), shown.shown.single
     extra = extra and budget < length
-    kept = method.chosen(scores, budget - extra).tolist()
+    kept = picked(method, scores, budget - extra)
     assert chosen.features is not None
     gone = [token for token in range(length) if token not in kept]
     for token, weights in zip(chosen.kept.tolist(), chosen.features, strict=True):
@@ -115,7 +115,7 @@ def test_outliers_do_not_depend_on_scale_and_offset_and_samples_cover_the_pictur
     scores[seed % length] = 4096
     assert 1 <= outliers(scores) == outliers(scores * scale + offset)
     count = data.draw(st.integers(1, length))
-    kept = PruMergePlus().chosen(scores, count).tolist()
+    kept = picked(PruMergePlus(), scores, count)
     assert kept == sorted(set(kept))
     first = min(count, outliers(scores))
     top = scores.argsort(descending=True, stable=True)[:first].tolist()
@@ -125,7 +125,7 @@ def test_outliers_do_not_depend_on_scale_and_offset_and_samples_cover_the_pictur
         widest = max(b - a for a, b in zip([-1, *samples], [*samples, length], strict=True))
         assert widest <= 2 * -(-length // len(samples)) + len(top)
     else:
-        assert kept == PruMergePlain().chosen(scores, count).tolist()
+        assert kept == picked(PruMergePlain(), scores, count)
 
 
 @few

@@ -1,0 +1,1 @@
+"""The cases: what compression costs in quality, and what it saves. Installed, this folder is `effivlm.bench`."""

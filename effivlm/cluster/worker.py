@@ -1,0 +1,69 @@
+"""What runs on another machine: one open model, and blocks of samples asked of it. Knows no engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from effivlm.models._sources import ModelSource
+from effivlm.records import Cell, Settings
+from effivlm.session.groups import on_device
+from effivlm.session.shelf import Shelf, seed_all, settle
+
+
+class Worker:
+    """Answers blocks one after another. `settings` are those of the plan: the device is this machine's own."""
+
+    def __init__(self, settings: Settings, sources: Mapping[str, ModelSource]) -> None:
+        self.sources = sources
+        self.settings = on_device(settings)
+        settle(self.settings.device, 1)
+        seed_all(settings.seed)
+        self.shelf = Shelf(sources, self.settings, self._forget)
+        self._group: tuple[Sequence[Cell], Any] | None = None
+
+    def here(self) -> tuple[Settings, int]:
+        """The settings with this machine's device and precision, and the bytes of its GPU, 0 on a CPU."""
+        if not self.settings.device.startswith("cuda"):
+            return self.settings, 0
+        import torch
+
+        return self.settings, int(torch.cuda.get_device_properties(self.settings.device).total_memory)
+
+    def answer(self, cells: Sequence[Cell], names: Mapping[Cell, str], numbers: range) -> Iterator[dict[str, Any]]:
+        """How the group of `cells` runs here ({"how"}), then what each sample of `numbers` gave, as a line of a journal.
+
+        Raises:
+            ValueError: this machine has other weights, code or versions of libraries than the one that names the cells.
+        """
+        from effivlm.run.journal import line_of
+
+        group = self._opened(cells, names)
+        yield {"how": group.how}
+        for number, found, _ in group.through(numbers, {}, group.answers()):
+            yield line_of(number, found, names)
+
+    def close(self) -> None:
+        self.shelf.close()
+
+    def _opened(self, cells: Sequence[Cell], names: Mapping[Cell, str]) -> Any:
+        from effivlm.run.group import Group
+
+        if self._group is None or self._group[0] != cells:
+            self._check(names)
+            model = self.shelf.open(cells[0].model)
+            self._group = (cells, Group(cells, model, self.settings))
+        return self._group[1]
+
+    def _check(self, names: Mapping[Cell, str]) -> None:
+        from effivlm.run.group import cell_fingerprint
+
+        for cell, name in names.items():
+            if name and cell_fingerprint(cell, self.sources[cell.model], self.settings) != name:
+                raise ValueError(
+                    f"{cell.id} is another measurement on this machine: its checkpoint, the code or the versions of libraries"
+                    " differ from those where the run was started"
+                )
+
+    def _forget(self) -> None:
+        self._group = None

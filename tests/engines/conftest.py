@@ -1,0 +1,23 @@
+"""Tests of engines outside the environment of every test: skipped where one is missing, failed where it is demanded."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from effivlm.weights.libraries import ENGINES, missing
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+DEMANDED = os.environ.get("REQUIRED_ENGINE", "")
+"""Set by `make test-autoawq` and `make test-sparseml`: a stage of the engine's own never passes by skipping."""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for engine in ENGINES:
+        if item.get_closest_marker(engine) and (why := missing(engine)):
+            if engine == DEMANDED:
+                pytest.fail(why, pytrace=False)
+            pytest.skip(why)

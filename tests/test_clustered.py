@@ -1,0 +1,80 @@
+"""What `run --on` refuses before a cluster is asked, and the arithmetic of jobs; the cluster itself is in test_cluster.py."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from toy_session import ROOT
+
+from effivlm.cluster.driver import without
+from effivlm.cluster.pool import needed
+from effivlm.commands import clustered
+from effivlm.run.sharding import lacking, numbers_of, shard_of
+
+
+@pytest.mark.parametrize("text", ["slurm", "ray:", "ray://", "ray:/10.0.0.1", "rays"])
+def test_another_engine_or_a_broken_address_is_refused_by_name(text: str) -> None:
+    with pytest.raises(ValueError, match=r"--on: .* is not ray or ray://ADDRESS"):
+        clustered.address_of(text)
+    assert (clustered.address_of("ray"), clustered.address_of("ray://head:6379")) == ("", "head:6379")
+
+
+def test_without_ray_it_says_what_to_install_and_makes_no_folder(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['ray'] = None\n"
+        "from effivlm.__main__ import main\n"
+        "sys.exit(main(['run', '--tasks', 'docvqa_micro', '--on', 'ray', '--limit', '2', '--out', 'out']))"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert said.returncode == 1
+    assert "--on ray needs the package ray: pip install -e '.[cluster]'" in said.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("-k", "fastv"), r"-k fastv: with --on only options that begin with --vlm-"),
+        (("--vlm-baseline=x.json",), "--vlm-baseline=x.json: with --on only options"),
+        (("--vlm-limit=0",), "--vlm-limit: '0' is not a whole number"),
+        (("--vlm-no-share",), "--vlm-no-share runs cells alone"),
+        (("--vlm-run=a", "--vlm-resume=b"), "give one of them"),
+        (("--vlm-resume=nowhere",), "nowhere holds no outcomes.jsonl"),
+        (("--vlm-shard=3/2",), "'3/2' is no shard I/N"),
+        (("--vlm-shard=1/2", "--vlm-judge=openai:m"), "marks whole cells"),
+    ],
+)
+def test_options_that_a_cluster_does_not_take_are_refused_before_it_is_asked(
+    arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match=message):
+        clustered.run("ray", arguments)
+
+
+def test_what_is_left_of_a_block_are_the_stretches_that_nobody_answered() -> None:
+    assert list(without(range(2, 8), {3, 4, 7, 99})) == [range(2, 3), range(5, 7)]
+    assert list(without(range(1, 9, 3), {4})) == [range(1, 2, 3), range(7, 8, 3)]
+    assert list(without(range(3), {0, 1, 2})) == []
+    assert [list(part) for part in without(range(3), set())] == [[0, 1, 2]]
+
+
+@pytest.mark.parametrize(("weights", "gpus"), [(0, 1), (85, 1), (86, 2), (340, 4)])
+def test_a_model_takes_as_many_gpus_as_its_weights_fill(weights: int, gpus: int) -> None:
+    assert needed(weights, 100) == gpus
+    assert needed(weights, 0) == 1, "no GPU is known"
+
+
+def test_shards_part_the_samples_and_the_missing_ones_are_named() -> None:
+    assert sorted(number for place in (1, 2, 3) for number in numbers_of(f"{place}/3", 10)) == list(range(10))
+    assert list(numbers_of("", 3)) == [0, 1, 2]
+    assert lacking(["3/4", "1/4"]) == ["2/4", "4/4"]
+    for text in ("0/2", "3/2", "1", "a/b", "1/0", "-1/2", "1/2/3"):
+        with pytest.raises(ValueError, match="is no shard I/N"):
+            shard_of(text)
