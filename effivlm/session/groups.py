@@ -85,7 +85,7 @@ class Groups:
         firsts = {cell.group: cell for cell in reversed(self.selected["quality"])}
         troubles = []
         for cell in reversed(firsts.values()) if self.workers > 1 and self.settings.share else ():
-            cells = [one for one in self._waiting(cell) if not _unusable(one) and not _changes(one)]
+            cells = [one for one in self._waiting(cell) if not _unusable(one) and not changes_model(one)]
             if not cells or self.together.blocks(cells).over:
                 continue
             try:
@@ -164,7 +164,7 @@ class Groups:
 
     def _compressed(self, cells: Sequence[Cell]) -> dict[str, Any]:
         """What opens the checkpoints that methods make, where one is needed, or was before and may still be open."""
-        if self._opener is None and any(map(_changes, cells)):
+        if self._opener is None and any(map(changes_model, cells)):
             from effivlm.run.compressed import Compressed
             from effivlm.run.group import open_model
 
@@ -182,7 +182,7 @@ class Groups:
             write = partial(self.journal.write, names=names)
             progress(0, self.settings.limit)
             if self.workers > 1 or self.settings.shard:
-                own = [cell for cell in cells if not _changes(cell)] or [cells[0].dense]
+                own = [cell for cell in cells if not changes_model(cell)] or [cells[0].dense]
                 found = self.together.outcomes(own, self.names(own), open_model, progress, note)
                 return [*found, *self._changed_too(cells, found, open_model, Told(progress, note, write, count=2))]
             stored, more = self.journal.stored(names), self._compressed(cells)
@@ -209,7 +209,7 @@ class Groups:
         self, cells: Sequence[Cell], answered: Sequence[Outcome], open_model: OpenModel, told: Told
     ) -> list[Outcome]:
         """Outcomes of the cells whose method changes the checkpoint, which this process answers alone."""
-        ours = [cell for cell in cells if _changes(cell)]
+        ours = [cell for cell in cells if changes_model(cell)]
         if not ours or self.settings.shard:
             return [Outcome(cell, self._name(cell, "quality"), "unsupported", reason=NO_SHARDS) for cell in ours]
         from effivlm.run.compressed import changed_of
@@ -271,7 +271,7 @@ class Groups:
             return ""
 
 
-def _changes(cell: Cell) -> bool:
+def changes_model(cell: Cell) -> bool:
     """Whether the method of a cell changes the checkpoint itself."""
     return weights_step(cell.method, cell.preset, cell.keep) is not None
 

@@ -13,7 +13,7 @@ from effivlm.models._hub import missing
 from effivlm.models._sources import ModelSource
 from effivlm.records import Cell, Settings
 from effivlm.run.faults import FAULTS, told
-from effivlm.session.groups import on_device
+from effivlm.session.groups import changes_model, on_device
 from effivlm.session.matrix import Plan
 
 ASKED = 3  # samples: the first pays for what is compiled and captured once
@@ -41,13 +41,14 @@ class Measured:
 def measure(plan: Plan, absent: Mapping[str, str]) -> Iterator[Measured]:
     """Ask the first samples of every (model, task) of a plan, nothing being stored; `absent` says which tasks cannot be asked.
 
-    One that cannot be measured says why and stops no other. Nothing is downloaded.
+    One that cannot be measured says why and stops no other. Nothing is downloaded, and no checkpoint is compressed: cells of
+    methods that do are left out.
     """
     settings = replace(on_device(plan.settings), limit=ASKED)
     for name, source in plan.sources.items():
         groups: dict[str, list[Cell]] = {}
         for cell in plan.cells:
-            if cell.model == name:
+            if cell.model == name and not changes_model(cell):
                 groups.setdefault(cell.task, []).append(cell)
         opened = _Opened(source, settings)
         try:
