@@ -11,8 +11,6 @@ from typing import Any
 from effivlm.records import SCHEMA, Cell, Outcome, Settings
 from effivlm.report.conditions import differing
 from effivlm.report.strict import strict
-from effivlm.run.scoring import WAITS
-from effivlm.session.judged import NO_MARK
 from effivlm.session.judges import JUDGES, NONE, judged_name, rubric_named
 from effivlm.session.matrix import Plan
 from effivlm.session.recorder import FILE, Key
@@ -77,7 +75,9 @@ def _waiting(outcome: Outcome, before: Header, now: Header, plan: Plan, settings
         return None
     if not rubric_named(outcome.cell.task, settings):
         return None
-    from effivlm.run.group import cell_fingerprint
+    from effivlm.run.group import cell_fingerprint  # here, for these bring scorers, and collecting needs none
+    from effivlm.run.scoring import WAITS
+    from effivlm.session.judged import NO_MARK
 
     answers = cell_fingerprint(outcome.cell, plan.sources[outcome.cell.model], settings)
     lacks = outcome.status == "failed" or any(one.error.startswith(NO_MARK) for one in outcome.answers)
