@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from effivlm.metrics.profiles import FIXED
 from effivlm.report import budgets
 from effivlm.report.costs import BESIDE, FLOORS, SPEEDUPS
 from effivlm.report.trust import doubts, loose
@@ -42,6 +43,7 @@ def payload(document: Mapping[str, Any]) -> dict[str, Any]:
         "cells": _columns(cells),
         "rows": _columns(rows),
         **{word: places.names for word, places in names.items()},
+        "sets": [_set(document["cells"], task) for task in names["tasks"].names],
         "metrics": [metric_of.get(task, "") for task in names["tasks"].names],
         "ofs": _ofs(document["cells"], names),
         **_places(names["settings"].names),
@@ -52,6 +54,14 @@ def payload(document: Mapping[str, Any]) -> dict[str, Any]:
         "published": document.get("published", []),
         "unmeasured": _reasons([*document["failed"], *document["skipped"]]),
     }
+
+
+def _set(cells: Iterable[Mapping[str, Any]], task: str) -> str:
+    """Which states of its set the samples of a task are of, and the profile of its scores where that is not `fixed`."""
+    own = [cell for cell in cells if cell["task"] == task]
+    sets = dict.fromkeys(one for cell in own if (one := cell.get("samples_from")))
+    profiles = dict.fromkeys(one for cell in own if (one := cell.get("profile", FIXED)) != FIXED)
+    return ", ".join([f"samples of {one}" for one in sets] + [f"scored by the profile {one}" for one in profiles])
 
 
 def embed(data: Any) -> str:
