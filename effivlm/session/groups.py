@@ -23,7 +23,6 @@ from effivlm.session.together import Together
 
 if TYPE_CHECKING:
     from effivlm.run.compressed import Compressed
-    from effivlm.run.group import Told
     from effivlm.timing.timing import Timing
 
 PACKAGE = Path(__file__).parent.parent
@@ -177,7 +176,7 @@ class Groups:
 
     def _run(self, cells: Sequence[Cell], open_model: OpenModel, progress: Progress) -> None:
         def answered() -> list[Outcome]:
-            from effivlm.run.group import Told, run_group
+            from effivlm.run.group import run_group
 
             names, note = self.names(cells), self.samples.append
             write = partial(self.journal.write, names=names)
@@ -185,7 +184,9 @@ class Groups:
             if self.workers > 1 or self.settings.shard:
                 own = [cell for cell in cells if not changes(cell)] or [cells[0].dense]
                 found = self.together.outcomes(own, self.names(own), open_model, progress, note)
-                return [*found, *self._changed_too(cells, found, open_model, Told(progress, note, write, count=2))]
+                ours = [cell for cell in cells if changes(cell)]
+                listeners = {"on_progress": progress, "on_note": note, "on_answers": write}
+                return [*found, *(self._changed_too(ours, found, open_model, listeners) if ours else ())]
             stored, more = self.journal.stored(names), self._compressed(cells)
             return run_group(cells, open_model(), self.settings, progress, note, write, stored, **more)
 
@@ -207,18 +208,17 @@ class Groups:
             self._keep(outcome)
 
     def _changed_too(
-        self, cells: Sequence[Cell], answered: Sequence[Outcome], open_model: OpenModel, told: Told
+        self, cells: Sequence[Cell], answered: Sequence[Outcome], open_model: OpenModel, listeners: Mapping[str, Any]
     ) -> list[Outcome]:
         """Outcomes of the cells whose method changes the checkpoint, which this process answers alone."""
-        ours = [cell for cell in cells if changes(cell)]
-        if not ours or self.settings.shard:
-            return [Outcome(cell, self._name(cell, "quality"), "unsupported", reason=NO_SHARDS) for cell in ours]
+        if self.settings.shard:
+            return [Outcome(cell, self._name(cell, "quality"), "unsupported", reason=NO_SHARDS) for cell in cells]
         from effivlm.run.compressed import changed_of
-        from effivlm.run.group import methods_of, run_changed
+        from effivlm.run.group import Told, methods_of, run_changed
 
-        made, unmade = methods_of(ours, self.settings.seed)
+        made, unmade = methods_of(cells, self.settings.seed)
         dense = next(one for one in answered if one.cell == one.cell.dense)
-        told = replace(told, stored=self.journal.stored(self.names(cells)))
+        told = Told(**listeners, stored=self.journal.stored(self.names(cells)), count=2)
         found = run_changed(
             changed_of(made), open_model(), self.settings, dense.answers, told, **self._compressed(cells)
         )
