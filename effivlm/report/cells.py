@@ -90,7 +90,7 @@ def _describe(parts: Sequence[Outcome], quality: Quality | None, dense: Dense) -
         "achieved": kept,
         "costs": costs,
         "speedups": faster,
-        "why": of_cell(costs, dense_medians(parts, dense), faster),
+        "why": of_cell(costs, dense_medians(parts, dense), {} if lead.cell.method == DENSE else faster),
         "trust": trust,
         "engine": " ".join(dict.fromkeys(outcome.engine for outcome in parts if outcome.engine)),
         "kernel": " ".join(dict.fromkeys(outcome.kernel for outcome in parts if outcome.kernel)),

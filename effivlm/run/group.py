@@ -116,6 +116,7 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
     method, folder = method_of(cell, settings.seed), settings.folders.get(cell.task, "")
     task = Folder if folder else type(task_of(cell.task))
     profile = profile_of(task, settings)
+    kinds = map(type, method.methods if isinstance(method, Composed) else (method,))
     return fingerprint(
         {
             "part": [part, HOLDS[part]],
@@ -132,11 +133,7 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
             + [f"scoring {profile}"] * (part == "quality" and profile != FIXED)
             + Presenting.of(settings).differences(),
             "versions": versions(),
-            "code": code_of(
-                [*map(type, method.methods if isinstance(method, Composed) else (method,)), task],
-                source.family,
-                __name__ if part == "quality" else TIMING,
-            ),
+            "code": code_of([*kinds, task], source.family, __name__ if part == "quality" else TIMING),
         }
     )
 

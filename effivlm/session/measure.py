@@ -13,7 +13,8 @@ from effivlm.models._hub import missing
 from effivlm.models._sources import ModelSource
 from effivlm.records import Cell, Settings
 from effivlm.run.faults import FAULTS, told
-from effivlm.session.groups import changes_model, on_device
+from effivlm.run.steps import weights_step
+from effivlm.session.groups import on_device
 from effivlm.session.matrix import Plan
 
 ASKED = 3  # samples: the first pays for what is compiled and captured once
@@ -41,20 +42,23 @@ class Measured:
 def measure(plan: Plan, absent: Mapping[str, str]) -> Iterator[Measured]:
     """Ask the first samples of every (model, task) of a plan, nothing being stored; `absent` says which tasks cannot be asked.
 
-    One that cannot be measured says why and stops no other. Nothing is downloaded, and no checkpoint is compressed: cells of
-    methods that do are left out.
+    One that cannot be measured says why and stops no other. Nothing is downloaded, and no checkpoint is changed: of cells
+    whose method does that dense is asked alone.
     """
     settings = replace(on_device(plan.settings), limit=ASKED)
     for name, source in plan.sources.items():
         groups: dict[str, list[Cell]] = {}
         for cell in plan.cells:
-            if cell.model == name and not changes_model(cell):
-                groups.setdefault(cell.task, []).append(cell)
+            if cell.model == name:
+                changes = weights_step(cell.method, cell.preset, cell.keep) is not None
+                groups.setdefault(cell.task, []).append(cell.dense if changes else cell)
         opened = _Opened(source, settings)
         try:
             for task, cells in groups.items():
                 reason = absent.get(task, "") or opened.missing()
-                yield Measured(name, task, reason=reason) if reason else opened.measure(task, cells)
+                yield (
+                    Measured(name, task, reason=reason) if reason else opened.measure(task, list(dict.fromkeys(cells)))
+                )
         finally:
             opened.close()
 

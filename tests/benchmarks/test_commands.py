@@ -274,3 +274,17 @@ def test_an_export_that_would_be_incomplete_or_empty_is_refused(
     assert "holds no answers of a task that a server scores (docserver)" in capsys.readouterr().err
     assert cli.main(["export", str(tmp_path / "nowhere")]) == 1
     assert "holds no outcomes.jsonl" in capsys.readouterr().err
+
+
+def test_a_dry_run_names_the_checkpoints_that_methods_make(
+    mirror: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    methods = "dense,wanda,gptq@balanced,awq+fastv,wanda:2:4+snapkv"
+    command = ["run", "--tasks", "docvqa", "--models", "micro_qwen2_vl", "--methods", methods, "--dry-run"]
+    assert cli.main([*command, "--budgets", "64tok,2:4"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (made,) = [line for line in lines if line.startswith("checkpoints: ")]
+    assert made.startswith("checkpoints: wanda 2:4, gptq@balanced w4g128, awq w4g128 of each model are made once")
+    assert lines[0].startswith("cells: 5 ")
