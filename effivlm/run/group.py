@@ -338,8 +338,8 @@ def count(task: str, settings: Settings, family: str) -> int:
 def still_answered(
     cells: Sequence[Cell], settings: Settings, family: str, stored: Mapping[int, Asked]
 ) -> AbstractSet[int]:
-    """Numbers of stored samples of which every cell's answer is there, to the question that the task asks now; no model is needed,
-    and no pictures where a task can do without."""
+    """Numbers of stored samples of which every cell's answer is there, to the question that the task asks now; no model is
+    needed, and no pictures where a task can do without."""
     ordered = with_dense(cells)
     methods, _ = methods_of(ordered, settings.seed)
     task = task_in(ordered[0].task, settings, family)
