@@ -6,10 +6,10 @@ to the seam at which their methods differ. `Settings.share` False runs every cel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any, cast
 
@@ -35,6 +35,7 @@ from effivlm.run.faults import FAULTS, said
 from effivlm.run.faults import told as reason_of
 from effivlm.run.gave import Asked
 from effivlm.run.lengths import Positions
+from effivlm.run.listening import OnAnswers, Progress, Told
 from effivlm.run.noise import asked_again
 from effivlm.run.provenance import code_of, versions
 from effivlm.run.scoring import samples_of
@@ -47,8 +48,6 @@ from effivlm.tasks._base import Task
 from effivlm.tasks._folder import Folder
 from effivlm.tasks._opened import opened, profile_of
 
-Progress = Callable[[int, int], None]
-OnAnswers = Callable[[int, Asked], None]
 TIMING = "effivlm.timing.timing"  # it is told by name: its wing stands above this one
 COMPILED = "sdpa in compiled layers"
 COMPILED_FROM = 400
@@ -193,17 +192,6 @@ def run_changed(
                 status = "unsupported" if isinstance(error, Unsupported) else "failed"
                 found += [Outcome(cell, names[cell], status, reason=said(error)) for cell in cells]
     return found
-
-
-@dataclass(frozen=True)
-class Told:
-    """Who hears of a group's answers, and what is known of them already; `count` models answer one after another."""
-
-    on_progress: Progress | None = None
-    on_note: Note | None = None
-    on_answers: OnAnswers | None = None
-    stored: Mapping[int, Asked] = field(default_factory=dict)
-    count: int = 1
 
 
 class Group:

@@ -214,7 +214,8 @@ class Groups:
         if self.settings.shard:
             return [Outcome(cell, self._name(cell, "quality"), "unsupported", reason=NO_SHARDS) for cell in cells]
         from effivlm.run.compressed import changed_of
-        from effivlm.run.group import Told, methods_of, run_changed
+        from effivlm.run.group import methods_of, run_changed
+        from effivlm.run.listening import Told
 
         made, unmade = methods_of(cells, self.settings.seed)
         dense = next(one for one in answered if one.cell == one.cell.dense)

@@ -26,6 +26,8 @@ from effivlm.run.compressed import Compressed
 from effivlm.run.group import cell_fingerprint, open_model, run_group
 from effivlm.run.steps import asked
 from effivlm.run.weighed import Weighed
+from effivlm.session.groups import NO_SHARDS, Groups
+from effivlm.session.matrix import Plan
 from effivlm.timing.timing import prepare_timing
 from effivlm.weights.product import PRODUCT, product
 from effivlm.weights.saving import files_of
@@ -46,9 +48,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Adapter:
 @pytest.fixture(scope="module", autouse=True)
 def toy() -> Iterator[None]:
     """The one task there is, in all of this file."""
-    task, declared = Toy(), registry.declared
+    task, declared, load = Toy(), registry.declared, registry.load
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(group, "task_of", lambda name: task)
+        patch.setattr(registry, "load", lambda kind, name: Toy if kind == "tasks" else load(kind, name))
         patch.setattr(registry, "declared", lambda kind, name: {} if kind == "tasks" else declared(kind, name))
         yield
 
@@ -150,6 +153,23 @@ def test_answers_that_were_stored_are_not_asked_again(whole: Adapter, found: dic
     run(whole, ALONE, SNAPKV, BESIDE, HALF, on_answers=keep)
     assert run(whole, ALONE, SNAPKV, BESIDE, HALF, stored=first, on_answers=lambda n, _: again.append(n)) == found
     assert again == []
+
+
+def test_a_session_of_several_workers_gives_the_same_outcomes(
+    whole: Adapter, found: dict[Cell, Outcome], tmp_path: Path
+) -> None:
+    cells, settings = (ALONE, SNAPKV, BESIDE, HALF), Settings(limit=LIMIT)
+    plan = Plan(settings, {"twin": whole.source}, cells)
+    groups = Groups(plan, settings, tmp_path, {"quality": cells}, workers=2, session="session")
+    ours = {cell: groups.quality(cell, lambda: whole, lambda done, of: None) for cell in cells}
+    assert ours == {cell: found[cell] for cell in cells}
+    assert {one.cell for one in groups.drain()} == {DENSE, *cells}
+    groups.forget_model()
+    sharded = replace(settings, shard="1/2")
+    shard = Groups(replace(plan, settings=sharded), sharded, tmp_path / "shard", {"quality": cells}, session="other")
+    (tmp_path / "shard").mkdir()
+    one = shard.quality(ALONE, lambda: whole, lambda done, of: None)
+    assert (one.status, one.reason) == ("unsupported", NO_SHARDS)
 
 
 def test_a_checkpoint_that_cannot_be_made_costs_its_own_cells(
