@@ -104,3 +104,28 @@ def test_an_unknown_format_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_there_is_a_table_for_each_part_of_the_summary() -> None:
     assert set(DOCUMENT["summary"]) <= set(TABLES)
+
+
+def test_cells_stand_in_latex_as_papers_print_them(tmp_path: Path) -> None:
+    outcomes = [quality(cell("dense", "1.00", task), [1.0] * 8, scale=100.0) for task in ("a_b", "c")]
+    for method, keep, right in (
+        ("fastv", "0.10", 4),
+        ("random_visual", "0.10", 6),
+        ("fastv", "0.40", 7),
+        ("snapkv", "0.10", 8),
+    ):
+        outcomes += [
+            quality(cell(method, keep, task), [1.0] * right + [0.0] * (8 - right))
+            for task in ("a_b", "c")[: 1 + (right > 4)]
+        ]
+    export(build(HEADER, outcomes, END), tmp_path, ["latex"])
+    lines = (tmp_path / "cells.tex").read_text().splitlines()
+    assert lines[:4] == [r"% micro\_llava", r"\begin{tabular}{lrrr}", r"\hline", r"method & a\_b & c & OP \\"]
+    assert lines[5] == r"dense & 100.0 & 100.0 & 1.000 \\"
+    headings = [line.split("{")[-1].split("}")[0] for line in lines if "multicolumn" in line]
+    assert headings == ["0.1 of prompt entries", "0.4 of visual tokens", "0.1 of visual tokens"]
+    assert r"fastv & 50.0 & -- & 0.500 \\" in lines, "a task that it lacks"
+    assert r"random\_visual & \textbf{75.0} & \textbf{75.0} & \textbf{0.750} \\" in lines, (
+        "the best of its block, whoever it is"
+    )
+    assert r"snapkv & 100.0 & 100.0 & 1.000 \\" in lines, "alone in its block, so the best of nothing"

@@ -46,7 +46,7 @@ def test_each_limit_of_the_time_to_first_token_is_told(
     [
         ("decode", {}, 1.02, "bytes", "no faster at batch 1: weights are 97% of the bytes of a step"),
         ("decode", {"kv_bytes": 8e9}, 1.6, "bytes", "1.60 times as fast at batch 1: the cache is 80% of the bytes of a step"),
-        ("decode", {"decode_ms_per_token": 40.0}, 1.0, "host",
+        ("decode", {"decode_ms_per_token": 40.0}, None, "host",
          "limited at batch 1: a step takes 4.0 times what its bytes need on this device, so launches and the host set the"
          " pace (weights are 97% of the bytes of a step)"),
         ("batch", BATCH, 1.1, "batch", "1.10 times as fast at batch 8: weights are 80% of the bytes of a step; the cache"
@@ -56,7 +56,7 @@ def test_each_limit_of_the_time_to_first_token_is_told(
     ],
 )  # fmt: skip
 def test_each_limit_of_decoding_is_told(
-    word: str, costs: dict[str, float], faster: float, limit: str, text: str
+    word: str, costs: dict[str, float], faster: float | None, limit: str, text: str
 ) -> None:
     assert why(STEP | costs, {}, {word: faster})[word] == {"limit": limit, "text": text}
     assert limit in LIMITS

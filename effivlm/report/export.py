@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from effivlm.report import grids
 from effivlm.report.costs import BESIDE, FLOORS, SPEEDUPS
 
 Path_ = tuple[str, ...]
@@ -90,6 +91,7 @@ TABLES: Mapping[str, Columns] = {
         "invalid_count": ("invalid", "count"),
         "invalid_share": ("invalid", "rate"),
         "scoring_profile": ("profile",),
+        "samples_from": ("samples_from",),
         "score_fraction": ("score",),
         "score_fraction_low": ("interval", "0"),
         "score_fraction_high": ("interval", "1"),
@@ -99,10 +101,14 @@ TABLES: Mapping[str, Columns] = {
         "op_ratio_high": ("ratio_interval", "1"),
         "difference_fraction": ("paired", "difference"),
         "sign_test_p": ("paired", "p"),
+        "difference_p": ("paired", "mean_p"),
+        "difference_q": ("paired", "q"),
+        "detectable_difference_fraction": ("paired", "detectable"),
         "control": ("control", "method"),
         "control_difference_fraction": ("control", "difference"),
         "control_difference_fraction_low": ("control", "interval", "0"),
         "control_difference_fraction_high": ("control", "interval", "1"),
+        "control_q": ("control", "q"),
         "control_verdict": ("control", "verdict"),
         "same_as_dense_share": ("loyalty", "same"),
         "exact_as_dense_share": ("loyalty", "exact"),
@@ -122,6 +128,7 @@ TABLES: Mapping[str, Columns] = {
         "median_peak_memory_bytes": ("costs", "peak_memory_bytes", "median"),
         **{column: path for word, cost in SPEEDUPS.items() for column, path in _timed(word, cost).items()},
         **{f"median_{cost}": ("costs", cost, "median") for cost in (*FLOORS.values(), *BESIDE)},
+        **{f"{word}_limit": ("why", word, "text") for word in SPEEDUPS},
         "engine": ("engine",),
         "kernel": ("kernel",),
         "weights": ("weights",),
@@ -145,6 +152,8 @@ def tables(document: Mapping[str, Any]) -> dict[str, list[Row]]:
 def export(document: Mapping[str, Any], folder: Path, formats: Sequence[str]) -> list[Path]:
     """Write every table in each of `formats` (csv, md, latex) into `folder`; returns the files in order.
 
+    In LaTeX cells stand as method x task tables, one for each model.
+
     Raises ValueError for another format, OSError where the folder cannot be written.
     """
     for name in formats:
@@ -156,9 +165,15 @@ def export(document: Mapping[str, Any], folder: Path, formats: Sequence[str]) ->
         suffix, form = FORMATS[format_]
         for name, rows in tables(document).items():
             path = folder / f"{name}.{suffix}"
-            path.write_bytes(form(rows).encode("utf-8", "replace"))
+            text = paper_tables(document) if (format_, name) == ("latex", "cells") else form(rows)
+            path.write_bytes(text.encode("utf-8", "replace"))
             written.append(path)
     return written
+
+
+def paper_tables(document: Mapping[str, Any]) -> str:
+    """Cells as papers print them, methods by tasks: a table of a column for each fact of a cell fits no page."""
+    return "\n".join(grids.to_latex(grid, _latex) for grid in grids.grids(document))
 
 
 def _at(row: Any, path: Path_) -> Any:

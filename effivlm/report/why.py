@@ -34,7 +34,7 @@ class Why:
 def why(costs: Costs, dense: Costs, faster: Mapping[str, float | None]) -> dict[str, dict[str, str]]:
     """By timing (ttft, decode, batch), its limit; `costs` and `dense` are medians by name, `faster` dense time / own time.
 
-    `dense` holds those of the same engine and prompt, and is the cell's own for dense itself.
+    `dense` holds those of the same engine and prompt; dense itself is faster than nothing.
     """
     found = {
         "ttft": _ttft(costs, dense, faster.get("ttft")),
@@ -50,7 +50,7 @@ def _ttft(costs: Costs, dense: Costs, faster: float | None) -> Why | None:
     if not whole or not floor or not any(parts):
         return None
     saved, lead = dense.get("prefill_s", prefill) - prefill, _lead(faster, "to the first token")
-    slow = faster is not None and faster != 1 and faster < 1 + ALIKE
+    slow = faster is not None and faster < 1 + ALIKE
     if method > MOST * whole or (slow and method > MOST * max(saved, ALIKE * whole)):
         saves = f"saves {1e3 * saved:.1f} ms of prefill" if saved > 0 else "saves no prefill"
         return Why("method", f"{lead}: its own work takes {1e3 * method:.1f} ms and {saves}")
@@ -90,7 +90,7 @@ def _step(costs: Costs, faster: float | None, word: str, batch: int) -> Why | No
 
 
 def _lead(faster: float | None, where: str) -> str:
-    if faster is None or faster == 1:
+    if faster is None:
         return f"limited {where}"
     if abs(faster - 1) <= ALIKE:
         return f"no faster {where}"
