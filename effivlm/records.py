@@ -188,9 +188,9 @@ class Outcome:
 
     `group`: answers that were scored together, by their ids; `scoring`: how a score comes to be (exact, rule, judge or proxy),
     and `profile` whether by the rule that is meant or as the paper's code has it; `average`: what of the answers' scores the
-    score is a mean over (one of `AVERAGES`), and `parts` what the benchmark reports beside it.
-    `change`: the numeric change under which dense was asked `again`; `judged`: who marked the answers, by which prompt, and how
-    far such marks can be trusted (`session.judged`), None where no judge did.
+    score is a mean over (one of `AVERAGES`), and `parts` what the benchmark reports beside it; `samples_from`: the state of the
+    published set that was asked; `change`: the numeric change under which dense was asked `again`; `judged`: who marked the
+    answers, by which prompt, and how far such marks can be trusted (`session.judged`), None where no judge did.
     """
 
     cell: Cell
@@ -218,6 +218,7 @@ class Outcome:
     profile: str = "fixed"
     average: str = "samples"
     parts: Mapping[str, Reported] = field(default_factory=dict)
+    samples_from: str = ""
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:

@@ -38,7 +38,9 @@ def fingerprint(facts: Mapping[str, Any]) -> str:
 
 
 OUTCOME_TYPES: Mapping[str, Any] = {
-    **dict.fromkeys(("fingerprint", "status", "part", "reason", "metric", "answer_type", "scoring", "profile"), str),
+    **dict.fromkeys(
+        ("fingerprint", "status", "part", "reason", "metric", "answer_type", "scoring", "profile", "samples_from"), str
+    ),
     **dict.fromkeys(("n", "broken", "group"), int),
     **dict.fromkeys(("answers", "remarks"), list | tuple),
     "score": int | float | None,

@@ -55,3 +55,12 @@ def test_five_thousand_cases_are_collected_without_anything_heavy(tmp_path: Path
     assert found["heavy"] == []
     print(f"{found['cases']} cases in {seconds:.2f} s")
     assert seconds < GENEROUS_S
+
+
+def test_what_a_session_loads_to_collect_brings_no_scorer() -> None:
+    code = (
+        "import sys, effivlm.plugin.bench, effivlm.plugin.controller, effivlm.session.resume;"
+        "print([name for name in ('numpy', 'scipy', 'rapidfuzz', 'PIL', 'torch', 'datasets') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -13,6 +13,7 @@ import effivlm.report
 from effivlm.records import Achieved, Budget, Outcome
 from effivlm.report.baseline import load, write_baseline
 from effivlm.report.limits import Limits
+from effivlm.report.payload import embed, payload
 from effivlm.report.terminal import table
 from effivlm.report.verdict import verdict
 from effivlm.report.write import write
@@ -101,6 +102,24 @@ def test_the_terminal_shows_every_budget_as_it_was_asked_under_the_head_of_its_k
         assert len(rows) == 3, (method, keep, "two tasks and OP over both")
         if counted is not None:
             assert rows[0].split()[-1] == f"{keep}/{counted:.3f}"
+
+
+def test_the_page_gets_a_place_on_an_axis_for_every_budget_and_apart_from_other_kinds(document: dict[str, Any]) -> None:
+    found = payload(document)
+    by_setting = {(method, keep): place for place, (method, _, keep) in enumerate(found["settings"])}
+    kinds = {
+        setting: found["kinds"][found["ofs"][place]]
+        for setting, place in by_setting.items()
+        if found["ofs"][place] is not None
+    }
+    assert kinds["fastv", 0.1] == "visual tokens"
+    assert kinds["fastv", "64tok"] == "visual tokens by number"
+    assert kinds["wanda", "2:4"] == kinds["wanda", "sparsity0.50"] == "weights"
+    sizes = {setting: found["sizes"][place] for setting, place in by_setting.items()}
+    assert (sizes["fastv", "64tok"], sizes["wanda", "2:4"], sizes["gptq", "fp8"]) == (64, 0.5, 8)
+    ranks = [found["ranks"][by_setting[one]] for one in (("fastv", 0.1), ("fastv", "64tok"), ("fastv", "192tok"))]
+    assert ranks == sorted(set(ranks))
+    assert json.loads(embed(found)) == found
 
 
 def test_the_gate_compares_every_kind_with_itself_and_tells_what_changed(tmp_path: Path) -> None:

@@ -209,3 +209,29 @@ def test_a_wrong_composition_ends_the_session_with_one_sentence(toy: Toy) -> Non
         ["ERROR: 'snapkv+fastv': compose in the order of the run: weights, image, vision, layer, cache"]
     )
     assert toy.log("open") == []
+
+
+CHANGED = {
+    "wanda and docvqa": [
+        *("wanda-2:4", "wanda-sparsity0.60"),
+        *(f"wanda:2:4+fastv-keep{keep}" for keep in ("0.10", "64tok")),
+    ],
+    "w4g128 or (64tok and not wanda)": ["fastv-keep64tok", "gptq-w4g128"],
+}
+
+
+@pytest.mark.parametrize(("words", "cases"), CHANGED.items(), ids=list(CHANGED))
+def test_cases_of_the_checkpoint_are_selected_by_method_setting_and_task(words: str, cases: list[str]) -> None:
+    command = [sys.executable, "-m", "pytest", "bench_tests", "--collect-only", "-q", "-p", "no:cacheprovider"]
+    command += ["--vlm-methods=dense,fastv,wanda,gptq,wanda:2:4+fastv", "--vlm-models=micro_qwen2_vl"]
+    command += ["--vlm-budgets=0.10,64tok,2:4,sparsity0.6,w4g128", "-k", f"quality and ({words})"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    found = [line.split("[")[1].removesuffix("]") for line in result.stdout.splitlines() if "test_quality[" in line]
+    assert sorted(found) == sorted(f"micro_qwen2_vl-{case}-docvqa_micro" for case in cases)
+
+
+def test_a_budget_nobody_takes_ends_the_session_with_one_sentence(toy: Toy) -> None:
+    result = toy.run("--vlm-methods=fastv", "--vlm-budgets=2:4")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["ERROR: --vlm-budgets: none of the methods takes 2:4; fastv takes a fraction*"])
+    assert toy.log("open") == []

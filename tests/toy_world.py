@@ -118,7 +118,8 @@ class Model:
 
 def open_model(source: Any, settings: Settings) -> Model:
     note("open", source.name, settings.device)
-    note("cards", source.name, len(os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")))
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        note("cards", source.name, len(os.environ["CUDA_VISIBLE_DEVICES"].split(",")))
     if source.name in wish("corrupt", []):
         raise ValueError(f"model {source.name!r}: its weights are damaged")
     return Model(source.name)
@@ -204,6 +205,8 @@ class Group:
                 os.kill(os.getpid(), signal.SIGKILL)
             note("asked", os.getpid(), self.cells[0].task, number)
             notes = [_sample_record(self.cells[0].task, number)]
+            if wish("kept", False) and number == 0:
+                notes += [_kept(cell) for cell in {*self.cells, self.cells[0].dense}]
             yield number, Asked(dict.fromkeys({*self.cells, self.cells[0].dense}, "yes"), notes=notes), False
 
 

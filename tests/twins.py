@@ -17,7 +17,7 @@ from effivlm.models._torchvision import ensure_torchvision
 FAMILIES = ("llava_onevision", "qwen2_vl", "internvl2_5")
 """Every test that is for models of any kind runs over these, of the paper; over all others only those that a family can break."""
 NEWER = tuple(sorted({path.stem for path in (Path(__file__).parent / "twin_families").glob("*.py")} - {*FAMILIES}))
-REFUSES = {"llava": ("video", "both"), "smolvlm": ("both",)}
+REFUSES = {"llava": ("video", "both"), "llava_next": ("video", "both"), "smolvlm": ("both",)}
 """Forms of questions that a family's class does not have."""
 NEEDS = {"smolvlm": "num2words"}
 """Packages beside our own that a family's processor needs."""

@@ -202,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--overhead", type=int, default=0, metavar="ROUNDS")
     options = parser.parse_args(arguments)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    os.environ.update({"RAY_health_check_period_ms": "200"})
+    os.environ.update({"RAY_health_check_period_ms": "200", "RAY_raylet_start_wait_time_s": "120"})
     if options.overhead:
         print(json.dumps(overhead(options.overhead, options.limit)))
         return 0

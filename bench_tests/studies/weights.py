@@ -153,16 +153,69 @@ def measured(job: Job, asked: Mapping[str, Any]) -> dict[str, Any]:
         folder = product(adapter.source, made, Settings())
         row |= json.loads((folder / PRODUCT).read_text(encoding="utf-8"))["achieved"]
     row["made_s"] = round(time.perf_counter() - started, 1)
+    # dense's logits are kept for all products, so they are computed while the model still is dense
+    pairs = {task: forced(model, variant, task, asked["kl_samples"]) for task in asked["kl_tasks"]}
     with wearing(adapter, folder):
-        row["kl"] = {
-            task: divergence(adapter, forced(model, variant, task, asked["kl_samples"])) for task in asked["kl_tasks"]
-        }
+        row["kl"] = {task: divergence(adapter, of) for task, of in pairs.items()}
         row["score"] = {}
         for task in asked["tasks"]:
             cell = Cell(adapter.source.name, "dense", "paper", "1.00", task)
             (outcome,) = run_group([cell], adapter, Settings(limit=asked["samples"]))
             row["score"][task] = outcome.score
     return row
+
+
+RULES: tuple[tuple[str, str, dict[str, Any], str], ...] = (
+    ("w4g128", "gptq", {"damp": 0.01, "block": 128, "symmetric": False}, "rtn"),
+    ("sparsity0.50", "sparsegpt", {"damp": 0.01, "block": 128}, "magnitude"),
+    ("2:4", "sparsegpt", {"damp": 0.01, "block": 128}, "magnitude"),
+    ("sparsity0.50", "wanda", {}, "magnitude"),
+    ("2:4", "wanda", {}, "magnitude"),
+)
+
+
+def reconstructed(model: str, count: int) -> list[dict[str, Any]]:
+    """How the error of every linear's outputs on `count` calibration samples compares with that of the floor, dense before it."""
+    import torch
+
+    from effivlm.compression.weights import Goal, Linear
+    from effivlm.weights import calibration
+    from effivlm.weights.blocks import Walk, outline
+    from effivlm.weights.engines import solved
+    from effivlm.weights.seen import gathered
+    from effivlm.weights.texts import texts
+
+    adapter = loaded(model, "plain")
+    samples = calibration.drawn("micro", adapter.source, count, 0, True).samples
+    walk, ratios = Walk(adapter, samples, lambda: texts(adapter, samples, "all")), [list[float]() for _ in RULES]
+    with torch.no_grad():
+        for stage in walk.stages(outline(adapter, "language")):
+            seen = gathered(stage.linears, "hessian", stage.samples, stage.run, stage.weights)
+            for name, linear in stage.linears.items():
+                hessian: Any = seen[name].hessian
+                for place, (budget, rule, how, floor) in enumerate(RULES):
+                    goal = Goal.parse(budget)
+                    zeros = round(goal.zeros * linear.weight.numel())
+                    one = Linear(name, linear.weight, goal, zeros, "float16", seen[name].norms, hessian)
+                    plain = {"symmetric": False} if floor == "rtn" else {}
+                    made = [solved("llmcompressor", rule, one, **how), solved("llmcompressor", floor, one, **plain)]
+                    lost = [
+                        float((((new.weight - one.weight) @ hessian) * (new.weight - one.weight)).sum()) for new in made
+                    ]
+                    ratios[place].append(lost[0] / lost[1])
+            walk.leave(stage)
+    return [
+        {
+            "model": model,
+            "budget": budget,
+            "method": rule,
+            "floor": floor,
+            "better": sum(ratio < 1 for ratio in found),
+            "of": len(found),
+            "median": statistics.median(found),
+        }
+        for (budget, rule, _, floor), found in zip(RULES, ratios, strict=True)
+    ]
 
 
 def table(document: Mapping[str, Any]) -> str:
@@ -187,6 +240,11 @@ def table(document: Mapping[str, Any]) -> str:
                 )
                 lines.append(f"| {method} | {' | '.join(kls)} | {scores} |")
             lines.append("")
+    lines += ["## Error of the outputs of every linear layer, over that of the floor", ""]
+    lines += ["| model | budget | method | floor | better | median ratio |", "|---|---|---|---|---|---|"]
+    for row in document.get("layers", ()):
+        words = [row["model"], row["budget"], row["method"], row["floor"], f"{row['better']} of {row['of']}"]
+        lines.append(f"| {' | '.join(words)} | {row['median']:.3f} |")
     return "\n".join(lines)
 
 
@@ -225,24 +283,29 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "kl_tasks": list(TASKS),
         "calibration": options.calibration,
     }
-    document: dict[str, Any] = {"asked": asked, "versions": versions(), "rows": []}
+    document: dict[str, Any] = {"asked": asked, "versions": versions(), "rows": [], "layers": []}
     file = options.out.with_suffix(".json")
     if file.exists():
         found = json.loads(file.read_text(encoding="utf-8"))
         if found["asked"] != asked:
             raise ValueError(f"{file} was measured otherwise ({found['asked']}): name another --out, or remove it")
-        document["rows"] = found["rows"]
+        document["rows"], document["layers"] = found["rows"], found.get("layers", [])
     known = {_key(row) for row in document["rows"]}
     order = {job: place for place, job in enumerate(jobs(MODELS, ()))}
     waiting = [job for job in jobs(options.models, options.only) if job not in known]
+    unlooked = [model for model in options.models if model not in {row["model"] for row in document["layers"]}]
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
         running = {pool.submit(measured, job, asked): job for job in waiting}
-        for done, future in enumerate(as_completed(running), 1):
-            document["rows"].append(future.result())
-            document["rows"].sort(key=lambda row: order[_key(row)])
+        looking = {pool.submit(reconstructed, model, options.calibration): (model, "layers") for model in unlooked}
+        for done, future in enumerate(as_completed({**looking, **running}), 1):
+            if future in looking:
+                document["layers"] += future.result()
+            else:
+                document["rows"].append(future.result())
+                document["rows"].sort(key=lambda row: order[_key(row)])
             file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
             options.out.with_suffix(".md").write_text(table(document) + "\n", encoding="utf-8")
-            print(f"{done}/{len(waiting)} {' '.join(running[future])}", flush=True)
+            print(f"{done}/{len(waiting) + len(unlooked)} {' '.join({**looking, **running}[future])}", flush=True)
     return document
 
 

@@ -15,12 +15,14 @@ from effivlm.cluster.progress import Progress
 from effivlm.cluster.worker import Worker
 from effivlm.models._memory import needs
 from effivlm.records import Cell, Outcome, Settings
+from effivlm.run.faults import FAULTS
 from effivlm.session import record
 from effivlm.session.blocks import parts
-from effivlm.session.groups import Groups
+from effivlm.session.groups import Groups, changes, ending
 from effivlm.session.matrix import Plan
 from effivlm.session.recorder import Recorder, facts
 
+ALONE = "workers of a cluster answer with the model as it is: run methods that change the checkpoint without --on"
 TRIES = 3  # workers that a block may take with it
 WAIT_S = 1.0
 ROOM_S = 60.0  # for a cluster to have room for one worker at all
@@ -36,11 +38,11 @@ class Work:
     waiting: list[tuple[range, int]] = field(default_factory=list)
     out: int = 0
     done: int = 0
-    error: Exception | None = None
+    ended: tuple[str, str] | None = None  # status and reason of all cells
 
     @property
     def over(self) -> bool:
-        return not self.out and (not self.waiting or self.error is not None)
+        return not self.out and (not self.waiting or self.ended is not None)
 
 
 @dataclass(eq=False)
@@ -158,14 +160,20 @@ class Suite:
         """Have groups answered, each written down as soon as it is whole."""
         works = []
         for cell in firsts:
-            if cells := groups.waiting(cell):
+            groups.mark(cell)
+            waiting = groups.waiting(cell)
+            groups.end([one for one in waiting if changes(one)], "unsupported", ALONE)
+            if cells := [one for one in waiting if not changes(one)]:
                 works.append(self._work(cells, groups, pool))
             self._store(groups, recorder)
         progress = Progress(self.say, sum(work.total for work in works), sum(work.done for work in works))
         while works:
             for work in [work for work in works if work.over]:
                 works.remove(work)
-                groups.complete(work.cells, partial(self._made, work, groups))
+                if work.ended:
+                    groups.end(work.cells, *work.ended)
+                else:
+                    groups.complete(work.cells, partial(self._made, work, groups))
                 self._store(groups, recorder)
             if works:
                 self._hand_out(pool, works)
@@ -185,8 +193,8 @@ class Suite:
             done = self._standing(cells, names, groups)
             work.waiting = [(part, 0) for block in parts(numbers, pool.slots()) for part in without(block, done)]
             work.total, work.done = len(numbers), len(done & set(numbers))
-        except Exception as error:
-            work.error = error
+        except FAULTS as error:
+            work.ended = ending(error)[:2]
         return work
 
     def _standing(self, cells: Sequence[Cell], names: Mapping[Cell, str], groups: Groups) -> set[int]:
@@ -199,7 +207,7 @@ class Suite:
 
     def _hand_out(self, pool: Pool, works: Sequence[Work]) -> None:
         """Give idle workers blocks, of the model that they have open if there are some."""
-        live = [work for work in works if work.error is None]
+        live = [work for work in works if work.ended is None]
         pool.staff(sum(len(work.waiting) + work.out for work in live))
         for hand in list(pool.idle):
             left = [work for work in live if work.waiting]
@@ -216,6 +224,8 @@ class Suite:
         work = job.work
         if isinstance(told, dict) and "how" in told:
             groups.journal.ran(work.cells[0], told["how"])
+        elif isinstance(told, dict) and "reason" in told:
+            work.ended = work.ended or (str(told["status"]), str(told["reason"]))
         elif isinstance(told, dict):
             groups.journal.put(told)
             job.left = job.left[1:]
@@ -225,19 +235,18 @@ class Suite:
             if isinstance(told, Lost):
                 self._lost(job, told)
             elif told is not None:
-                work.error = work.error or told
+                work.ended = work.ended or ending(told)[:2]
 
     def _lost(self, job: Job, told: Lost) -> None:
         """The rest of a block that lost its worker waits again; one that takes several workers with it fails its group."""
         self.notes.append(f"a worker of the cluster was lost ({told})")
         if job.tries + 1 >= TRIES:
-            job.work.error = RuntimeError(f"{TRIES} workers were lost with samples {job.left}; the last: {told}")
+            reason = f"{TRIES} workers were lost with samples {[*job.left][:5]}; the last: {told}"
+            job.work.ended = job.work.ended or ("failed", reason)
         elif job.left:
             job.work.waiting.insert(0, (job.left, job.tries + 1))
 
     def _made(self, work: Work, groups: Groups) -> list[Outcome]:
-        if work.error is not None:
-            raise work.error
         made, missing = groups.together.assembled(work.cells, work.names, groups.samples.append)
         if missing:
             raise RuntimeError(f"answers to samples {missing[:5]} are missing in {self.folder}")

@@ -7,7 +7,8 @@ from typing import Any
 
 from effivlm.models._sources import ModelSource
 from effivlm.records import Cell, Settings
-from effivlm.session.groups import on_device
+from effivlm.run.faults import FAULTS
+from effivlm.session.groups import ending, on_device
 from effivlm.session.shelf import Shelf, seed_all, settle
 
 
@@ -33,15 +34,21 @@ class Worker:
     def answer(self, cells: Sequence[Cell], names: Mapping[Cell, str], numbers: range) -> Iterator[dict[str, Any]]:
         """How the group of `cells` runs here ({"how"}), then what each sample of `numbers` gave, as a line of a journal.
 
-        Raises:
-            ValueError: this machine has other weights, code or versions of libraries than the one that names the cells.
+        Where the group as a whole goes wrong, the last is what becomes of its cells ({"status", "reason"}): also where this
+        machine has other weights, code or versions of libraries than the one that names the cells.
         """
         from effivlm.run.journal import line_of
 
-        group = self._opened(cells, names)
-        yield {"how": group.how}
-        for number, found, _ in group.through(numbers, {}, group.answers()):
-            yield line_of(number, found, names)
+        try:
+            group = self._opened(cells, names)
+            yield {"how": group.how}
+            for number, found, _ in group.through(numbers, {}, group.answers()):
+                yield line_of(number, found, names)
+        except GeneratorExit:  # nobody listens any more
+            raise
+        except FAULTS as error:
+            status, reason, _ = ending(error)
+            yield {"status": status, "reason": reason}
 
     def close(self) -> None:
         self.shelf.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ def add(command: Callable[..., Any]) -> None:
         "docvqa gqa",
         "paper --size",
     )
-    parser.add_argument("tasks", nargs="+", metavar="TASK", help="a task, or a suite such as paper")
+    parser.add_argument(
+        "tasks", nargs="+", metavar="TASK[@REVISION]", help="a task, at a commit if wanted, or a suite such as paper"
+    )
     parser.add_argument(
         "--into", type=Path, metavar="DIR", help="folder of sets (default: $EFFIVLM_DATA or the user's cache)"
     )
@@ -32,7 +35,7 @@ def add(command: Callable[..., Any]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     root = (options.into or data_home()).expanduser()
-    wanted = [(name, sources_of(name)) for name in expanded("tasks", options.tasks)]
+    wanted = [_pinned(word) for word in expanded("tasks", options.tasks)]
     wanted = [(name, sources) for name, sources in wanted if sources or _nothing(name)]
     if options.size:
         total = 0
@@ -45,6 +48,17 @@ def run(options: argparse.Namespace) -> int:
     for name, sources in wanted:
         fetch(name, sources, root, lambda line: print(line, flush=True))
     return 0
+
+
+def _pinned(word: str) -> tuple[str, Sequence[Source]]:
+    """A task and its sets, at the revision behind an "@" where there is one; ValueError for one of a task without a set."""
+    name, at, revision = word.partition("@")
+    sources = sources_of(name)
+    if at and not (sources and revision):
+        raise ValueError(
+            f"{word!r}: {f'{name} has no published set' if revision else 'a revision is missing behind @'}"
+        )
+    return name, [replace(one, revision=revision) for one in sources] if at else sources
 
 
 def sources_of(name: str) -> Sequence[Source]:

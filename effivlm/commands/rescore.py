@@ -116,6 +116,7 @@ class _Book:
         words = ("metric", "scoring", "scale", "group", "profile", "average")
         facts: dict[str, Any] = {word: getattr(task, word) for word in words}
         facts |= {"score": overall(answers, task) if known else None, "parts": reported(answers, task), "n": known}
+        facts["samples_from"] = task.samples_from()
         facts["remarks"] = (*(one for one in outcome.remarks if one != NO_PROFILE), *profile_remarks(task))
         scored_by = [type(task).__name__, task.version, task.identity(), *[task.profile] * (task.profile != FIXED)]
         name = fingerprint({"rescored": outcome.fingerprint, "task": scored_by})

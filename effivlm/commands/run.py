@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from effivlm.data.rows import place_of
 from effivlm.models._sources import RANDOM, shape, shapes
 from effivlm.plugin.summary import estimate, span
 from effivlm.records import Cell
+from effivlm.run.steps import weights_step
 from effivlm.session import matrix
 from effivlm.session.judges import NONE, rubric_named
 from effivlm.session.matrix import Asked, Plan
@@ -138,8 +140,16 @@ def _foreseen(asked: dict[str, tuple[str, ...]], options: argparse.Namespace) ->
         yield f"judge of {', '.join(judged)}: {judge}"
     yield from _downloads(tasks, options)
     yield from _memory(models, plan)
+    if made := _made(plan):
+        yield f"checkpoints: {', '.join(made)} of each model are made once for all tasks, which the time below leaves out"
     yield from _measured(plan, tasks, options) if options.measure else _estimated(plan)
     yield f"command: {shlex.join(_command(asked, options))}"
+
+
+def _made(plan: Plan) -> list[str]:
+    """The checkpoints that methods make, as METHOD BUDGET."""
+    steps = (weights_step(cell.method, cell.preset, cell.keep) for cell in plan.cells)
+    return list(dict.fromkeys(f"{replace(step, keep='').text} {step.keep}" for step in steps if step))
 
 
 def _estimated(plan: Plan) -> Iterator[str]:

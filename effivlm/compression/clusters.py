@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import torch
 from torch import Tensor
 
 from effivlm.compression.choose import best
-from effivlm.compression.similar import blocks
+from effivlm.compression.similar import ELEMENTS, MOST, alike, blocks
 
 MATRIX = "use_mm_for_euclid_dist"  # many points in wide spaces: differences take seconds
 
@@ -43,18 +45,25 @@ def peaks(features: Tensor, near: int) -> Tensor:
     """
     points = features.float() / features.shape[1] ** 0.5
     near, places = min(near, len(points)), torch.arange(len(points), device=points.device)
-    parts = [
-        torch.cdist(block, points, compute_mode=MATRIX).topk(near, largest=False).values
-        for block in blocks(points, len(points))
-    ]
-    density, start, apart, farthest = -torch.cat(parts).square().mean(1), 0, [], []
-    for block in blocks(points, len(points)):
-        distances = torch.cdist(block, points, compute_mode=MATRIX)
-        own = slice(start, start + len(block))
+    rows = _apart_twice(points)
+    density = torch.cat([-part.topk(near, largest=False).values.square().mean(1) for part in rows()])
+    start, apart, farthest = 0, [], []
+    for distances in rows():
+        own = slice(start, start + len(distances))
         level = density[own, None]
         denser = (density > level) | ((density == level) & (places < places[own, None]))
         apart.append(distances.masked_fill(~denser, torch.inf).amin(1))
         farthest.append(distances.amax())
-        start += len(block)
+        start += len(distances)
     found = torch.cat(apart)
     return density + found.where(found.isfinite(), torch.stack(farthest).amax()).log()
+
+
+def _apart_twice(points: Tensor) -> Callable[[], Iterable[Tensor]]:
+    """Distances of points [n, d], block of rows by block, every time it is called; where a GPU has room they are kept."""
+    if not points.is_cuda or len(points) ** 2 > MOST:
+        return lambda: (torch.cdist(block, points, compute_mode=MATRIX) for block in blocks(points, len(points)))
+    products = alike(points)
+    squares = products.diagonal().clone()
+    whole = products.mul_(-2).add_(squares).add_(squares[:, None]).clamp_(min=0).sqrt_()
+    return lambda: whole.split(max(1, ELEMENTS // len(points)))

@@ -10,11 +10,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from effivlm.compression.choose import best_of_each
+from effivlm.compression.similar import MOST
 from effivlm.kernels.placed import has_triton
 from effivlm.seams.hooks import Tower
 
-MOST = 1 << 26
-"""Similarities that are held at once where a kernel picks among them; 256 MiB in float32."""
 UNSEEN = "this method needs what the vision tower shows, but the images were encoded without looking"
 UNORDERED = "attention in the vision tower holds NaN, so no tokens can be chosen by it"
 

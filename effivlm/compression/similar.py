@@ -10,6 +10,8 @@ from effivlm.compression.choose import numbers_of
 
 ELEMENTS = 1 << 23
 """Similarities that are held at once; 32 MiB in float32."""
+MOST = 1 << 26
+"""Similarities that are held at once where a kernel picks among them, or a GPU would compute them twice; 256 MiB in float32."""
 PARTS = 8
 """Into how many rows of blocks a symmetric product is cut."""
 

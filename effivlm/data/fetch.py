@@ -6,7 +6,7 @@ import errno
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,8 @@ def fetch(name: str, sources: Sequence[Source], root: Path, say: Say) -> Path:
     if manifest(folder).get("commit") == found.commit and not found.missing:
         say(f"{name}: {found.home}@{found.commit[:12]} is here already: {folder}")
         return folder
+    for line in _moved(name, manifest(folder), found):
+        say(line)
     rest = f", {size_of(found.missing)} of them still to come" if found.missing != found.total else ""
     say(f"{name}: {found.home}@{found.commit[:12]}, {len(found.files)} files, {size_of(found.total)}{rest}")
     try:
@@ -79,6 +81,8 @@ def fetch(name: str, sources: Sequence[Source], root: Path, say: Say) -> Path:
                 _bring(name, found, one, file)
                 done.append(one)
                 _mark(folder, found, done)
+        for gone in set(manifest(folder).get("files", ())) - set(found.files):
+            (folder / gone).unlink(missing_ok=True)  # of an earlier commit; a run would read it as a part of the table
         files = {one: {"size": file.size, "sha256": file.sha256} for one, file in found.files.items()}
         write_json(folder / MANIFEST, {"home": found.home, "commit": found.commit, "files": files})
         (folder / UNFINISHED).unlink()
@@ -93,6 +97,17 @@ def fetch(name: str, sources: Sequence[Source], root: Path, say: Say) -> Path:
         ) from None
     say(f"{name}: complete and checked: {folder}")
     return folder
+
+
+def _moved(name: str, before: Mapping[str, Any], found: Bill) -> Iterator[str]:
+    """In words, what became of a set since it was fetched."""
+    if before and before["home"] != found.home:
+        yield f"{name}: it moved from {before['home']} to {found.home}"
+    if before and before["commit"] != found.commit:
+        yield (
+            f"{name}: its owners changed it since it was fetched: {before['commit'][:12]} is {found.commit[:12]} now; name"
+            f" {name}@{before['commit']} to stay with the former"
+        )
 
 
 def size_of(count: int) -> str:

@@ -23,10 +23,12 @@ _SHARD = re.compile(r"-(\d{5})-of-(\d{5})")
 class Rows(ABC):
     """Rows of one set in published order: few columns of all of them, or all columns of one.
 
-    `origin` says in words where they come from, `folder` is what relative paths in them start at (None where there is none).
+    `origin` says in words where they come from, `version` is the repository and its whole commit ("" where a folder does not
+    tell), `folder` is what relative paths in them start at (None where there is none).
     """
 
     origin: str
+    version: str
     folder: Path | None
 
     @abstractmethod
@@ -83,9 +85,10 @@ def _from_folder(name: str, source: Source, root: Path, asked: bool) -> Rows:
         paths = [folder / one for one in found]
         by_line = paths[0].suffix in (".json", ".jsonl")
         parts.append(listed(paths) if by_line else table(list(map(str, paths)), str(folder)))
-    commit = manifest(folder).get("commit", "")
-    origin = f"{folder}{f' ({commit[:12]})' if commit else ''}"
-    return _checked(name, source, parts, origin, folder)
+    known = manifest(folder)
+    origin = f"{folder} ({known['commit'][:12]})" if known else str(folder)
+    version = f"{known['home']}@{known['commit']}" if known else ""
+    return _checked(name, source, parts, origin, version, folder)
 
 
 def _from_hub(name: str, source: Source, stream: bool) -> Rows:
@@ -105,7 +108,8 @@ def _from_hub(name: str, source: Source, stream: bool) -> Rows:
             )
         urls = [f"hf://datasets/{listing.home}@{listing.commit}/{one}" for one in found]
         parts.append(Stream(urls) if stream else table(urls, listing.home))
-    return _checked(name, source, parts, f"{listing.home}@{listing.commit[:12]}", None)
+    version = f"{listing.home}@{listing.commit}"
+    return _checked(name, source, parts, f"{listing.home}@{listing.commit[:12]}", version, None)
 
 
 def _complete(name: str, folder: Path, files: Sequence[str]) -> None:
@@ -116,7 +120,7 @@ def _complete(name: str, folder: Path, files: Sequence[str]) -> None:
         raise ValueError(f"task {name!r}: {folder} holds {have} of {total} parts of its table: fetch the set again")
 
 
-def _checked(name: str, source: Source, parts: Sequence[Part], origin: str, folder: Path | None) -> Rows:
+def _checked(name: str, source: Source, parts: Sequence[Part], origin: str, version: str, folder: Path | None) -> Rows:
     for part in parts:
         missing = [column for column in source.required if column not in part.columns]
         if missing:
@@ -129,15 +133,17 @@ def _checked(name: str, source: Source, parts: Sequence[Part], origin: str, fold
                 raise ValueError(
                     f"task {name!r}: column {column!r} of the set at {origin} is {part.columns[column]}, and {kind} is wanted"
                 )
-    return _Joined(parts, source.configs, origin, folder)
+    return _Joined(parts, source.configs, origin, version, folder)
 
 
 class _Joined(Rows):
     """The configs of a set, one behind the other."""
 
-    def __init__(self, parts: Sequence[Part], configs: Sequence[str], origin: str, folder: Path | None) -> None:
+    def __init__(
+        self, parts: Sequence[Part], configs: Sequence[str], origin: str, version: str, folder: Path | None
+    ) -> None:
         self.parts, self.configs = parts, configs
-        self.origin, self.folder = origin, folder
+        self.origin, self.version, self.folder = origin, version, folder
         self._starts: list[int] = []
         self._reading = Lock()
 

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 
-from effivlm.compression.base import LayerView, taken
+from effivlm.compression.base import LayerView, alike, taken
 from effivlm.compression.budget import apportion
 from effivlm.compression.choose import best, best_of_each
 from effivlm.compression.layers import check, check_choice, exact
@@ -51,37 +52,44 @@ class AdaKv(SnapKv):
 
     def layers(self, views: Sequence[LayerView], budgets: Sequence[int], sample_id: str) -> list[KeptLayer]:
         """Heads of a layer keep different numbers of entries, so no layer has one tensor of them."""
-        kept = [self._heads(view, budget) for view, budget in zip(views, budgets, strict=True)]
-        longest = [max(len(head) for head in heads) for heads in kept]
-        places = [
-            torch.stack([pad(head, (0, most - len(head))) for head in heads])
-            for heads, most in zip(kept, longest, strict=True)
-        ]
-        counts = [tuple(len(head) for head in heads) for heads in kept]
+        if alike(views, budgets):
+            places, counts = self._heads(views, budgets[0])
+        else:
+            found = [self._heads([view], budget) for view, budget in zip(views, budgets, strict=True)]
+            places, counts = [one[0][0] for one in found], [one[1][0] for one in found]
         return [
-            replace(layer, lengths=lengths if len(set(lengths)) > 1 else None)
+            replace(layer, lengths=tuple(lengths) if len(set(lengths)) > 1 else None)
             for layer, lengths in zip(taken(views, places), counts, strict=True)
         ]
 
-    def _heads(self, view: LayerView, budget: int) -> list[Tensor]:
-        """The entries that each head keeps, ascending."""
-        window = self.protected(budget, view.length)
-        early = view.length - window
-        scores = self.ranked([view], [early])[0, :, :early]
-        recent = torch.arange(early, view.length, device=scores.device)
-        return [torch.cat([row, recent]) for row in best_of_each(scores, self.shares(scores, budget - window))]
+    def _heads(self, views: Sequence[LayerView], budget: int) -> tuple[list[Tensor], list[list[int]]]:
+        """Of layers that are alike: the entries [H, K] that each head keeps, ascending and filled up with 0, and how many."""
+        window = self.protected(budget, views[0].length)
+        early = views[0].length - window
+        scores = self.ranked(views, [early] * len(views))[..., :early]
+        shares = self.shares(scores, budget - window)
+        rows = best_of_each(scores.flatten(0, 1), [share for layer in shares for share in layer])
+        found, device = pad_sequence(rows, batch_first=True), scores.device
+        steps = torch.arange(found.shape[1] + window, device=device)
+        few = torch.tensor(shares).to(device, non_blocking=True).flatten()[:, None]
+        # behind the chosen ones of a head come the recent ones, then nothing
+        places = pad(found, (0, window)).where(steps < few, early + steps - few).where(steps < few + window, 0)
+        counts = [[share + window for share in layer] for layer in shares]
+        layers = zip(places.unflatten(0, (len(views), -1)), counts, strict=True)
+        return [layer[:, : max(kept)] for layer, kept in layers], counts
 
-    def shares(self, scores: Tensor, equal: int) -> list[int]:
-        """How many entries each head keeps by its scores [H, n], `equal` on average."""
-        heads, early = scores.shape
+    def shares(self, scores: Tensor, equal: int) -> list[list[int]]:
+        """How many entries each head of each layer keeps by its scores [L, H, n], `equal` on average."""
+        layers, heads, early = scores.shape
         total, alpha = heads * equal, exact(self.alpha)
         if not total:
-            return [0] * heads
+            return [[0] * heads] * layers
         if self.floor == "lower_bound":
             certain = best(scores, int(alpha * equal))
-            scores = scores.scatter(1, certain, torch.inf)
-        owners = best(scores.flatten(), total) // early
-        counts: list[int] = owners.bincount(minlength=heads).tolist()
+            scores = scores.scatter(2, certain, torch.inf)
+        owners = best(scores.flatten(1), total) // early
+        found = torch.zeros(layers, heads, dtype=torch.long, device=scores.device)
+        counts: list[list[int]] = found.scatter_add_(1, owners, torch.ones_like(owners)).tolist()
         if self.floor == "lower_bound":
             return counts
-        return apportion([(1 - alpha) * count + alpha * equal for count in counts], total, high=early)
+        return [apportion([(1 - alpha) * n + alpha * equal for n in layer], total, high=early) for layer in counts]

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from effivlm.compression.attention import per_kv_head
 from effivlm.compression.base import LayerView, of_all
 from effivlm.compression.layers import check
 from effivlm.compression.scored import ScoredCache
@@ -51,27 +50,32 @@ class ExpectedAttention(ScoredCache):
     def shown(self, views: Sequence[LayerView]) -> Tensor:
         everything = (self.horizon, self.sinks, self.covariance, self.value_norm, self.epsilon)
         name = ("expected", *everything)
-        return of_all(views, name, lambda: torch.stack([self._expected(view) for view in views]))
+        return of_all(views, name, lambda: self._expected(views))
 
-    def _expected(self, view: LayerView) -> Tensor:
-        sinks = min(self.sinks, view.length)
-        scores = per_kv_head(self._logits(view, view.keys[:, sinks:].float()).softmax(-1), len(view.keys))
-        if self.value_norm:
-            scores = (scores + self.epsilon) * view.values[:, sinks:].float().norm(dim=-1)
-        return torch.cat([scores.new_zeros(len(scores), sinks), scores], dim=-1)
-
-    def _logits(self, view: LayerView, keys: Tensor) -> Tensor:
-        """Expected logits [H_q, n] of keys [H_kv, n, D], up to what all of them share."""
-        if view.following is None:
+    def _expected(self, views: Sequence[LayerView]) -> Tensor:
+        """Scores [L, H_kv, N] of layers that are alike."""
+        first = views[0]
+        if first.following is None:
             raise ValueError(
                 "the layer was looked at without its rotary embedding, so no query to come can be expected"
             )
-        dim, turn = keys.shape[-1], view.following(self.horizon).mean()
-        before = view.moments[self.moments_from(view.length)]
-        mean = turn.turned(before.mean)
-        logits: Tensor = mean.unflatten(0, (len(keys), -1)) @ keys.transpose(1, 2) / dim**0.5
-        if self.covariance:
-            half = turn.turned(before.covariance)
-            spread = turn.turned(half.transpose(1, 2)).unflatten(0, (len(keys), -1))
-            logits = logits + ((keys[:, None] @ spread) * keys[:, None]).sum(-1) / (2 * dim)
-        return logits.flatten(0, 1)
+        before = [view.moments[self.moments_from(view.length)] for view in views]
+        dim, turn = first.keys.shape[-1], first.following(self.horizon).mean()
+        rotation = turn.turned(torch.eye(dim, device=first.keys.device))
+        means = torch.stack([one.mean for one in before]) @ rotation
+        spreads = (rotation.T @ one.covariance @ rotation if self.covariance else None for one in before)
+        return torch.stack([self._scores(*one) for one in zip(views, means, spreads, strict=True)])
+
+    def _scores(self, view: LayerView, mean: Tensor, spread: Tensor | None) -> Tensor:
+        """Scores [H_kv, N] of a layer, by mean [H_q, D] and covariance [H_q, D, D] of the queries to come."""
+        sinks = min(self.sinks, view.length)
+        keys = view.keys[:, sinks:].float()
+        heads, _, dim = keys.shape
+        logits = mean.unflatten(0, (heads, -1)) @ keys.transpose(1, 2) / dim**0.5
+        if spread is not None:  # all query heads of a KV head in one product
+            ahead = (keys @ spread.unflatten(0, (heads, -1)).transpose(1, 2).flatten(2)).unflatten(2, (-1, dim))
+            logits = logits + (ahead * keys[:, :, None]).sum(-1).transpose(1, 2) / (2 * dim)
+        scores = logits.softmax(-1).mean(1)
+        if self.value_norm:
+            scores = (scores + self.epsilon) * view.values[:, sinks:].float().norm(dim=-1)
+        return torch.cat([scores.new_zeros(heads, sinks), scores], dim=-1)

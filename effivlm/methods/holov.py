@@ -12,7 +12,7 @@ from torch import Tensor
 from effivlm.compression.base import Selection
 from effivlm.compression.choose import numbers_of, ranks
 from effivlm.compression.per_image import Together
-from effivlm.compression.pools import Pools, checked, marked
+from effivlm.compression.pools import Pools, checked, marked, mask_of
 from effivlm.compression.similar import variances
 
 TINY = 1e-6
@@ -56,7 +56,7 @@ class HoloV(Together):
         varied = variances(pools.tokens.features, numbers.flatten(0, 1), real.flatten(0, 1)).view_as(mean)
         weights = mean + self.alpha * varied * mean / (varied + TINY)
         wanted = real & (ranks(inside) < quotas(weights.where(sizes > 0, -torch.inf), pools.tensor(budgets))[..., None])
-        first = torch.zeros_like(pools.there).scatter_reduce(1, places.flatten(1), wanted.flatten(1), "amax")
+        first = mask_of(places.where(wanted, pools.width).flatten(1), pools.width)
         chosen = marked(attention.masked_fill(first, torch.inf), budgets)
         return Selection(pools.taken(numbers_of(chosen, max(budgets)), budgets))
 

@@ -196,6 +196,11 @@ def readers(source: ModelSource, kernels: str) -> list[str]:
     """What decides how the weights of a compressed checkpoint are read; nothing for any other."""
     if source.source.startswith(RANDOM) or not (config := _config(Path(source.source))) or stated(config) is None:
         return []
+    return reading(kernels)
+
+
+def reading(kernels: str) -> list[str]:
+    """What decides how compressed weights are read, of whatever checkpoint."""
     library = [version("humming-kernels")] if kernels == "auto" and int4.installed() else []
     return [f"kernels {kernels}", *library]
 

@@ -133,7 +133,7 @@ def _packed(tensors: Tensors, scheme: Scheme) -> Stored:
     zero: Tensor | float = float(1 << (bits - 1))
     if (kept := tensors.get("weight_zero_point")) is not None:
         streamed = kept.dtype == torch.int32
-        kept = unpacked(kept.T.contiguous(), bits, outputs).T if streamed else kept + (1 << (bits - 1))
+        kept = unpacked(kept.T.contiguous(), bits, outputs).T if streamed else kept.short() + (1 << (bits - 1))
         zero = _fits("weight_zero_point", kept, *scale.shape).contiguous()
     return Stored(values, scale, zero, (1, group), _order(tensors.get("weight_g_idx"), inputs, group))
 

@@ -27,6 +27,8 @@ class LlavaOnevision(Adapter):
         "llava_onevision_7b": "llava-hf/llava-onevision-qwen2-7b-ov-hf",
     }
 
+    class_token: ClassVar[bool] = False
+
     _pinpoints: Sequence[list[int]] = ()
 
     def encode(self, inputs: Mapping[str, Any], looking: bool = False) -> Visual:
@@ -40,17 +42,29 @@ class LlavaOnevision(Adapter):
     def _images(self, inputs: Mapping[str, Any], looking: bool) -> list[Seen]:
         """Packed features [n_i, d] and places [n_i, 3] of every image: the whole picture first, then its tiles."""
         sizes = inputs["image_sizes"]
-        with capturing(self._source, looking) as shown:
-            features = self.model.get_image_features(
-                inputs["pixel_values"], sizes, batch_num_images=inputs.get("batch_num_images"), return_dict=True
-            ).pooler_output
+        with capturing(self._source, looking, self.class_token) as shown:
+            features = self.image_features(inputs)
         found, crops = [], iter(shown)
         for feature, size in zip(features, sizes, strict=True):
             count = 1 if len(feature) == self._side**2 + 1 else self._crops(size)
             patches = list(islice(crops, count))
-            tower = self._tower(self._pack(torch.stack(patches), size, 0), feature) if patches else None
+            tower = self._tower(self.packed(torch.stack(patches), size), feature) if patches else None
             found.append(Seen(feature, self._places(size, count, len(feature)), tower))
         return found
+
+    def image_features(self, inputs: Mapping[str, Any]) -> Sequence[Tensor]:
+        """Packed features [n_i, d] of every image."""
+        given = inputs["pixel_values"], inputs["image_sizes"]
+        found: Sequence[Tensor] = self.model.get_image_features(
+            *given, batch_num_images=inputs.get("batch_num_images"), return_dict=True
+        ).pooler_output
+        return found
+
+    def packed(self, crops: Tensor, size: Tensor) -> Tensor:
+        """Crops [crops, patches, c] of one image packed as features are [n, c], with zeros for newlines."""
+        newline, ratio = crops.new_zeros(crops.shape[2:]), self.model.config.vision_aspect_ratio
+        found: Sequence[Tensor] = self.model.model.pack_image_features([crops], size[None], newline, ratio)[0]
+        return found[0]
 
     def _videos(self, pixels: Tensor, looking: bool) -> list[Seen]:
         """Pooled features of every video with the one marker at its end, and their places; a block is a frame."""
@@ -71,10 +85,8 @@ class LlavaOnevision(Adapter):
         side = self.model.config.vision_config.image_size
         self._pinpoints = self._pinpoints or [list(pair) for pair in self.model.config.image_grid_pinpoints]
         wanted = [pair for pair in self._pinpoints if not self.limit or pair[0] * pair[1] <= self.limit * side**2]
-        smallest = min(self._pinpoints, key=lambda pair: pair[0] * pair[1])
-        self.model.config.image_grid_pinpoints = self.processor.image_processor.image_grid_pinpoints = wanted or [
-            smallest
-        ]
+        grids = wanted or [min(self._pinpoints, key=math.prod)]
+        self.model.config.image_grid_pinpoints = self.processor.image_processor.image_grid_pinpoints = grids
 
     @property
     def _source(self) -> nn.Module:
@@ -95,14 +107,6 @@ class LlavaOnevision(Adapter):
         config = self.model.config
         return int(image_size_to_num_patches(size, config.image_grid_pinpoints, config.vision_config.image_size))
 
-    def _pack(self, crops: Tensor, size: Tensor, marker: float) -> Tensor:
-        """Crops [crops, patches, c] of one image packed as features are [n, c], newlines filled with `marker`."""
-        newline = torch.full(crops.shape[2:], marker, device=crops.device)
-        packed, _ = self.model.model.pack_image_features(
-            [crops], size[None], newline, vision_aspect_ratio=self.model.config.vision_aspect_ratio
-        )
-        return packed[0]  # type: ignore[no-any-return]
-
     def _places(self, size: Tensor, crops: int, length: int) -> Tensor:
         """Places [length, 3] of an image's tokens: block 0 is the whole picture, 1 .. are its tiles, packed in one grid.
 
@@ -116,7 +120,7 @@ class LlavaOnevision(Adapter):
         if crops == 1:
             return torch.cat([whole, self._markers(length - len(whole))])
         named = torch.eye(crops, device=self.device)[:, None].expand(-1, len(whole), -1)
-        packed = self._pack(named, size, 0)
+        packed = self.packed(named, size)
         if len(packed) != length:
             raise ValueError(f"{length} visual tokens where packing gives {len(packed)}")
         parts = (packed[len(whole) :] * 1024).round().long()

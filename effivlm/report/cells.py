@@ -72,6 +72,7 @@ def _describe(parts: Sequence[Outcome], quality: Quality | None, dense: Dense) -
         "answer_type": lead.answer_type,
         "scoring": lead.scoring,
         "profile": lead.profile,
+        "samples_from": lead.samples_from,
         "judged": lead.judged,
         "scale": lead.scale,
         "n": lead.n if lead.part == "quality" else 0,

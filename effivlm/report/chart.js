@@ -1,11 +1,12 @@
 "use strict";
 // The charts, drawn by the embedded library: trade-off, heat map, times. Told apart by mark, dash and words, not by colour alone.
 const charts = (() => {
-  const { data, cells, rows, methodOf, keepOf, isDense, kindOf, kindOfMethod, kinds, methods, keeps, by, lacks, make, num, keepText, visible, options, button, choice, inChoice, ordered, refusals } = report;
+  const { data, cells, rows, methodOf, keepOf, sizeOf, isDense, kindOf, settingWith, kinds, methods, keeps, by, lacks, make, num, keepText, budgetText, visible, options, button, choice, inChoice, ordered, refusals } = report;
   const SYMBOLS = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "x", "star"];
   const GLYPHS = ["●", "■", "▲", "◆", "✚", "▼", "✖", "★"];
   const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
   const ACROSS = { keep: "keep, asked", kv: "cache bytes / dense", ttft: "TTFT speed-up", decode: "decode speed-up", batch: "decode speed-up at a batch" };
+  const AXES = { weights: "weights that stay, asked", "weight bits": "bits of a weight, asked" };
   const UP = { quality: "quality kept (OP)", loyalty: "same as dense (OL)" };
   const BARS = 40;
   const hidden = new Set(), shown = { intervals: false, published: true };
@@ -52,11 +53,11 @@ const charts = (() => {
     const found = at.task < 0 ? rows.filter(row => row.model === at.model) : cells.filter(cell => inChoice(cell, at) && !isDense(cell.setting));
     return found.map(one => {
       const kv = at.task < 0 ? one.kv : one.kv_bytes_dense ? one.kv_bytes / one.kv_bytes_dense : null;
-      const across = { keep: keepOf(one.setting), kv, ttft: one.ttft, decode: one.decode, batch: one.batch }[x];
+      const across = { keep: sizeOf(one.setting), kv, ttft: one.ttft, decode: one.decode, batch: one.batch }[x];
       const [up, low, high] = y === "quality" ? (at.task < 0 ? [one.op, one.low, one.high] : [one.ratio, one.rlow, one.rhigh]) : [at.task < 0 ? one.ol : one.same, one.ollow, one.olhigh];
-      const name = methodOf(one.setting), keep = keepOf(one.setting);
+      const name = methodOf(one.setting), keep = data.ranks[one.setting];
       const letter = { ttft: "t", decode: "d", batch: "b" }[x], doubt = letter && at.task >= 0 ? doubtOf(one, letter) : [];
-      return { series: methods.indexOf(name), kind: x === "keep" ? kindOf(one.setting) : "", doubt: doubt.length > 0, x: across, y: up, low, high, keep, text: lines(`${name}, keep ${keepText(keep)}`, `${UP[y]} ${num(up)}${report.range(low, high)}`, `${ACROSS[x]} ${num(across)}`, x !== "kv" && !lacks(kv) && `cache ${num(kv)} of dense`, ...doubt.map(reason => `⚠ untrusted: ${reason}`)) };
+      return { series: methods.indexOf(name), kind: x === "keep" ? kindOf(one.setting) : "", doubt: doubt.length > 0, x: across, y: up, low, high, keep, text: lines(`${name}, ${budgetText(keepOf(one.setting))}`, `${UP[y]} ${num(up)}${report.range(low, high)}`, `${ACROSS[x]} ${num(across)}`, x !== "kv" && !lacks(kv) && `cache ${num(kv)} of dense`, ...doubt.map(reason => `⚠ untrusted: ${reason}`)) };
     }).filter(point => !lacks(point.x) && !lacks(point.y));
   }
   function markFront(list, smaller) {
@@ -87,7 +88,7 @@ const charts = (() => {
   function publishedPoints() {
     const at = choice();
     if (by("chart-x").value !== "keep" || by("chart-y").value !== "quality" || at.model < 0) return [];
-    const kinded = list => list.map(one => ({ ...one, kind: methods.includes(one.method) ? kindOfMethod(one.method) : "" }));
+    const kinded = list => list.map(one => ({ ...one, at: settingWith(one.method, one.keep) })).filter(one => one.at >= 0).map(one => ({ ...one, kind: kindOf(one.at), x: sizeOf(one.at) }));
     const mine = data.published.filter(one => one.model === data.models[at.model] && one.method !== "dense" && !hidden.has(methods.indexOf(one.method)));
     if (at.task < 0) return kinded(mine.filter(one => one.of === "op"));
     const score = data.published.filter(one => one.of === "score" && one.model === data.models[at.model] && one.task === data.tasks[at.task]), dense = score.find(one => one.method === "dense");
@@ -112,7 +113,7 @@ const charts = (() => {
       line: { color: colour(i), width: 2, dash: DASHES[Math.floor(i / 8) % 6] }, marker: { size: 11, opacity: mine.map(p => (p.doubt ? 0.35 : 1)), symbol: mine.map(p => SYMBOLS[i % 8] + (p.front ? "" : "-open")), color: colour(i), line: { width: 2, color: colour(i) } },
       error_y: { type: "data", visible: shown.intervals, symmetric: false, array: mine.map(p => (lacks(p.high) ? 0 : Math.max(0, p.high - p.y))), arrayminus: mine.map(p => (lacks(p.low) ? 0 : Math.max(0, p.y - p.low))), color: colour(i), thickness: 1.2, width: 4 },
     }));
-    if (published.length) traces.push({ type: "scatter", mode: "markers", name: "published", x: published.map(p => p.keep), y: published.map(p => p.value), marker: { size: 12, symbol: "asterisk-open", color: token("--text"), line: { width: 2, color: token("--text") } }, text: published.map(p => lines(`published: ${p.method}, keep ${keepText(p.keep)}`, `${p.of} ${num(p.value)}`, p.source)), hovertemplate: "%{text}<extra></extra>" });
+    if (published.length) traces.push({ type: "scatter", mode: "markers", name: "published", x: published.map(p => p.x), y: published.map(p => p.value), marker: { size: 12, symbol: "asterisk-open", color: token("--text"), line: { width: 2, color: token("--text") } }, text: published.map(p => lines(`published: ${p.method}, ${budgetText(p.keep)}`, `${p.of} ${num(p.value)}`, p.source)), hovertemplate: "%{text}<extra></extra>" });
     const pad = (high - low) * 0.07 || 0.1;
     const xs = list.map(p => p.x), log = x === "keep" || (x === "kv" && Math.min(...xs) > 0 && Math.max(...xs) / Math.min(...xs) > 20);
     const ticks = log ? thinned([...new Set(xs)].sort((a, b) => a - b), wide ? 12 : 6) : null;
@@ -121,7 +122,7 @@ const charts = (() => {
     draw(id, traces, {
       height, shapes: [dense, ...(smaller ? [] : [{ ...dense, xref: "x", yref: "paper", x0: 1, x1: 1, y0: 0, y1: 1 }])],
       annotations: [{ x: 0, xref: "paper", xanchor: "left", xshift: 4, y: 1, yref: "y", yanchor: "bottom", text: "dense", showarrow: false, font: { color: token("--soft"), size: 13 } }, ...(labelled ? endLabels(series, height, low - pad, high + pad) : [])],
-      xaxis: { title: { text: ACROSS[x] + (kind ? `, of ${safe(kind)}` : "") + (log ? " (log scale)" : ""), font: { color: token("--soft"), size: 13 } }, type: log ? "log" : "linear", ...(ticks ? { tickvals: ticks, ticktext: ticks.map(keepText) } : {}) },
+      xaxis: { title: { text: ((x === "keep" && AXES[kind]) || ACROSS[x] + (kind ? `, of ${safe(kind)}` : "")) + (log ? " (log scale)" : ""), font: { color: token("--soft"), size: 13 } }, type: log ? "log" : "linear", ...(ticks ? { tickvals: ticks, ticktext: ticks.map(keepText) } : {}) },
       yaxis: { title: { text: UP[y], font: { color: token("--soft"), size: 13 } }, range: [low - pad, high + pad] },
       margin: { r: labelled ? Math.min(220, 34 + 7.4 * Math.max(...series.map(([i]) => Math.min(24, methods[i].length)))) : 12 },
     }, `${UP[y]} against ${ACROSS[x]}${kind ? ` of ${kind}` : ""}; the numbers stand in the results table`);
@@ -130,23 +131,23 @@ const charts = (() => {
 
   // Methods down; budgets across, or, for one budget, tasks across.
   function heat() {
-    const at = choice(), picked = by("heat-keep").value, keep = picked === "" ? null : Number(picked);
+    const at = choice(), picked = by("heat-keep").value, keep = picked === "" ? null : keeps[Number(picked)];
     by("heat-keep").disabled = at.task >= 0 || data.tasks.length < 2;
     const byTask = keep !== null && !by("heat-keep").disabled;
-    const known = new Map(), heads = byTask ? data.tasks.map((name, i) => [i, name]) : keeps.map(k => [k, `keep ${keepText(k)}`]);
-    const put = (setting, head, value) => { if (!lacks(value)) known.set(`${methodOf(setting)}\n${head}`, value); };
+    const known = new Map(), heads = byTask ? data.tasks.map((name, i) => [i, name]) : keeps.map(k => [k, budgetText(k)]);
+    const put = (setting, head, value) => { if (!lacks(value)) known.set(`${kindOf(setting)}\n${methodOf(setting)}\n${head}`, value); };
     if (at.model >= 0 && byTask) for (const cell of cells) { if (cell.model === at.model && !isDense(cell.setting) && keepOf(cell.setting) === keep) put(cell.setting, cell.task, cell.ratio); }
     else if (at.model >= 0 && at.task < 0) for (const row of rows) { if (row.model === at.model) put(row.setting, keepOf(row.setting), row.op); }
     else if (at.model >= 0) for (const cell of cells) { if (inChoice(cell, at) && !isDense(cell.setting)) put(cell.setting, keepOf(cell.setting), cell.ratio); }
     const refused = at.task < 0 && !byTask ? refusals("op") : [];
-    by("heat-lead").textContent = known.size ? `${byTask ? `Score / dense score at keep ${keepText(keep)}, by task` : at.task < 0 ? "OP over tasks" : `Score / dense score on ${data.tasks[at.task]}`}; dense is 1. The stronger the colour, the nearer to dense; an empty place was not measured.` : refused.length ? `Refused: ${refused[0].reason}; select ${refused[0].select}` : at.model < 0 ? "Choose one model to see its budgets side by side." : "No score could be set against dense for this choice.";
+    by("heat-lead").textContent = known.size ? `${byTask ? `Score / dense score at ${budgetText(keep)}, by task` : at.task < 0 ? "OP over tasks" : `Score / dense score on ${data.tasks[at.task]}`}; dense is 1. The stronger the colour, the nearer to dense; an empty place was not measured.` : refused.length ? `Refused: ${refused[0].reason}; select ${refused[0].select}` : at.model < 0 ? "Choose one model to see its budgets side by side." : "No score could be set against dense for this choice.";
     if (!known.size) { clear("heat-chart"); return; }
-    const found = methods.filter(name => heads.some(([head]) => known.has(`${name}\n${head}`))).map(name => ({ name, kind: kindOfMethod(name) }));
+    const found = methods.flatMap(name => [...kinds, ""].filter(kind => heads.some(([head]) => known.has(`${kind}\n${name}\n${head}`))).map(kind => ({ name, kind })));
     panels("heat-chart", found, (id, kind, mine) => heatPanel(id, kind, mine.map(one => one.name), heads, known, byTask));
   }
   function heatPanel(id, kind, names, heads, known, byTask) {
-    const columns = heads.filter(([head]) => names.some(name => known.has(`${name}\n${head}`)));
-    const z = names.map(name => columns.map(([head]) => known.get(`${name}\n${head}`) ?? null));
+    const columns = heads.filter(([head]) => names.some(name => known.has(`${kind}\n${name}\n${head}`)));
+    const z = names.map(name => columns.map(([head]) => known.get(`${kind}\n${name}\n${head}`) ?? null));
     const narrow = by(id).clientWidth < 52 * columns.length + 150, digits = narrow ? 2 : 3;
     draw(id, [{
       type: "heatmap", z, x: columns.map((_, i) => i), y: names.map((_, i) => i), zmin: 0, zmax: 1, xgap: 2, ygap: 2, showscale: false, hoverongaps: false,
@@ -162,7 +163,7 @@ const charts = (() => {
 
   function bars(word, id, unit) {
     const at = choice(), picked = by("time-keep").value, one = at.model >= 0 && at.task >= 0, name = unit.name, letter = word[0];
-    const wanted = entry => picked === "" || isDense(entry.setting) || keepOf(entry.setting) === Number(picked);
+    const wanted = entry => picked === "" || isDense(entry.setting) || keepOf(entry.setting) === keeps[Number(picked)];
     const list = one ? cells.filter(cell => inChoice(cell, at)).filter(wanted).map(cell => ({ setting: cell.setting, value: cell[name], low: cell[`${letter}early`], high: cell[`${letter}late`], floor: cell[`${letter}floor`], doubt: doubtOf(cell, letter), loose: cell[`${letter}loose`], fold: unit.fold })) : rows.filter(row => row.model === at.model).filter(wanted).map(row => ({ setting: row.setting, value: row[word], low: row[`${letter}low`], high: row[`${letter}high`], floor: null, fold: 1 }));
     const all = ordered(list.filter(entry => !lacks(entry.value)));
     if (!all.length) { clear(id); return null; }
@@ -207,9 +208,9 @@ const charts = (() => {
   function start() {
     options(by("chart-y"), Object.entries(UP));
     options(by("chart-x"), Object.entries(ACROSS));
-    options(by("heat-keep"), [["", "all, OP over tasks"], ...keeps.map(keep => [keep, `keep ${keepText(keep)}, by task`])]);
-    options(by("time-keep"), [["", "all"], ...keeps.map(keep => [keep, `keep ${keepText(keep)}`])]);
-    if (methods.length * keeps.length > BARS / 2) by("time-keep").value = String(keeps[Math.floor((keeps.length - 1) / 2)]);
+    options(by("heat-keep"), [["", "all, OP over tasks"], ...keeps.map((keep, i) => [i, `${budgetText(keep)}, by task`])]);
+    options(by("time-keep"), [["", "all"], ...keeps.map((keep, i) => [i, budgetText(keep)])]);
+    if (methods.length * keeps.length > BARS / 2) by("time-keep").value = String(Math.floor((keeps.length - 1) / 2));
     const once = draw => () => { if (window.Plotly) draw(); };
     for (const id of ["chart-x", "chart-y"]) by(id).addEventListener("change", once(tradeoff));
     by("heat-keep").addEventListener("change", once(heat));

@@ -13,13 +13,14 @@ const report = (() => {
   const label = (method, preset) => (plain(preset) ? method : `${method}@${preset}`);
   const methodOf = s => label(data.settings[s][0], data.settings[s][1]);
   const keepOf = s => data.settings[s][2];
+  const sizeOf = s => data.sizes[s]; // what a budget comes to on an axis of its kind
   const isDense = s => data.settings[s][0] === "dense";
   const methods = [...new Set(data.settings.map((_, s) => s).filter(s => !isDense(s)).map(methodOf))].sort();
-  const keeps = [...new Set(data.settings.map((_, s) => s).filter(s => !isDense(s)).map(keepOf))].sort((a, b) => a - b);
+  const keeps = [...new Set(data.settings.map((_, s) => s).filter(s => !isDense(s)).sort((a, b) => data.ranks[a] - data.ranks[b]).map(keepOf))];
 
   // what a budget is a share of: shares of one thing and of another stand in no column and on no axis together
   const kindOf = s => (isDense(s) || data.ofs[s] === null ? "" : data.kinds[data.ofs[s]]);
-  const kindOfMethod = name => kindOf(data.settings.findIndex((_, s) => !isDense(s) && methodOf(s) === name));
+  const settingWith = (name, keep) => data.settings.findIndex((_, s) => !isDense(s) && methodOf(s) === name && keepOf(s) === keep);
   const kinds = [...new Set(data.settings.map((_, s) => kindOf(s)).filter(Boolean))].sort().reverse();
   const rankOf = s => (isDense(s) ? -1 : kinds.indexOf(kindOf(s)));
 
@@ -36,7 +37,9 @@ const report = (() => {
   const signed = (value, digits) => (lacks(value) ? "–" : `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`);
   const tooFew = entry => (lacks(entry.low) && !lacks(entry.score) && entry.units < data.least ? " [n too small]" : "");
   const mark = (entry, letter) => `${entry[`${letter}doubt`] ? " ⚠" : ""}${entry[`${letter}loose`] ? " ~" : ""}`;
-  const keepText = keep => String(Number(keep.toPrecision(4)));
+  const keepText = keep => (typeof keep === "string" ? keep : String(Number(keep.toPrecision(4))));
+  const budgetText = keep => (/^[0-9]+tok$/.test(keep) || typeof keep === "number" ? `keep ${keepText(keep)}` : keep);
+  const heading = kind => (/^weight/.test(kind) ? `setting, of ${kind}` : `keep, of ${kind}`);
   const bytes = value => {
     if (lacks(value)) return "–";
     const power = Math.min(4, Math.floor(Math.log2(Math.max(1, value)) / 10));
@@ -120,8 +123,8 @@ const report = (() => {
 
   const choice = () => ({ model: Number(by("model").value || -1), task: Number(by("task").value || -1) });
   const inChoice = (entry, { model, task }) => (model < 0 || entry.model === model) && (task < 0 || entry.task === task);
-  const ordered = list => [...list].sort((a, b) => rankOf(a.setting) - rankOf(b.setting) || methodOf(a.setting).localeCompare(methodOf(b.setting)) || keepOf(b.setting) - keepOf(a.setting) || (a.model - b.model));
+  const ordered = list => [...list].sort((a, b) => rankOf(a.setting) - rankOf(b.setting) || methodOf(a.setting).localeCompare(methodOf(b.setting)) || data.ranks[b.setting] - data.ranks[a.setting] || (a.model - b.model));
   const refusals = word => data.refused.filter(one => one.table === word);
 
-  return { data, cells, rows, label, plain, methodOf, keepOf, isDense, kindOf, kindOfMethod, kinds, methods, keeps, by, lacks, make, num, signed, tooFew, mark, range, keepText, bytes, visible, long, options, button, table, choice, inChoice, ordered, refusals };
+  return { data, cells, rows, label, plain, methodOf, keepOf, sizeOf, isDense, kindOf, settingWith, kinds, methods, keeps, by, lacks, make, num, signed, tooFew, mark, range, keepText, budgetText, heading, bytes, visible, long, options, button, table, choice, inChoice, ordered, refusals };
 })();

@@ -91,6 +91,7 @@ TABLES: Mapping[str, Columns] = {
         "invalid_count": ("invalid", "count"),
         "invalid_share": ("invalid", "rate"),
         "scoring_profile": ("profile",),
+        "samples_from": ("samples_from",),
         "score_fraction": ("score",),
         "score_fraction_low": ("interval", "0"),
         "score_fraction_high": ("interval", "1"),

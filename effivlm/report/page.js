@@ -1,7 +1,7 @@
 "use strict";
 // The tables of the page, and its start.
 (() => {
-  const { data, cells, rows, methodOf, keepOf, isDense, kindOf, by, lacks, make, num, signed, tooFew, mark, range, keepText, bytes, visible, options, table, choice, inChoice, ordered, refusals } = report;
+  const { data, cells, rows, methodOf, keepOf, isDense, kindOf, by, lacks, make, num, signed, tooFew, mark, range, keepText, heading, bytes, visible, options, table, choice, inChoice, ordered, refusals } = report;
   const BLOCKS = "▁▂▃▄▅▆▇█";
   const scaled = (value, cell) => (lacks(value) ? null : value * cell.scale);
   const setNote = row => (row.set === "own" ? " (own)" : "");
@@ -14,14 +14,14 @@
   }
   const methodColumns = [
     { head: "method", kind: "head", text: r => methodOf(r.setting) },
-    { head: "keep", text: r => keepText(keepOf(r.setting)), value: r => keepOf(r.setting) },
+    { head: "keep", text: r => keepText(keepOf(r.setting)), value: r => data.ranks[r.setting] },
   ];
   const modelColumn = at => (at.model < 0 ? [{ head: "model", kind: "text", text: r => data.models[r.model] }] : []);
   const taskColumn = at => (at.task < 0 ? [{ head: "task", kind: "text", text: r => data.tasks[r.task] }] : []);
   const copies = [...new Set(cells.map(cell => cell.copies).filter(n => !lacks(n)))].sort((a, b) => a - b).join(", ");
   const speedColumns = [["ttft", "TTFT ×"], ["decode", "decode ×"], ["batch", `decode × at batch ${copies}`]].filter(([word]) => word !== "batch" || copies).map(([word, head]) => (
     { head, text: r => num(r[word], 2) + range(r[`${word[0]}low`], r[`${word[0]}high`], 2) + (lacks(r[word]) ? "" : mark(r, word[0])), value: r => r[word], tone: r => (r[`${word[0]}doubt`] ? "off" : "") }));
-  const section = r => (kindOf(r.setting) ? `keep, of ${kindOf(r.setting)}` : "");
+  const section = r => (kindOf(r.setting) ? heading(kindOf(r.setting)) : "");
   function show(host, columns, list, name, start) { table(by(host), columns, list, { rowClass: startsMethod(list), name, start, section }); }
   const againstRandom = (list, scale, digits) => (list.some(r => r.verdict) ? [{
     head: "− random", value: r => r.vs, tone: r => ({ "beats random": "right", "below random": "wrong" })[r.verdict] || "",
@@ -83,14 +83,19 @@
   }
 
   // a composition has a budget for each of its methods
-  const budgets = r => (lacks(r.parts) ? [r] : r.parts.map(([of, asked_keep, kept, total]) => ({ ...r, of, asked_keep, kept, total, keep: total ? kept / total : 1 })));
+  const askedText = r => r.asked || keepText(r.asked_keep); // in its own words where it is no fraction
+  const budgets = r => (lacks(r.parts) ? [r] : r.parts.map(([of, asked_keep, kept, total, asked, counted]) => ({ ...r, of, asked_keep, kept, total, asked, counted, keep: total ? kept / total : 1 })));
   function results() {
     const at = choice();
     published(at);
     by("parts").hidden = true;
     if (at.task < 0) { overall(at); return; }
     const list = ordered(cells.filter(cell => inChoice(cell, at))), notes = remarked(list);
+<<<<<<< HEAD
+    by("results-lead").textContent = `Scores are ${data.metrics[at.task] || "the task’s metric"} on the benchmark’s scale; the brackets are 95 % intervals over samples.${data.sets[at.task] ? visible(` This task: ${data.sets[at.task]}.`) : ""}${uncontrolled(list)}`;
+=======
     by("results-lead").textContent = `Scores are ${data.metrics[at.task] || "the task’s metric"} on the benchmark’s scale; the brackets are 95 % intervals over samples.${power(list, r => r.scale, 1)}${judged("random")}${uncontrolled(list)}`;
+>>>>>>> main
     show("results-body", [
       ...methodColumns, ...modelColumn(at),
       { head: "score", tone: r => (r.failed ? "wrong" : ""), text: r => (r.failed ? "failed" : num(scaled(r.score, r), 1)) + range(scaled(r.low, r), scaled(r.high, r), 1) + tooFew(r), value: r => r.score },
@@ -100,7 +105,7 @@
       { head: "better / worse, p, q", text: r => (lacks(r.p) ? "–" : `${r.better} / ${r.worse}, p ${small(r.p)}${lacks(r.q) ? "" : `, q ${small(r.q)}`}`), value: r => r.p },
       ...againstRandom(list, r => r.scale, 1),
       ...timed(list),
-      { head: "asked / kept", text: r => (lacks(r.asked_keep) ? "–" : budgets(r).map(b => `${keepText(b.asked_keep)} / ${num(b.keep)}`).join(", ")), value: r => r.keep },
+      { head: "asked / kept", text: r => (lacks(r.asked_keep) ? "–" : budgets(r).map(b => `${askedText(b)} / ${num(b.asked ? b.counted : b.keep)}`).join(", ")), value: r => r.keep },
       ...notes.columns,
     ], list, "Results by cell");
     by("results-body").append(notes.below(), ...whys(list));
@@ -147,7 +152,7 @@
       return cell && (one.of === "score" ? scaled(cell.score, cell) : cell[one.of]);
     };
     table(by("published-body"), [
-      { head: "method", kind: "head", text: r => r.method }, { head: "keep", text: r => keepText(r.keep), value: r => r.keep },
+      { head: "method", kind: "head", text: r => r.method }, { head: "keep", text: r => keepText(r.keep), value: r => keepText(r.keep) },
       { head: "model", kind: "text", text: r => r.model || "all" }, { head: "task", kind: "text", text: r => r.task || "all" }, { head: "what", kind: "text", text: r => r.of.toUpperCase() },
       { head: "published", text: r => num(r.value, 2), value: r => r.value }, { head: "this run", text: r => num(ours(r), 2), value: ours },
       { head: "source", kind: "text", text: r => r.source },
@@ -222,8 +227,8 @@
     table(by("audit-body"), [
       ...methodColumns, ...modelColumn(at), ...taskColumn(at),
       { head: "of", kind: "text", text: r => data.kinds[r.of] },
-      { head: "asked", text: r => keepText(r.asked_keep), value: r => r.asked_keep },
-      { head: "kept", text: r => num(r.keep, 4), value: r => r.keep },
+      { head: "asked", text: askedText, value: r => r.asked_keep },
+      { head: "kept", text: r => num(r.asked ? r.counted : r.keep, 4), value: r => r.keep },
       { head: "", kind: "text", text: r => (r.failed ? "failed" : off(r) ? "off" : ""), tone: r => (r.failed ? "wrong" : off(r) ? "off" : "") },
       { head: "kept / all", text: r => `${r.kept.toLocaleString("en")} / ${r.total.toLocaleString("en")}`, value: r => r.kept },
       { head: "kept by layer", kind: "text", text: layersOf, value: r => Math.max(...data.layers[r.layers].filter(v => !lacks(v)), 0) },

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from effivlm.metrics.profiles import FIXED
+from effivlm.report import budgets
 from effivlm.report.costs import BESIDE, FLOORS, SPEEDUPS
 from effivlm.report.trust import doubts, loose
 
@@ -17,7 +19,7 @@ TIMINGS = {"ttft": "TTFT", "decode": "decode", "batch": "batch"}
 FLIPS = ("right_to_wrong", "wrong_to_right", "both_right", "both_wrong_same", "both_wrong_different")
 _LOYALTY = ("same", "exact", "score_agreement", "soft", "prefix", "forced", "kappa")
 _NOISE = ("same", "exact", "soft", "prefix", "forced", "n")
-_KEPT = ("asked_keep", "kept", "total", "keep", "kv_bytes", "kv_bytes_dense", "visual_tokens")
+_KEPT = ("asked", "counted", "asked_keep", "kept", "total", "keep", "kv_bytes", "kv_bytes_dense", "visual_tokens")
 WORDS = ("models", "settings", "tasks", "remarks", "kinds", "layers", "noises", "figures", "reasons")
 _ROW = (
     *("model", "setting", "op", "low", "high", "mean", "detectable", "tasks", "set", "undefined"),
@@ -41,8 +43,10 @@ def payload(document: Mapping[str, Any]) -> dict[str, Any]:
         "cells": _columns(cells),
         "rows": _columns(rows),
         **{word: places.names for word, places in names.items()},
+        "sets": [_set(document["cells"], task) for task in names["tasks"].names],
         "metrics": [metric_of.get(task, "") for task in names["tasks"].names],
         "ofs": _ofs(document["cells"], names),
+        **_places(names["settings"].names),
         "least": document["run"].get("bootstrap", {}).get("least", 0),
         "discoveries": document["run"].get("discoveries"),
         "missed": kept,
@@ -50,6 +54,14 @@ def payload(document: Mapping[str, Any]) -> dict[str, Any]:
         "published": document.get("published", []),
         "unmeasured": _reasons([*document["failed"], *document["skipped"]]),
     }
+
+
+def _set(cells: Iterable[Mapping[str, Any]], task: str) -> str:
+    """Which states of its set the samples of a task are of, and the profile of its scores where that is not `fixed`."""
+    own = [cell for cell in cells if cell["task"] == task]
+    sets = dict.fromkeys(one for cell in own if (one := cell.get("samples_from")))
+    profiles = dict.fromkeys(one for cell in own if (one := cell.get("profile", FIXED)) != FIXED)
+    return ", ".join([f"samples of {one}" for one in sets] + [f"scored by the profile {one}" for one in profiles])
 
 
 def embed(data: Any) -> str:
@@ -177,13 +189,22 @@ def _against_random(control: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _ofs(cells: Iterable[Mapping[str, Any]], names: Mapping[str, Places]) -> list[int | None]:
-    """What the budget of each setting is a share of, as a place among the kinds; None for dense and where it is not known."""
+    """What the budget of each setting is one of, as a place among the kinds; None for dense and where it is not known."""
     found: list[int | None] = [None] * len(names["settings"].names)
     for cell in cells:
         place = names["settings"](_setting(cell))
         if cell["achieved"] and cell["method"] != "dense":
-            found[place] = names["kinds"](cell["achieved"]["of"])
+            found[place] = names["kinds"](budgets.section(cell["keep"], cell["achieved"]["of"]))
     return found
+
+
+def _places(settings: Sequence[Any]) -> dict[str, list[float]]:
+    """By setting, the place of its budget on an axis of its kind, and its number among all budgets, kinds apart."""
+    order = sorted({keep for _, _, keep in settings}, key=lambda keep: budgets.budget_of(keep).rank)
+    return {
+        "sizes": [budgets.size(keep) for _, _, keep in settings],
+        "ranks": [order.index(keep) for _, _, keep in settings],
+    }
 
 
 def _kept(document: Mapping[str, Any], names: Mapping[str, Places]) -> list[dict[str, Any]]:
@@ -195,7 +216,10 @@ def _kept(document: Mapping[str, Any], names: Mapping[str, Places]) -> list[dict
             "task": names["tasks"](one["task"]),
             "of": names["kinds"](achieved["of"]),
             "layers": names["layers"]([]),
-            **{word: _few_digits(achieved[word]) for word in ("asked_keep", "kept", "total", "keep")},
+            **{
+                word: _few_digits(achieved.get(word))
+                for word in ("asked", "counted", "asked_keep", "kept", "total", "keep")
+            },
         }
         for one in document["failed"]
         if (achieved := one.get("achieved"))
@@ -209,8 +233,9 @@ def _layers(per_layer: Sequence[float]) -> list[Any]:
 
 
 def _parts(parts: Sequence[Mapping[str, Any]], kinds: Places) -> list[list[Any]]:
-    """[what of, asked, kept, total] of each method of a composition."""
-    return [[kinds(f"{one['method']}: {one['of']}"), one["asked_keep"], one["kept"], one["total"]] for one in parts]
+    """[what of, asked, kept, total, asked in its own words, counted so] of each method of a composition."""
+    words = ("asked_keep", "kept", "total", "asked", "counted")
+    return [[kinds(f"{one['method']}: {one['of']}"), *(_few_digits(one.get(word)) for word in words)] for one in parts]
 
 
 def _reported(parts: Mapping[str, Any], figures: Places) -> list[list[Any]]:

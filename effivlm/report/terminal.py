@@ -107,7 +107,7 @@ def _figures(group: Sequence[Mapping[str, Any]]) -> list[str]:
     parts = list(lead["parts"].items())
     words = [f"{name} {_number(one['score'], 1, one['scale'])}" for name, one in parts[:FEW_ROWS]]
     more = f" and {len(parts) - FEW_ROWS} more" if len(parts) > FEW_ROWS else ""
-    return _folded(f"{_method(lead)} {lead['keep']:.3g} by part: {', '.join(words)}{more}")
+    return _folded(f"{_method(lead)} {budgets.text(lead['keep'])} by part: {', '.join(words)}{more}")
 
 
 def _folded(line: str) -> list[str]:

@@ -1,12 +1,12 @@
 "use strict";
 // The sample viewer: question, both answers, and the picture with the visual tokens that were kept.
 const viewer = (() => {
-  const { data, by, lacks, make, num, keepText, visible, long, options, button, choice, label } = report;
+  const { data, by, lacks, make, num, budgetText, visible, long, options, button, choice, label } = report;
   const samples = JSON.parse(by("samples").textContent);
   const SHOWN = 6, WIDTH = 480;
   const FLIPS = { right_to_wrong: "right → wrong", wrong_to_right: "wrong → right", both_right: "both right", both_wrong_same: "both wrong, same answer", both_wrong_different: "both wrong, different answers" };
   const settingOf = one => `${one.method}@${one.preset} ${one.keep}`;
-  const settingText = one => `${label(one.method, one.preset)}, keep ${keepText(one.keep)}`;
+  const settingText = one => `${label(one.method, one.preset)}, ${budgetText(one.keep)}`;
   let first = 0;
 
   const direction = one => (lacks(one.dense.score) || lacks(one.compressed.score) ? 0 : Math.sign(one.compressed.score - one.dense.score));

@@ -105,6 +105,7 @@ def facts_of(given: Given, ran: Ran) -> dict[str, Any]:
         "scoring": task.scoring,
         "profile": task.profile,
         "average": task.average,
+        "samples_from": task.samples_from(),
         "scale": task.scale,
         "group": task.group,
         "engine": ran.engine,

@@ -13,6 +13,7 @@ from effivlm.compression.base import Method
 from effivlm.compression.composed import Composed
 from effivlm.compression.weights import WeightMethod
 from effivlm.models._adapter import Adapter
+from effivlm.models._compressed import reading
 from effivlm.models._memory import needs
 from effivlm.models._sources import ModelSource
 from effivlm.records import Cell, Settings
@@ -33,9 +34,11 @@ def weights_of(method: Method) -> WeightMethod | None:
 
 
 def identity(method: Method, source: ModelSource, settings: Settings) -> list[object]:
-    """What decides the checkpoint of a cell beside its model: everything that a product is found again by."""
+    """What decides the checkpoint of a cell beside its model: everything that a product is found again by, and how it is read."""
     changing = weights_of(method)
-    return [] if changing is None else [plan(source, changing, settings)]
+    if changing is None:
+        return []
+    return [plan(source, changing, settings), *(reading(settings.kernels) if changing.keep.kind == "bits" else ())]
 
 
 def changed_of(methods: Mapping[Cell, Method]) -> dict[WeightMethod, list[Cell]]:

@@ -314,7 +314,8 @@ def assembled(
     how: Mapping[str, Any],
     on_note: Note | None = None,
 ) -> tuple[list[Outcome], list[int]]:
-    """The outcomes of a group from answers alone, equal to those of the run that asks them all; no model, no sample is read.
+    """The outcomes of a group from answers alone, equal to those of the run that asks them all; no model, no sample is read, but
+    a set's index is, which says what counts in which part.
 
     `how` is that of a `Group` that gave some of them. Beside the outcomes, the numbers of samples of which not every cell's
     answer is there; with any, there are no outcomes.
@@ -323,6 +324,7 @@ def assembled(
     ordered = with_dense(cells)
     methods, unmade = methods_of(ordered, settings.seed)
     task = task_in(ordered[0].task, settings, family)
+    samples_of(ordered[0].task, task, settings.limit, settings.seed)
     given = Given(task, cells[0].dense, methods, on_note or (lambda line: None))
     if missing := take_all(given, stored, numbers_of(settings.shard, ran.total)):
         return [], missing

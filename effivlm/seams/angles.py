@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
+
+PARTS = 8
+"""Into how many parts the rows are cut whose covariance is summed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +29,12 @@ class Angles:
     def back(self, states: Tensor) -> Tensor:
         """What states [.., N, D] were before it."""
         cosines, sines = self.cosines.float(), self.sines.float()
-        return (states.float() * cosines - _crossed(states.float()) * sines) / (cosines.square() + sines.square())
+        length, half = cosines.square() + sines.square(), states.shape[-1] // 2
+        cosines, sines = cosines / length, sines / length
+        turned = states * cosines  # in float32 whatever the states are; the halves are added to it in place
+        turned[..., :half].addcmul_(states[..., half:], sines[..., :half])
+        turned[..., half:].addcmul_(states[..., :half], sines[..., half:], value=-1)
+        return turned
 
     def mean(self) -> Angles:
         """The mean of all N rotations, as one [1, D]."""
@@ -51,9 +60,10 @@ class Moments:
 def moments(queries: Tensor, angles: Angles) -> Moments:
     """Of queries [H_q, N, D] that were turned by `angles`."""
     states = angles.back(queries)
-    mean = states.mean(1)
-    centred = states - mean[:, None]
-    return Moments(mean, centred.transpose(1, 2) @ centred / states.shape[1])
+    mean, count = states.mean(1), states.shape[1]
+    states -= mean[:, None]
+    parts = pad(states, (0, 0, 0, -count % PARTS)).unflatten(1, (PARTS, -1))  # one sum a head would leave a GPU idle
+    return Moments(mean, (parts.mT @ parts).sum(1) / count)
 
 
 def _crossed(states: Tensor) -> Tensor:

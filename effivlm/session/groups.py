@@ -23,7 +23,6 @@ from effivlm.session.together import Together
 
 if TYPE_CHECKING:
     from effivlm.run.compressed import Compressed
-    from effivlm.run.group import Told
     from effivlm.timing.timing import Timing
 
 PACKAGE = Path(__file__).parent.parent
@@ -66,13 +65,14 @@ class Groups:
     def quality(self, cell: Cell, open_model: OpenModel, progress: Progress) -> Outcome:
         """The quality outcome of `cell`; the first call of a group runs the group."""
         if (cell, "quality") not in self.done:
-            self._mark([other for other in self.selected["quality"] if other.group == cell.group])
+            self.mark(cell)
         if (cell, "quality") not in self.done and (cells := self.waiting(cell)):
             self._run(cells, open_model, progress)
         return self.done[cell, "quality"]
 
-    def _mark(self, group: Sequence[Cell]) -> None:
-        """Have the answers of an earlier session marked that wait for it; no model is asked for them again."""
+    def mark(self, cell: Cell) -> None:
+        """Have the answers of an earlier session to a cell's group marked that wait for it; no model is asked for them again."""
+        group = [other for other in self.selected["quality"] if other.group == cell.group]
         waiting = [self._unmarked.pop(one) for one in group if one in self._unmarked]
         if waiting:
             from effivlm.session.judged import mark_all
@@ -85,7 +85,7 @@ class Groups:
         firsts = {cell.group: cell for cell in reversed(self.selected["quality"])}
         troubles = []
         for cell in reversed(firsts.values()) if self.workers > 1 and self.settings.share else ():
-            cells = [one for one in self._waiting(cell) if not _unusable(one) and not _changes(one)]
+            cells = [one for one in self._waiting(cell) if not _unusable(one) and not changes(one)]
             if not cells or self.together.blocks(cells).over:
                 continue
             try:
@@ -164,7 +164,7 @@ class Groups:
 
     def _compressed(self, cells: Sequence[Cell]) -> dict[str, Any]:
         """What opens the checkpoints that methods make, where one is needed, or was before and may still be open."""
-        if self._opener is None and any(map(_changes, cells)):
+        if self._opener is None and any(map(changes, cells)):
             from effivlm.run.compressed import Compressed
             from effivlm.run.group import open_model
 
@@ -176,15 +176,17 @@ class Groups:
 
     def _run(self, cells: Sequence[Cell], open_model: OpenModel, progress: Progress) -> None:
         def answered() -> list[Outcome]:
-            from effivlm.run.group import Told, run_group
+            from effivlm.run.group import run_group
 
             names, note = self.names(cells), self.samples.append
             write = partial(self.journal.write, names=names)
             progress(0, self.settings.limit)
             if self.workers > 1 or self.settings.shard:
-                own = [cell for cell in cells if not _changes(cell)] or [cells[0].dense]
+                own = [cell for cell in cells if not changes(cell)] or [cells[0].dense]
                 found = self.together.outcomes(own, self.names(own), open_model, progress, note)
-                return [*found, *self._changed_too(cells, found, open_model, Told(progress, note, write, count=2))]
+                ours = [cell for cell in cells if changes(cell)]
+                listeners = {"on_progress": progress, "on_note": note, "on_answers": write}
+                return [*found, *(self._changed_too(ours, found, open_model, listeners) if ours else ())]
             stored, more = self.journal.stored(names), self._compressed(cells)
             return run_group(cells, open_model(), self.settings, progress, note, write, stored, **more)
 
@@ -206,18 +208,17 @@ class Groups:
             self._keep(outcome)
 
     def _changed_too(
-        self, cells: Sequence[Cell], answered: Sequence[Outcome], open_model: OpenModel, told: Told
+        self, cells: Sequence[Cell], answered: Sequence[Outcome], open_model: OpenModel, listeners: Mapping[str, Any]
     ) -> list[Outcome]:
         """Outcomes of the cells whose method changes the checkpoint, which this process answers alone."""
-        ours = [cell for cell in cells if _changes(cell)]
-        if not ours or self.settings.shard:
-            return [Outcome(cell, self._name(cell, "quality"), "unsupported", reason=NO_SHARDS) for cell in ours]
+        if self.settings.shard:
+            return [Outcome(cell, self._name(cell, "quality"), "unsupported", reason=NO_SHARDS) for cell in cells]
         from effivlm.run.compressed import changed_of
-        from effivlm.run.group import methods_of, run_changed
+        from effivlm.run.group import Told, methods_of, run_changed
 
-        made, unmade = methods_of(ours, self.settings.seed)
+        made, unmade = methods_of(cells, self.settings.seed)
         dense = next(one for one in answered if one.cell == one.cell.dense)
-        told = replace(told, stored=self.journal.stored(self.names(cells)))
+        told = Told(**listeners, stored=self.journal.stored(self.names(cells)), count=2)
         found = run_changed(
             changed_of(made), open_model(), self.settings, dense.answers, told, **self._compressed(cells)
         )
@@ -255,13 +256,14 @@ class Groups:
         self.pending.append(outcome)
 
     def _broken(self, cell: Cell, part: str, error: BaseException) -> Outcome:
-        status = "unsupported" if isinstance(error, Unsupported) else "failed"
-        # A plain ValueError or OSError of this package is written for a reader; of anything else the place is half of it.
-        plain = isinstance(error, ValueError | OSError) and str(error) and _raised_here(error)
-        if status == "failed" and not plain:
-            self.trace = harmless("".join(traceback.format_exception(error)))
-        reason = harmless(str(error)) if plain or status == "unsupported" else told(error)
+        status, reason, trace = ending(error)
+        self.trace = trace or self.trace
         return Outcome(cell, self._name(cell, part), status, part=part, reason=reason)
+
+    def end(self, cells: Sequence[Cell], status: str, reason: str) -> None:
+        """Take in that a group ended so, on another machine."""
+        for cell in cells:
+            self._keep(Outcome(cell, self._name(cell, "quality"), status, reason=reason))
 
     def _name(self, cell: Cell, part: str) -> str:
         """The fingerprint, "" for a method that cannot even be made."""
@@ -271,7 +273,19 @@ class Groups:
             return ""
 
 
-def _changes(cell: Cell) -> bool:
+def ending(error: BaseException) -> tuple[str, str, str]:
+    """What an error that ended a group, or a timing, makes of its cells: status and reason, and the calls that led to it where
+    these say more than the reason.
+
+    A plain ValueError or OSError of this package is written for a reader; of anything else the place is half of it.
+    """
+    status = "unsupported" if isinstance(error, Unsupported) else "failed"
+    plain = isinstance(error, ValueError | OSError) and str(error) and _raised_here(error)
+    trace = "" if plain or status == "unsupported" else harmless("".join(traceback.format_exception(error)))
+    return status, harmless(str(error)) if plain or status == "unsupported" else told(error), trace
+
+
+def changes(cell: Cell) -> bool:
     """Whether the method of a cell changes the checkpoint itself."""
     return weights_step(cell.method, cell.preset, cell.keep) is not None
 

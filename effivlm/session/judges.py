@@ -95,10 +95,8 @@ def _local(spec: str, model: str, device: str) -> Local:
     if ID.fullmatch(model):
         repository, commit = _pinned(model)
         return Local(repository, commit, "", device, _prepare)
-    raise ValueError(
-        f"judge {spec!r}: {model!r} is no folder here, no hub id (owner/name), and none of the checkpoints"
-        f" {', '.join(sorted(checkpoints()))}"
-    )
+    near = registry.unknown("model", plain, sorted(checkpoints()))
+    raise ValueError(f"judge {spec!r}: {near}; or give a folder that exists, or a hub id (owner/name)")
 
 
 @cache

@@ -13,6 +13,7 @@ from effivlm.models._hub import missing
 from effivlm.models._sources import ModelSource
 from effivlm.records import Cell, Settings
 from effivlm.run.faults import FAULTS, told
+from effivlm.run.steps import weights_step
 from effivlm.session.groups import on_device
 from effivlm.session.matrix import Plan
 
@@ -41,19 +42,23 @@ class Measured:
 def measure(plan: Plan, absent: Mapping[str, str]) -> Iterator[Measured]:
     """Ask the first samples of every (model, task) of a plan, nothing being stored; `absent` says which tasks cannot be asked.
 
-    One that cannot be measured says why and stops no other. Nothing is downloaded.
+    One that cannot be measured says why and stops no other. Nothing is downloaded, and no checkpoint is changed: of cells
+    whose method does that dense is asked alone.
     """
     settings = replace(on_device(plan.settings), limit=ASKED)
     for name, source in plan.sources.items():
         groups: dict[str, list[Cell]] = {}
         for cell in plan.cells:
             if cell.model == name:
-                groups.setdefault(cell.task, []).append(cell)
+                changes = weights_step(cell.method, cell.preset, cell.keep) is not None
+                groups.setdefault(cell.task, []).append(cell.dense if changes else cell)
         opened = _Opened(source, settings)
         try:
             for task, cells in groups.items():
                 reason = absent.get(task, "") or opened.missing()
-                yield Measured(name, task, reason=reason) if reason else opened.measure(task, cells)
+                yield (
+                    Measured(name, task, reason=reason) if reason else opened.measure(task, list(dict.fromkeys(cells)))
+                )
         finally:
             opened.close()
 

@@ -11,7 +11,6 @@ from typing import Any
 from effivlm.records import SCHEMA, Cell, Outcome, Settings
 from effivlm.report.conditions import differing
 from effivlm.report.strict import strict
-from effivlm.session.judged import NO_MARK
 from effivlm.session.judges import JUDGES, NONE, judged_name, rubric_named
 from effivlm.session.matrix import Plan
 from effivlm.session.recorder import FILE, Key
@@ -66,17 +65,25 @@ def standing(folder: Path, plan: Plan, settings: Settings, now: Header | None = 
 
 def _waiting(outcome: Outcome, before: Header, now: Header, plan: Plan, settings: Settings) -> Outcome | None:
     """An outcome of which this session wants nothing but marks, under the fingerprint of its answers; None for any other."""
-    asked = settings.judge not in ("", NONE) and outcome.part == "quality" and outcome.cell.model in plan.sources
+    asked = (
+        settings.judge not in ("", NONE)
+        and not settings.shard
+        and outcome.part == "quality"
+        and outcome.cell.model in plan.sources
+    )
     if not asked or not outcome.answers or differing(before, now, "quality"):
         return None
     if not rubric_named(outcome.cell.task, settings):
         return None
-    from effivlm.run.group import cell_fingerprint
+    from effivlm.run.group import cell_fingerprint  # here, for these bring scorers, and collecting needs none
+    from effivlm.run.scoring import WAITS
+    from effivlm.session.judged import NO_MARK
 
     answers = cell_fingerprint(outcome.cell, plan.sources[outcome.cell.model], settings)
     lacks = outcome.status == "failed" or any(one.error.startswith(NO_MARK) for one in outcome.answers)
     same = lacks and outcome.fingerprint == judged_name(answers, outcome.cell.task, settings)
-    return replace(outcome, fingerprint=answers) if same or outcome.fingerprint == answers else None
+    stored = outcome.reason == WAITS and outcome.fingerprint == answers
+    return replace(outcome, fingerprint=answers) if same or stored else None
 
 
 def fingerprint_of(outcome_of: Key, plan: Plan, settings: Settings) -> str:

@@ -120,6 +120,10 @@ class Task(ABC):
         groups = {place // self.group for place in unread}
         return {number * self.group + inner for number in groups for inner in range(self.group)}
 
+    def samples_from(self) -> str:
+        """Which state of a published set the samples are of: its repository and commit, once they were asked; "" for others."""
+        return ""
+
     def identity(self) -> str:
         """What beside the task's code decides its samples: the content of a folder, "" where there is nothing else."""
         return ""

@@ -35,6 +35,12 @@ class Benchmark(Task):
     the published scale; `comparable` says whether a score here may stand beside the paper's: where it begins with "yes", a
     report lays the printed one over it. `group` 2 says that samples depend on each other: their ids are alike up to the last
     hyphen, however many they are.
+
+    Homes, splits and the columns that are asked or scored are those that public code reads (lmms-eval's tasks, and the paper's
+    fork of them). Numbers of rows, and columns that only say which samples belong together (DocVQA's `docId`, POPE's
+    `image_source` ...), come from cards and statistics of the sets. None of the sets could be loaded where these files were
+    written, so every load checks them and refuses by name what differs; and no commit is pinned that nobody has seen: the one
+    that the hub names is recorded when a set is fetched, and stands in every outcome.
     """
 
     source: ClassVar[Source]
@@ -78,6 +84,11 @@ class Benchmark(Task):
             return self.sample(one, {**rows[row[PLACE]], PLACE: row[PLACE]}, item)
 
         return Lazy(len(chosen), make)
+
+    def samples_from(self) -> str:
+        if self.rows is None:
+            return ""
+        return self.rows.version or f"a folder of {self.source.home}, which tells no commit"
 
     def fallen(self, unread: Sequence[int]) -> set[int]:
         if not self.jointly:

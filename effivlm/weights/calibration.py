@@ -61,6 +61,11 @@ def named(asked: str, source: ModelSource) -> str:
     return asked
 
 
+def identity(name: str) -> dict[str, str]:
+    """What names the content of a user's own folder beside its place."""
+    return {} if name in SETS else {"content": Folder("calibration", name).identity()}
+
+
 def drawn(asked: str, source: ModelSource, count: int, seed: int, videos: bool, data: str = "") -> Drawn:
     """`count` samples of a calibration set, the same ones for a seed.
 

@@ -97,6 +97,7 @@ def plan(source: ModelSource, method: WeightMethod, settings: Settings) -> dict[
         named = calibration.named(method.calibration, source)
         asked = {"set": named, "samples": method.samples, "seed": method.seed, "tokens": method.tokens}
         asked |= {"data": settings.data} if settings.data else {}
+        asked |= calibration.identity(named)
         how["calibration"] = named
     return {
         "format": FORMAT,

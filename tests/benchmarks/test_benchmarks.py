@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def test_a_benchmark_says_where_it_comes_from_and_what_its_score_means(name: str
     assert kind.source.licence
     assert kind.source.split
     assert kind.scoring in SCORINGS
+    assert re.fullmatch(r"main|video|[0-9a-f]{40}", kind.source.revision), "a branch, or a commit in full"
     assert set(kind.index) <= set(kind.source.columns)
     assert not set(kind.index) & set(kind.source.pictures), "the index would read every picture"
     for word in ("arXiv", "icence"):
@@ -192,5 +194,7 @@ def test_a_benchmark_runs_end_to_end(
     assert outcome.n >= (0 if waits else 2)
     assert len(outcome.answers) >= 2
     assert 0 <= (outcome.score or 0.0) <= 1
+    assert outcome.samples_from == f"a folder of {kind.source.home}, which tells no commit"
+    assert all(isinstance(answer.invalid, bool) for answer in outcome.answers)
     assert all(answer.visual_tokens > 0 or answer.id == "v1_1" for answer in outcome.answers)
     assert Outcome.from_json(json.loads(dump(outcome.to_json()))) == outcome

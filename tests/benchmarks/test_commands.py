@@ -235,3 +235,17 @@ def test_a_group_that_breaks_says_why_and_the_next_is_measured(monkeypatch: pyte
     assert "every sample broke" in first.reason
     assert (second.task, second.reason) == ("mme_image_micro", "")
     assert second.seconds(100) == pytest.approx(second.once_s + 100 * second.sample_s)
+
+
+def test_a_dry_run_names_the_checkpoints_that_methods_make(
+    mirror: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    methods = "dense,wanda,gptq@balanced,awq+fastv,wanda:2:4+snapkv"
+    command = ["run", "--tasks", "docvqa", "--models", "micro_qwen2_vl", "--methods", methods, "--dry-run"]
+    assert cli.main([*command, "--budgets", "64tok,2:4"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (made,) = [line for line in lines if line.startswith("checkpoints: ")]
+    assert made.startswith("checkpoints: wanda 2:4, gptq@balanced w4g128, awq w4g128 of each model are made once")
+    assert lines[0].startswith("cells: 5 ")

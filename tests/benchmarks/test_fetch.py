@@ -171,9 +171,48 @@ def test_a_new_commit_is_brought_and_an_old_one_is_not_brought_twice(
     assert cli.main(["fetch", "docvqa"]) == 0
     assert "is here already" in capsys.readouterr().out
     assert not any("/resolve/" in path for _, path, _ in hub.asked)
+    older = manifest(data_home() / "docvqa")["commit"]
     newer = hub.put(NEW, {**files_of("docvqa", mirror), "README.md": b"changed"})
     assert cli.main(["fetch", "docvqa"]) == 0
     assert manifest(data_home() / "docvqa")["commit"] == newer
+    said = capsys.readouterr().out
+    assert (
+        f"docvqa: its owners changed it since it was fetched: {older[:12]} is {newer[:12]} now; name docvqa@{older}"
+        in said
+    )
+
+
+def test_a_commit_that_is_named_is_the_one_that_is_brought_and_recorded(
+    hub: FakeHub, mirror: Path, opened: Opened, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = files_of("docvqa", mirror)
+    older = hub.put(NEW, files)
+    hub.put(NEW, {**files, "README.md": b"changed"})
+    assert cli.main(["fetch", f"docvqa@{older}"]) == 0
+    assert manifest(data_home() / "docvqa")["commit"] == older
+    task = opened("docvqa", "")
+    assert task.samples_from() == ""
+    assert len(task.samples(100, 0)) == 6
+    assert task.samples_from() == f"{NEW}@{older}", "what a run's outcomes say of their samples"
+    for wrong, reason in (("docvqa@", "a revision is missing"), ("gqa_micro@main", "gqa_micro has no published set")):
+        assert cli.main(["fetch", wrong]) == 1
+        assert reason in capsys.readouterr().err
+    assert cli.main(["fetch", f"docvqa@{'0' * 40}"]) == 1
+    assert f"{NEW} has no revision '{'0' * 40}' any more" in capsys.readouterr().err
+
+
+def test_a_newer_commit_with_fewer_parts_leaves_none_of_the_older_ones(
+    hub: FakeHub, mirror: Path, opened: Opened, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = files_of("docvqa", mirror)
+    hub.put(NEW, files)
+    cli.main(["fetch", "docvqa"])
+    one = "DocVQA/validation-00000-of-00001.parquet"
+    hub.put(NEW, {one: files["DocVQA/validation-00000-of-00002.parquet"]})
+    assert cli.main(["fetch", "docvqa"]) == 0
+    folder = data_home() / "docvqa"
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*.parquet")) == [one]
+    assert len(opened("docvqa", "").samples(100, 0)) == 3
 
 
 def test_a_set_that_lost_its_table_is_refused_before_anything_comes(hub: FakeHub, mirror: Path) -> None:

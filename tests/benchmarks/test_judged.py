@@ -285,9 +285,9 @@ def test_a_run_without_a_judge_is_refused_with_the_ways_out(monkeypatch: pytest.
         *[(word, "is none of openai:MODEL and local:MODEL") for word in ("gpt-4o", "openai:", "local:", "lokal:x/y")],
         (
             "local:/no/such/folder",
-            "'/no/such/folder' is no folder here, no hub id .* and none of the checkpoints .*qwen2_vl_7b",
+            "unknown model '/no/such/folder'.* Choose from: .*qwen2_vl_7b.*; or give a folder that exists",
         ),
-        ("local:qwen2_vl", "'qwen2_vl' is no folder here"),
+        ("local:qwen2_vl", "unknown model 'qwen2_vl'. Did you mean '.*qwen2_vl"),
         ("local:some/model", "some/model is no folder here, not whole in the hub cache, and HF_HUB_OFFLINE is set"),
         ("local:some/model@main", "some/model is no folder here, not whole in the hub cache"),
         ("local:internvl2_5_38b", "make a native checkpoint of it"),

@@ -146,9 +146,24 @@ def test_h2o_worked_example_keeps_the_first_and_the_last() -> None:
 
 def test_adakv_worked_example_moves_budget_to_the_head_that_looks_around() -> None:
     scores = torch.tensor([[0.9, 0.05, 0.05, 0], [0.3, 0.3, 0.2, 0.2]])
-    assert AdaKv(alpha=0.2).shares(scores, 2) == [1, 3]
-    assert AdaKv(alpha=0.0).shares(scores, 2) == [1, 3]
-    assert AdaKv(alpha=1.0).shares(scores, 2) == AdaKv(alpha=1.0, floor="lower_bound").shares(scores, 2) == [2, 2]
+    assert AdaKv(alpha=0.2).shares(scores[None], 2) == [[1, 3]]
+    assert AdaKv(alpha=0.0).shares(scores[None], 2) == [[1, 3]]
+    assert AdaKv(alpha=1.0).shares(scores[None], 2) == [[2, 2]]
+    assert AdaKv(alpha=1.0, floor="lower_bound").shares(scores[None], 2) == [[2, 2]]
+
+
+@pytest.mark.parametrize("keep", ["0.03", "0.2", "0.7"])
+def test_adakv_keeps_of_layers_together_what_it_keeps_of_each_alone(keep: str) -> None:
+    method, marks = AdaKv(keep=Budget.parse(keep), window=4), view(0, 60).visual
+    views = [asked(replace(view(layer, 60), visual=marks), method) for layer in range(3)]
+    views = [replace(one, visual=marks) for one in views]
+    together = method.compress(views, "s")
+    for one, layer in zip(views, together, strict=True):
+        (alone,) = method.compress([one], "s")
+        assert layer.lengths == alone.lengths
+        assert torch.equal(layer.keys, alone.keys)
+        assert layer.indices is not None
+        assert torch.equal(layer.indices, alone.indices)
 
 
 @settings(deadline=None, max_examples=30)
@@ -157,14 +172,16 @@ def test_adakv_loses_no_more_score_than_equal_heads_and_holds_its_safeguard(seed
     scores = torch.rand(heads, early, generator=torch.Generator().manual_seed(seed)) ** 4
     equal, order = data.draw(st.integers(0, early)), torch.randperm(heads)
     mass = lambda counts: sum(float(row.topk(count).values.sum()) for row, count in zip(scores, counts, strict=True))  # noqa: E731
-    assert mass(AdaKv(alpha=0.0).shares(scores, equal)) >= mass([equal] * heads) - 1e-5
+    assert mass(AdaKv(alpha=0.0).shares(scores[None], equal)[0]) >= mass([equal] * heads) - 1e-5
     for floor in ("convex", "lower_bound"):
-        counts = AdaKv(alpha=0.5, floor=floor).shares(scores, equal)
+        (counts,) = AdaKv(alpha=0.5, floor=floor).shares(scores[None], equal)
         assert sum(counts) == heads * equal
         assert min(counts) >= equal // 2
         if floor == "lower_bound":
-            assert AdaKv(alpha=0.5, floor=floor).shares(scores[order], equal) == [counts[head] for head in order]
-    same = AdaKv(alpha=0.0).shares(scores[:1].expand(heads, -1), equal)
+            assert AdaKv(alpha=0.5, floor=floor).shares(scores[None, order], equal) == [
+                [counts[head] for head in order]
+            ]
+    (same,) = AdaKv(alpha=0.0).shares(scores[None, :1].expand(-1, heads, -1), equal)
     assert max(same) - min(same) <= 1
 
 

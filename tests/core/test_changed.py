@@ -34,6 +34,7 @@ DENSE = Cell("twin", "dense", "paper", "1.00", "toy")
 ALONE, HALF = (Cell("twin", "magnitude", "paper", keep, "toy") for keep in ("2:4", "sparsity0.50"))
 BESIDE, SNAPKV = (Cell("twin", *asked(name), "0.40", "toy") for name in ("magnitude:2:4+snapkv", "snapkv"))
 LIMIT = 4
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="a device that can be full")
 
 
 @pytest.fixture(scope="module")
@@ -235,6 +236,28 @@ def test_a_cell_is_timed_on_its_own_checkpoint(whole: Adapter, products: Path) -
     assert [part.asked for part in outcome.achieved.parts] == ["2:4", ""]
     assert prepare_timing(SNAPKV, whole, Settings(), holder).model is whole
     assert holder._held is None, "it is not beside a model that is timed alone"
+
+
+@GPU
+def test_the_model_as_it_is_stands_aside_where_there_is_no_room_for_two_and_comes_back(
+    products: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = twins.build("qwen2_vl", tmp_path / "twin", dtype=torch.float16)
+    settings = Settings(limit=LIMIT, device="cuda:0", dtype="float32")
+    model = open_model(resolve(f"twin={folder}"), settings)
+    roomy = run_group([ALONE, SNAPKV], model, settings)
+    monkeypatch.setattr(compressed, "free_bytes", lambda device: 0)
+    stood = list[str]()
+    opening = lambda source, settings: (stood.append(device_of(model)), open_model(source, settings))[1]  # noqa: E731
+    holder = Compressed(opening, settings)
+    assert run_group([ALONE, SNAPKV], model, settings, compressed=holder) == roomy
+    assert stood == ["cpu"]
+    assert device_of(model) == "cuda"
+    assert not holder.aside
+
+
+def device_of(model: Adapter) -> str:
+    return str(model.model.get_input_embeddings().weight.device.type)
 
 
 def test_bits_are_those_of_the_files_and_may_differ_by_scales_alone() -> None:

@@ -12,20 +12,19 @@ import torch
 import twins
 from forms import sample
 from safetensors.torch import load_file, save_file
-from stored import FORMS, GROUP, any_linear, compress, decoder_linear, fp8, groups, int8, packed, words
+from stored import FORMS, GROUP, any_linear, compress, decoder_linear, groups
 from torch import Tensor, nn
 
 from effivlm.decoding.caches import PromptCache
 from effivlm.decoding.quantised import Fp8Linear
-from effivlm.decoding.weights import packed as in_words
-from effivlm.decoding.weights import unpacked
 from effivlm.models import _compressed
 from effivlm.models._adapter import Adapter
-from effivlm.models._formats import Scheme, stored
 from effivlm.models._memory import needs
 from effivlm.models._sources import resolve
 from effivlm.records import Cell, Settings
-from effivlm.run.group import cell_fingerprint, open_model
+from effivlm.run.group import cell_fingerprint, open_model, run_group
+
+ASKED = {"dense": "1.00", "snapkv": "0.40", "visionzip": "0.40"}
 
 
 @pytest.fixture(scope="module", params=twins.FAMILIES)
@@ -72,6 +71,18 @@ def test_a_compressed_checkpoint_answers_as_the_weights_that_it_stands_for(
     assert (model.dtype, model.spread) == (torch.float32, False)
 
 
+@pytest.mark.usefixtures("toy_task")
+@pytest.mark.parametrize("form", ["w4a16", "fp8", "awq", "gptq"])
+def test_no_sample_of_a_compressed_checkpoint_breaks_and_records_say_what_it_is(
+    form: str, one: Path, tmp_path: Path
+) -> None:
+    folder, _ = compress(one, tmp_path / form, form, decoder_linear)
+    cells = [Cell("twin", method, "paper", keep, "toy") for method, keep in ASKED.items()]
+    found = run_group(cells, opened(folder, dtype="bfloat16"), Settings(limit=3, dtype="bfloat16"))
+    assert [(outcome.status, outcome.broken, outcome.n) for outcome in found] == [("ok", 0, 3)] * len(cells)
+    assert {outcome.weights for outcome in found} == {f"{FORMS[form][2]}, dequantised"}
+
+
 @pytest.mark.parametrize("form", ["w4a16", "fp8"])
 def test_a_tower_that_is_not_compressed_is_loaded_as_it_is(form: str, twin: Path, tmp_path: Path) -> None:
     folder, tensors = compress(twin, tmp_path / form, form, decoder_linear)
@@ -83,81 +94,6 @@ def test_a_tower_that_is_not_compressed_is_loaded_as_it_is(form: str, twin: Path
     held = [parameter for name, parameter in model.model.named_parameters() if name.endswith("fc1.weight")]
     assert len(held) == len(own) > 0
     assert all(torch.equal(one, other.bfloat16()) for one, other in zip(held, own, strict=True))
-
-
-@pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 7, 8])
-@pytest.mark.parametrize("count", [1, 31, 32, 100])
-def test_a_stream_of_bits_is_read_as_compressed_tensors_reads_it(bits: int, count: int) -> None:
-    from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32
-
-    codes = torch.randint(0, 2**bits, (3, count), generator=torch.Generator().manual_seed(bits))
-    theirs = pack_to_int32((codes - 2 ** (bits - 1)).to(torch.int8), bits)
-    assert torch.equal(unpacked(theirs, bits, count).long(), codes)
-    assert torch.equal(words(codes, bits), theirs)
-
-
-@pytest.mark.parametrize("bits", [2, 4, 8])
-def test_words_are_packed_as_they_are_read(bits: int) -> None:
-    codes = torch.randint(0, 2**bits, (5, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    assert torch.equal(in_words(codes, bits), words(codes.long(), bits))
-
-
-def test_autoawq_holds_eight_outputs_of_a_word_out_of_order() -> None:
-    """0x75316420 is what AutoAWQ's own packing makes of the values 0 to 7 in a row."""
-    assert int(awq_words(torch.arange(8)[None])[0, 0]) == 0x75316420
-    tensors = {
-        "qweight": torch.full((16, 1), 0x75316420, dtype=torch.int32),
-        "qzeros": torch.zeros(1, 1, dtype=torch.int32),
-        "scales": torch.ones(1, 8, dtype=torch.float16),
-    }
-    found = stored(tensors, Scheme("awq", 4, 16)).dense(torch.float32)
-    assert torch.equal(found, torch.arange(8.0)[:, None].expand(8, 16))
-
-
-def awq_words(values: Tensor) -> Tensor:
-    return words(values.reshape(len(values), -1, 8)[..., [0, 2, 4, 6, 1, 3, 5, 7]].flatten(1), 4)
-
-
-def test_gptq_holds_eight_inputs_of_a_word_in_order_and_zeros_less_one() -> None:
-    tensors = {
-        "qweight": torch.full((2, 8), 0x76543210, dtype=torch.int32),
-        "qzeros": torch.full((1, 1), 0x77777777, dtype=torch.int32),
-        "scales": torch.full((1, 8), 0.5, dtype=torch.float16),
-        "g_idx": torch.zeros(16, dtype=torch.int32),
-    }
-    expected = 0.5 * (torch.arange(8.0).repeat(2) - 8).expand(8, 16)
-    assert torch.equal(stored(tensors, Scheme("gptq", 4, 16)).dense(torch.float32), expected)
-    again = stored(tensors, Scheme("gptq", 4, 16, version="gptq_v2")).dense(torch.float32)
-    assert torch.equal(again, expected + 0.5)
-
-
-@pytest.mark.parametrize("symmetric", [True, False])
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
-@pytest.mark.parametrize("group", [GROUP, 0])
-def test_what_is_packed_is_what_compressed_tensors_unpacks(bits: int, group: int, symmetric: bool) -> None:
-    from compressed_tensors.compressors.pack_quantized.base import PackedQuantizationCompressor
-    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
-
-    weight = torch.randn(40, 96, generator=torch.Generator().manual_seed(bits))
-    tensors, _ = packed(weight, bits, symmetric, group)
-    args = {"num_bits": bits, "symmetric": symmetric, "strategy": "group" if group else "channel"}
-    theirs = QuantizationScheme(targets=["Linear"], weights=QuantizationArgs(**args, group_size=group or None))
-    expected = PackedQuantizationCompressor.decompress(dict(tensors), theirs)["weight"]
-    assert torch.equal(stored(tensors, Scheme("packed", bits, group)).dense(expected.dtype), expected)
-
-
-@pytest.mark.parametrize(("write", "kind"), [(int8, "int"), (fp8, "float")])
-def test_eight_bits_are_what_compressed_tensors_makes_of_them(
-    write: Callable[[Tensor], tuple[dict[str, Tensor], Tensor]], kind: str
-) -> None:
-    from compressed_tensors.compressors.naive_quantized.base import NaiveQuantizationCompressor
-    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
-
-    tensors, _ = write(torch.randn(40, 72, generator=torch.Generator().manual_seed(0)))
-    args = QuantizationArgs(num_bits=8, type=kind, symmetric=True, strategy="channel")
-    theirs = QuantizationScheme(targets=["Linear"], weights=args)
-    expected = NaiveQuantizationCompressor.decompress(dict(tensors), theirs)["weight"]
-    assert torch.equal(stored(tensors, Scheme("plain", 8)).dense(expected.dtype), expected)
 
 
 def changed(folder: Path, change: Callable[[dict[str, Tensor]], None]) -> None:

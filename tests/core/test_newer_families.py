@@ -124,7 +124,7 @@ def test_the_tower_shows_a_planted_patch_where_it_is(
     for name, weight in newer.model.named_parameters():
         if name.endswith(("attn.proj.weight", "out_proj.weight")):
             monkeypatch.setattr(weight, "data", torch.zeros_like(weight))
-    side, rows = {"llava": (8, 4), "smolvlm": (16, 4)}.get(newer.model_type, (16, 6))
+    side, rows = {"llava": (8, 4), "llava_next": (8, 4), "smolvlm": (16, 4)}.get(newer.model_type, (16, 6))
     row, column = place
     pixels = np.random.default_rng(1).integers(100, 150, (rows * side, 4 * side, 3), dtype=np.uint8)
     planted = pixels.copy()
@@ -137,12 +137,17 @@ def test_the_tower_shows_a_planted_patch_where_it_is(
     assert before.towers is not None
     assert after.towers is not None
     changed = (after.towers[0].keys - before.towers[0].keys).flatten(1).norm(dim=1)
-    tiles = newer.model_type == "smolvlm"  # four of them, with the whole picture as a fifth
-    assert len(changed) == rows * 4 + 4 * tiles
     found = [after.places[0][at].tolist() for at in changed.nonzero()[:, 0]]
-    there = [row // 2 * 2 + column // 2, row % 2, column % 2] if tiles else [0, row, column]
-    assert [one for one in found if one[0] < 4] == [there]
-    assert [4, row // 2, column // 2] in found or not tiles
+    if newer.model_type == "smolvlm":  # four tiles, with the whole picture as a fifth
+        assert len(changed) == rows * 4 + 4
+        assert [one for one in found if one[0] < 4] == [[row // 2 * 2 + column // 2, row % 2, column % 2]]
+        assert [4, row // 2, column // 2] in found
+    elif newer.model_type == "llava_next":  # the whole picture, then in the middle of two tiles, with newlines
+        assert len(changed) == rows * 4 + rows * (4 + 1)
+        assert found == [[0, row, column], [1 + column // 2, row, column]]
+    else:
+        assert len(changed) == rows * 4
+        assert found == [[0, row, column]]
 
 
 @pytest.mark.parametrize("limit", [0, 1, 3, 4])
@@ -157,7 +162,9 @@ def test_a_limit_on_pictures_gives_the_tokens_it_promises(newer: Adapter, limit:
         newer.begin_task(0, 0, 0)
     promised = newer.tokens_of(sizes, pixels or tiles)
     assert promised in (0, len(newer.visual_positions(inputs)))
-    assert (promised > 0) is (newer.model_type != "llava"), "a picture of LLaVA-1.5 cannot be limited"
+    assert (promised > 0) is (newer.model_type not in ("llava", "llava_next")), (
+        "pictures of LLaVA are as many tokens as they are"
+    )
 
 
 def only(family: str, folder: Any) -> Adapter:

@@ -13,6 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 import twins
+from PIL import Image
 from safetensors import safe_open
 
 from effivlm import __main__ as cli
@@ -232,9 +233,62 @@ def test_no_room_is_seen_before_anything_is_loaded(twin: ModelSource, monkeypatc
 
 
 def folder_of(tmp_path: Path, rows: list[dict[str, Any]]) -> str:
-    (tmp_path / "set").mkdir()
-    (tmp_path / "set" / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    """A calibration set of one's own with one picture."""
+    (tmp_path / "set").mkdir(exist_ok=True)
+    Image.new("RGB", (56, 56), "red").save(tmp_path / "set" / "red.png")
+    lines = [json.dumps({"metric": "exact_match", **row}) + "\n" for row in rows]
+    (tmp_path / "set" / "questions.jsonl").write_text("".join(lines))
     return str(tmp_path / "set")
+
+
+SEEN = {"image": "red.png", "question": "Which colour?", "answers": ["red"]}
+UNSEEN = {"question": "Which day?", "answers": ["today"]}
+
+
+@pytest.mark.parametrize(
+    ("rows", "values", "said"),
+    [
+        ([], {"samples": 1}, "holds no question"),
+        (
+            [UNSEEN, {**UNSEEN, "question": "Which year?"}],
+            {"samples": 2},
+            "holds text alone: no visual token would reach",
+        ),
+        ([SEEN], {"samples": 2}, "has 1 samples, fewer than the 2 asked for"),
+        ([{**SEEN, "answers": [""]}], {"samples": 1}, "has no answer"),
+        ([SEEN, UNSEEN], {"samples": 2, "tokens": "visual"}, "has no visual tokens"),
+    ],
+)
+def test_a_calibration_set_that_tells_nothing_is_refused(
+    twin: ModelSource, tmp_path: Path, rows: list[dict[str, Any]], values: dict[str, Any], said: str
+) -> None:
+    method = Wanda(keep=Budget.parse("2:4"), calibration=folder_of(tmp_path, rows), **values)
+    with pytest.raises(ValueError, match=said):
+        product(twin, method, Settings(), to=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_set_of_ones_own_is_calibrated_on_and_named_by_its_content(twin: ModelSource, tmp_path: Path) -> None:
+    method = Wanda(keep=Budget.parse("2:4"), samples=1, calibration=folder_of(tmp_path, [SEEN]))
+    first = product(twin, method, Settings())
+    folder_of(tmp_path, [{**SEEN, "question": "What colour?"}])
+    assert product(twin, method, Settings()) != first
+    assert told(first)["drawn"] == {**told(first)["drawn"], "set": str(tmp_path / "set"), "samples": 1}
+
+
+def test_tower_and_projector_are_compressed_where_they_are_asked_for(twin: ModelSource) -> None:
+    everything = Magnitude(keep=Budget.parse("2:4"), targets="tower+projector+language")
+    folder = product(twin, everything, Settings())
+    zeros = {
+        name: float((value == 0).float().mean())
+        for name, value in tensors(folder).items()
+        if value.dim() == 2 and "embed" not in name and "lm_head" not in name
+    }
+    assert any(name.startswith("visual.merger") for name in zeros)
+    assert set(zeros.values()) == {0.5}
+    opened = open_model(resolve(f"half={folder}"), Settings())
+    assert len(told(folder)["layers"]) == len(zeros)
+    opened.close()
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,10 @@ PUBLISHED = {  # parameters, bytes of cache a token in bfloat16
     "qwen2_5_vl_7b": (8_292_166_656, 57_344),
     "qwen3_vl_8b": (8_767_123_696, 147_456),
     "llava_1_5_7b": (7_063_427_072, 524_288),
+    "llava_next_7b": (7_063_431_168, 524_288),
     "smolvlm2_2_2b": (2_246_784_880, 196_608),
 }
-NEWER = ("qwen2_5_vl_7b", "qwen3_vl_8b", "llava_1_5_7b", "smolvlm2_2_2b")
+NEWER = ("qwen2_5_vl_7b", "qwen3_vl_8b", "llava_1_5_7b", "llava_next_7b", "smolvlm2_2_2b")
 SMALL = {
     "text_config": {
         "hidden_size": 64,
@@ -76,15 +77,17 @@ def expected(name: str, width: int, height: int) -> int:
     if name == "smolvlm2_2_2b":
         shorter = int(1536 * min(width, height) / max(width, height))
         return 81 * (4 * math.ceil(shorter / 384) + 1)
-    if name == "llava_onevision_7b":
+    if name in ("llava_onevision_7b", "llava_next_7b"):
         fits = []
-        for rows in range(1, 7):
-            for columns in range(1, 7):
-                scale = min(384 * columns / width, 384 * rows / height)
-                used = min(int(width * scale) * int(height * scale), width * height)
-                fits.append((-used, 384 * 384 * rows * columns - used, rows, columns))
-        _, _, rows, columns = min(fits)
-        high, wide = 27 * rows, 27 * columns
+        tile, each = (384, 27) if name == "llava_onevision_7b" else (336, 24)
+        few = [(1, 2), (2, 1), (2, 2), (3, 1), (1, 3)]  # as the checkpoint lists them
+        every = [(rows, columns) for rows in range(1, 7) for columns in range(1, 7)]
+        for rows, columns in every if each == 27 else few:
+            scale = min(tile * columns / width, tile * rows / height)
+            used = min(int(width * scale) * int(height * scale), width * height)
+            fits.append((-used, tile * tile * rows * columns - used, rows, columns))
+        _, _, rows, columns = min(fits, key=lambda fit: fit[:2])
+        high, wide = each * rows, each * columns
         if width / height > wide / high:
             inner = round(height * (wide / width), 7)
             high -= 2 * int((high - int(inner)) // 2)
@@ -94,7 +97,7 @@ def expected(name: str, width: int, height: int) -> int:
         shrink = math.sqrt(high * wide / (9 * 27**2))
         if shrink > 1.1:
             high, wide = int(high // shrink), int(wide // shrink)
-        return 729 + high * wide + high
+        return each**2 + high * wide + high
     grids = [(c, r) for c in range(1, 13) for r in range(1, 13) if c * r <= 12]
     best, off = (1, 1), math.inf
     for columns, rows in sorted(grids, key=lambda one: one[0] * one[1]):

@@ -30,7 +30,7 @@ from effivlm.models._quantization import Scheme
 from effivlm.models._sources import shapes
 
 sys.path.insert(0, str(ROOT / "bench_tests" / "studies"))
-from weight_kernels import rounded_fp8, rounded_int4
+from rounded import rounded_fp8, rounded_int4
 
 HAVE_GPU = torch.cuda.is_available()
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1" and find_spec("triton") is not None
