@@ -11,8 +11,6 @@ from torch import Tensor
 
 OUTPUTS, INPUTS = 64, 128
 """Of what the outputs and inputs of a layer have to be multiples."""
-LOCKS = 2048
-"""Counters with which programs that share an output wait for each other; one layer's are not another one's."""
 
 
 @cache
@@ -39,26 +37,18 @@ def prepared(codes: Tensor, scale: Tensor, zero: Tensor | None, group: int) -> P
         scale: [N, K / group], of the type that products are made in, bfloat16 or float16.
         zero: [N / 8, K / group] (int32, packed along the outputs), or None where 8 stands for zero.
     """
-    from humming.schema import BaseWeightSchema
-    from humming.transform import prepare_and_transform_humming_tensors
+    from humming.layer import HummingLayer
 
     outputs, inputs = len(codes), 8 * codes.shape[1]
-    described = {"quant_method": "humming", "dtype": "uint4", "group_size": group, "has_zero_point": zero is not None}
-    tensors = {"weight": codes, "weight_scale": scale}
+    described = {"dtype": "uint4", "group_size": group, "has_zero_point": zero is not None}
     with torch.cuda.device(codes.device):
-        # its layer class would turn codes around zero into small floats first, whose products took longer than those of
-        # whole numbers, even with zeros to read beside them
-        layer, made = prepare_and_transform_humming_tensors(
-            tensors if zero is None else {**tensors, "zero_point": zero},
-            outputs,
-            inputs,
-            BaseWeightSchema.from_config(described),
-            torch_dtype=scale.dtype,
-            device=codes.device,
-        )
-        locks = torch.zeros(LOCKS, dtype=torch.int32, device=codes.device)
-    kept = None if zero is None else made["zero_point"]
-    return Prepared(made["weight"], made["weight_scale"], kept, locks, layer.to_str())
+        layer = HummingLayer(outputs, inputs, weight_config=described, torch_dtype=scale.dtype).to(codes.device)
+        tensors = {"weight": codes, "weight_scale": scale}
+        layer.load_from_tensors(tensors if zero is None else {**tensors, "zero_point": zero})
+        layer.transform()
+    found = getattr(layer, "zero_point", None)
+    kept = None if zero is None or found is None else found.data
+    return Prepared(layer.weight.data, layer.weight_scale.data, kept, layer.locks, layer.humming_config.to_str())
 
 
 def _product(

@@ -14,6 +14,7 @@ from toy_task import Toy
 from effivlm.models._adapter import Adapter
 from effivlm.models._presenting import BACKENDS, Presenting, with_backend
 from effivlm.records import Cell, Sample, Settings
+from effivlm.run import assembly
 from effivlm.run.group import cell_fingerprint, run_group
 
 
@@ -131,9 +132,9 @@ def test_a_limit_that_no_prompt_fits_is_left_to_the_run(model: Adapter, monkeypa
 def test_outcomes_say_that_pictures_were_limited(
     model: Adapter, toy_task: Toy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Adapter, "remarks", lambda self: ("2 samples were limited",))
+    monkeypatch.setattr(assembly, "held_remarks", lambda held, word, positions: (f"{len(held)} limited by {word}",))
     outcomes = run_group([Cell(model.source.name, "dense", "paper", "1.00", "docvqa_micro")], model, Settings(limit=2))
-    assert "2 samples were limited" in outcomes[0].remarks
+    assert f"0 limited by {model.limited_by}" in outcomes[0].remarks
 
 
 def test_what_is_asked_for_is_part_of_the_fingerprint_and_what_is_not_is_not(model: Adapter) -> None:

