@@ -240,7 +240,7 @@ def test_outcomes_of_compositions_read_back_and_reach_report_and_terminal(outcom
     (place,) = (number for number, one in enumerate(document["cells"]) if one is shown)
     columns = payload(document)
     budgets = columns["cells"]["columns"]["parts"][place]
-    assert [[columns["kinds"][of], asked] for of, asked, _, _ in budgets] == [
+    assert [[columns["kinds"][of], asked] for of, asked, *_ in budgets] == [
         ["fastv: visual tokens", 0.4],
         ["snapkv: prompt entries", 0.3],
     ]
