@@ -2,10 +2,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 SPARSEML_VENV ?= .venv-sparseml
+CASES := $(VENV)/.cases
 STAMP := $(VENV)/.installed
 AUTOAWQ := $(VENV)/.autoawq
 SPARSEML := $(SPARSEML_VENV)/.installed
 PYTEST := $(VENV)/bin/python -m pytest
+# Without bytecode of the thousands of modules that nobody imports: the first import makes that of those that are.
+PIP := $(VENV)/bin/python -m pip install -q --no-compile -c constraints.txt
 
 .PHONY: bench clean env env-autoawq env-sparseml help test test-autoawq test-sparseml
 .DEFAULT_GOAL := help
@@ -15,15 +18,20 @@ help:  ## what there is
 
 env: $(STAMP)  ## the virtual environment alone
 
+# What cases need, without the tools of the tests.
 # torch first: resolved after the others it would come with gigabytes of CUDA where a CPU build serves.
-$(STAMP): pyproject.toml constraints.txt
+$(CASES): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "effivlm needs Python 3.11 or later, this is %s; set PYTHON=..." % sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install -q -c constraints.txt torch
-	$(VENV)/bin/python -m pip install -q -c constraints.txt -e ".[test]"
+	$(PIP) torch
+	$(PIP) -e .
 	@touch $@
 
-bench: $(STAMP)  ## run cases: K="fastv and docvqa" selects, ARGS="--vlm-limit 10" passes on
+$(STAMP): $(CASES)
+	$(PIP) -e ".[test]"
+	@touch $@
+
+bench: $(CASES)  ## run cases: K="fastv and docvqa" selects, ARGS="--vlm-limit 10" passes on
 	$(PYTEST) bench_tests $(if $(strip $(K)),-k "$(K)") $(ARGS)
 
 test: $(STAMP)  ## run the tests: K and ARGS as above

@@ -16,6 +16,7 @@ from typing import Any
 
 from effivlm import registry
 from effivlm.commands import certify, compress, fetch, rescore, run
+from effivlm.commands import export as handing_in
 from effivlm.models._sources import RANDOM, shapes
 from effivlm.report.baseline import load
 from effivlm.report.differences import lines, page
@@ -101,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     converted.add_argument(
         "--tokenizer", default="", metavar="FROM", help="take the tokenizer of this folder or hub id"
     )
-    for module in (certify, compress, fetch, rescore, run):
+    for module in (certify, compress, fetch, rescore, run, handing_in):
         module.add(command)
     return parser
 

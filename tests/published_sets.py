@@ -113,6 +113,23 @@ def docvqa(root: Path) -> None:
     parquet(root / "InfographicVQA" / shard("validation"), {"questionId": "s", "question": "s"}, [{"questionId": "1"}])
 
 
+def docserver(root: Path) -> None:
+    docvqa(root)
+    columns = {
+        "questionId": "s",
+        "question": "s",
+        "question_types": ["s"],
+        "image": "img",
+        "docId": "i",
+        "answers": ["s"],
+    }
+    rows = [
+        {"questionId": str(500 + n), "question": f"What is in box {n}?", "image": picture(n), "docId": 60 + n // 2}
+        for n in range(4)
+    ]
+    parquet(root / "DocVQA" / shard("test"), columns, rows)
+
+
 def infovqa(root: Path) -> None:
     columns = {"questionId": "s", "question": "s", "answers": ["s"], "answer_type": ["s"], "image": "img"} | {
         "image_url": "s",
@@ -603,10 +620,13 @@ def moviechat(root: Path) -> None:
 
 
 BUILDERS: dict[str, Callable[[Path], None]] = {
-    **{build.__name__: build for build in (docvqa, infovqa, chartqa, textvqa, vizwiz, vqa2, ocrbench, ai2d, gqa, mmmu)},
+    **{
+        build.__name__: build
+        for build in (docvqa, docserver, infovqa, chartqa, textvqa, vizwiz, vqa2, ocrbench, ai2d, gqa, mmmu)
+    },
     **{build.__name__: build for build in (mme_image, pope, realworldqa, mmstar, mathvista, llava_wilder, mmbench_en)},
     **{build.__name__: build for build in (mmbench_cn, mmvet, imagedc, mpdoc, scienceqa, seed_image, refcoco, mvbench)},
-    **{build.__name__: build for build in (egoschema, longvideobench, mlvu, moviechat)},
+    **{build.__name__: build for build in (egoschema, longvideobench, mlvu, moviechat, docserver)},
     **dict.fromkeys(("videomme_all", "videomme_short"), _videomme),
     "mmvet_proxy": mmvet,
 }

@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from jsonschema import validate
 
@@ -358,6 +359,9 @@ costs = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=7)
 settings = st.tuples(st.sampled_from(["dense", "fastv"]), st.sampled_from(["a_micro", "b_micro"]))
 
 
+SLOWLY = hypothesis.settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # draws make a document
+
+
 @st.composite
 def runs(draw: st.DrawFn) -> Side:
     outcomes: list[Outcome] = []
@@ -370,6 +374,7 @@ def runs(draw: st.DrawFn) -> Side:
     return side(outcomes)
 
 
+@SLOWLY
 @given(runs())
 def test_a_document_compared_with_itself_passes_without_a_tolerance(run: Side) -> None:
     strict = Limits(tolerances("score=0,kept=0,ttft=1,decode=1,memory=1"), "fail", "fail", "fail")
@@ -379,6 +384,7 @@ def test_a_document_compared_with_itself_passes_without_a_tolerance(run: Side) -
     assert found["status"] == "passed"
 
 
+@SLOWLY
 @given(runs(), runs(), st.floats(0, 1), st.floats(0, 1), st.floats(1, 3), st.floats(1, 3))
 def test_a_larger_tolerance_never_turns_a_pass_into_a_failure(
     before: Side, after: Side, score: float, more: float, decode: float, longer: float

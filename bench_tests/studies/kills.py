@@ -29,7 +29,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 KINDS = ("worker", "main", "node")
 WORKERS = 2
-PATIENCE_S = 300.0
+PATIENCE_S = 1800.0
 CONFTEST = (ROOT / "conftest.py").read_text(encoding="utf-8")
 INI = f"[pytest]\npythonpath = {ROOT} {ROOT / 'tests'}\naddopts = -p no:cacheprovider -p no:hypothesispytest\n"
 OPTIONS = ("--vlm-models=toy_a", "--vlm-device=cpu", "--vlm-budgets=0.10", "--vlm-tasks=docvqa_micro,count_micro")

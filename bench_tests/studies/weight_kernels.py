@@ -288,7 +288,8 @@ def table(run: dict[str, Any], rows: list[dict[str, Any]]) -> str:
         f"Made by `python bench_tests/studies/weight_kernels.py`: {run['device']}, torch {run['torch']}, {run['date']},"
         f" medians of {ROUNDS} rounds. Products: all linear layers of {LAYERS} layers of Qwen2-7B under one CUDA graph,"
         f" milliseconds; at {MANY} rows each product alone. Models: random weights, about {TOKENS} prompt tokens, captured"
-        " steps; the head, the embeddings and the vision tower stay as they are.",
+        " steps; the head, the embeddings and the vision tower stay as they are."
+        + (f" Measured at commit {run['commit']}." if "commit" in run else ""),
         "",
     ]
     for row in rows:

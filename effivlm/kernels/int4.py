@@ -46,7 +46,8 @@ def prepared(codes: Tensor, scale: Tensor, zero: Tensor | None, group: int) -> P
     described = {"quant_method": "humming", "dtype": "uint4", "group_size": group, "has_zero_point": zero is not None}
     tensors = {"weight": codes, "weight_scale": scale}
     with torch.cuda.device(codes.device):
-        # its layer class would turn codes around zero into small floats first, whose products take 14 % longer
+        # its layer class would turn codes around zero into small floats first, whose products took longer than those of
+        # whole numbers, even with zeros to read beside them
         layer, made = prepare_and_transform_humming_tensors(
             tensors if zero is None else {**tensors, "zero_point": zero},
             outputs,

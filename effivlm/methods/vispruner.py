@@ -14,8 +14,11 @@ from torch import Tensor
 from effivlm.compression.base import Selection
 from effivlm.compression.choose import best
 from effivlm.compression.per_image import PerTile, Seen
-from effivlm.compression.pools import Pools, checked, fused, parts_of
-from effivlm.compression.similar import closest, unit
+from effivlm.compression.pools import Pools, checked, fused, one_program, parts_of
+from effivlm.compression.similar import alike, closest, unit
+
+WIDEST = 2048
+"""Tokens of a pool up to which one program of the kernel is faster than a round of operations on all of a GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +62,7 @@ class VisPruner(PerTile):
         return Selection(torch.cat([first, spread]).sort().values)
 
     def choose_all(self, pools: Pools, budgets: Sequence[int]) -> Selection:
-        if not fused(pools):
+        if not fused(pools) or pools.width > WIDEST:
             return super().choose_all(pools, budgets)
         scores, tokens = checked(pools.tokens.tower).received, unit(pools.tokens.features)
         parts = [
@@ -72,13 +75,13 @@ class VisPruner(PerTile):
         from effivlm.kernels import greedy
 
         own = tokens[pools.numbers]
-        alike = (own @ own.mT).nan_to_num_(nan=-1)  # numbers that stand for places have to be places
+        cosines = (own @ own.mT).nan_to_num_(nan=-1)  # numbers that stand for places have to be places
         order = pools.padded(scores, -torch.inf).argsort(dim=1, descending=True, stable=True)
         few = [self.first(count) for count in counts]
         left = [count - first for count, first in zip(counts, few, strict=True)]
         steps = [self.steps(size - first, count) for size, first, count in zip(pools.sizes, few, left, strict=True)]
         facts = torch.tensor([pools.sizes, few, left, steps], dtype=torch.int32).T.contiguous()
-        return greedy.varied(alike, order, facts.to(order.device, non_blocking=True), max(counts))
+        return greedy.varied(cosines, order, facts.to(order.device, non_blocking=True), max(counts))
 
     def first(self, budget: int) -> int:
         """How many of `budget` tokens are kept by attention."""
@@ -93,8 +96,10 @@ class VisPruner(PerTile):
         if not count:
             return order[:0]
         step, tokens = self.steps(len(order), count), unit(features)
+        known = alike(tokens) if one_program(tokens) else None  # of all pairs at once, and not anew in every round
         while len(order) > count:
             one, other = order[::2], order[1::2]
-            falling = closest(tokens[one], tokens[other])[0].sort(descending=True, stable=True).indices
+            highest = closest(tokens[one], tokens[other])[0] if known is None else known[one[:, None], other].amax(1)
+            falling = highest.sort(descending=True, stable=True).indices
             order = torch.cat([one[falling[min(step, len(order) - count) :]], other])
         return order

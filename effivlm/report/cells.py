@@ -9,6 +9,7 @@ from typing import Any
 from effivlm.metrics.profiles import FIXED
 from effivlm.metrics.statistics import Floats, ends
 from effivlm.records import Achieved, Cell, Outcome
+from effivlm.report.budgets import budget_of
 from effivlm.report.costs import Dense, dense_costs, dense_medians, describe_costs, engines, speedups, trusts
 from effivlm.report.mixes import Origin, origin
 from effivlm.report.quality import Quality, compare
@@ -48,7 +49,7 @@ def name(cell: Cell) -> dict[str, Any]:
         "model": cell.model,
         "method": cell.method,
         "preset": cell.preset,
-        "keep": cell.budget.stored,
+        "keep": budget_of(cell.keep).stored,
         "task": cell.task,
     }
 

@@ -95,16 +95,16 @@ def to_latex(grid: Grid, escaped: Callable[[str], str]) -> str:
     for heading, rows in grid.blocks.items():
         lines += [r"\hline", rf"\multicolumn{{{wide}}}{{c}}{{{escaped(heading)}}} \\", r"\hline"]
         shown = {name: _shown(values, grid.digits) for name, values in rows.items()}
-        best = [
-            max((float(row[at]) for row in shown.values() if row[at] != NONE), default=None) for at in range(wide - 1)
-        ]
+        best = [_best([row[at] for row in shown.values() if row[at] != NONE]) for at in range(wide - 1)]
         for name, texts in shown.items():
-            told = [
-                rf"\textbf{{{text}}}" if text != NONE and float(text) == most and len(shown) > 1 else text
-                for text, most in zip(texts, best, strict=True)
-            ]
+            told = [rf"\textbf{{{text}}}" if text == most else text for text, most in zip(texts, best, strict=True)]
             lines.append(" & ".join([escaped(name), *told]) + r" \\")
     return "\n".join([*lines, r"\hline", r"\end{tabular}", ""])
+
+
+def _best(texts: Sequence[str]) -> str:
+    """The largest number of a column as it is shown; "" where none is larger than another."""
+    return max(texts, key=float) if len(set(texts)) > 1 else ""
 
 
 def _shown(values: Sequence[float | None], digits: Sequence[int]) -> list[str]:

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from effivlm.records import Answer, Cell, Outcome
 from effivlm.report.controls import control_of, judged, wanted
 from effivlm.report.loyalty import Table, loyalties, noise
 
+_ASKED = attrgetter("id", "prompt_sha256")
 SAME = 1e-6  # how far a score may lie from the mean that is made of its answers
 RANDOM_WEIGHTS = "random weights: times, bytes and agreement by token count, scores and same answers do not"
 NOT_A_MEAN = "the score is no mean over samples, so it carries no bootstrap interval"
@@ -64,8 +66,10 @@ def compare(outcomes: Sequence[Outcome], dense: Outcome | None) -> list[Quality]
     lead = [dense] if dense else list(outcomes[:1])
     names = _names([*lead, *outcomes])
     ids = names[0] if all(one == names[0] for one in names) else list(dict.fromkeys(chain.from_iterable(names)))
+    unlike = [_unlike(outcome, dense) for outcome in outcomes]
+    ratios = [None if why else _ratio(outcome, dense) for outcome, why in zip(outcomes, unlike, strict=True)]
     if not ids:
-        return [Quality(ratio=_ratio(outcome, dense), remarks=_unlike(outcome, dense)) for outcome in outcomes]
+        return [Quality(ratio=ratio, remarks=why) for ratio, why in zip(ratios, unlike, strict=True)]
     columns = [_aligned(*one, ids) for one in zip(outcomes, names[len(lead) :], strict=True)]
     table = Table.of(outcomes, columns)
     units = _units(ids, lead[0].group)
@@ -87,7 +91,7 @@ def compare(outcomes: Sequence[Outcome], dense: Outcome | None) -> list[Quality]
     for place, outcome in enumerate(outcomes):
         quality = Quality(
             interval=score_intervals[place] if averaged[place] else None,
-            ratio=_ratio(outcome, dense),
+            ratio=ratios[place],
             control=controls[place],
             units=counts[place],
             loyalty=loyal[place],
@@ -98,9 +102,9 @@ def compare(outcomes: Sequence[Outcome], dense: Outcome | None) -> list[Quality]
         if outcome.weights == "random":
             found.append(replace(quality, ratio=None, control=None, remarks=(*quality.remarks, RANDOM_WEIGHTS)))
             continue
-        if pairs and averaged[place] and averaged[pairs.other] and not _unlike(outcome, dense):
+        if pairs and averaged[place] and averaged[pairs.other] and not unlike[place]:
             quality = pairs.add(place, quality)
-        remarks = (*quality.remarks, *_unlike(outcome, dense))
+        remarks = (*quality.remarks, *unlike[place])
         found.append(
             replace(quality, remarks=remarks, same_draws=same_draws[:, place] if counts[place] >= LEAST else None)
         )
@@ -161,10 +165,14 @@ def _controls(outcomes: Sequence[Outcome], paired: Callable[[list[int]], _Pairs]
 
 def _names(outcomes: Sequence[Outcome]) -> list[list[str]]:
     """What each answer is paired by: its sample's id, and the digest of its question where one id has several."""
+    questions = [list(map(_ASKED, outcome.answers)) for outcome in outcomes]
+    if all(those == questions[0] for those in questions):  # nearly always, and most of the work otherwise
+        ids = [one for one, _ in questions[0]]
+        if len(set(ids)) == len(ids):
+            return [ids] * len(outcomes)
     asked: dict[str, set[str]] = {}
-    for outcome in outcomes:
-        for answer in outcome.answers:
-            asked.setdefault(answer.id, set()).add(answer.prompt_sha256)
+    for one, question in chain.from_iterable(questions):
+        asked.setdefault(one, set()).add(question)
 
     def named(answer: Answer) -> str:
         return answer.id if len(asked[answer.id]) == 1 else f"{answer.prompt_sha256[:12]} {answer.id}"
@@ -182,6 +190,8 @@ def _unlike(outcome: Outcome, dense: Outcome | None) -> tuple[str, ...]:
     own, other = ((one.judged or {}).get("judge", "") for one in (outcome, dense))
     if own != other:
         return (f"marked by {own or 'nobody known'} and dense by {other or 'nobody known'}, so there is no ratio",)
+    if list(map(_ASKED, outcome.answers)) == list(map(_ASKED, dense.answers)):
+        return ()
     asked = {answer.id: answer.prompt_sha256 for answer in dense.answers}
     others = sum(asked.get(answer.id, answer.prompt_sha256) != answer.prompt_sha256 for answer in outcome.answers)
     return (f"{others} of its samples ask other questions than dense's, so there is no ratio",) if others else ()
@@ -203,7 +213,7 @@ def _units(ids: Sequence[str], group: int) -> Places:
 
 
 def _ratio(outcome: Outcome, dense: Outcome | None) -> float | None:
-    if dense is None or outcome.score is None or not dense.score or _unlike(outcome, dense):
+    if dense is None or outcome.score is None or not dense.score:
         return None
     return outcome.score / dense.score
 

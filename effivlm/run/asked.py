@@ -236,7 +236,7 @@ class Asking:
             of=leaf.of,
         )
         try:
-            if self.task.rubric:  # a judge marks it, once all are given
+            if self.task.rubric or self.task.elsewhere:  # somebody marks it, once all are given
                 return replace(answer, invalid=mute(self.task, text, self.sample))
             return replace(answer, **scored(self.task, text, self.sample)._asdict())
         except FAULTS as error:  # as in `_through`

@@ -15,7 +15,7 @@ from effivlm.run.audit import achieved, verdict
 from effivlm.run.faults import FAULTS, told
 from effivlm.run.gave import Asked
 from effivlm.run.noise import change_of
-from effivlm.run.scoring import FALLEN, WAITS, overall, profile_remarks, reported, settled
+from effivlm.run.scoring import FALLEN, overall, profile_remarks, reported, settled, waits_for
 from effivlm.run.sharding import waits
 
 
@@ -122,7 +122,7 @@ def _outcome(cell: Cell, name: str, given: Given, ran: Ran) -> Outcome:
     if reason := given.failed.get(cell):
         return Outcome(cell, name, "failed", reason=reason, **facts)
     try:
-        answers = given.given[cell] if task.rubric else settled(given.given[cell], task)
+        answers = given.given[cell] if (later := waits_for(task)) else settled(given.given[cell], task)
         scores = [answer.score for answer in answers if answer.score is not None]
         score = overall(answers, task) if scores else None
         facts["parts"] = reported(answers, task)
@@ -144,8 +144,8 @@ def _outcome(cell: Cell, name: str, given: Given, ran: Ran) -> Outcome:
     return Outcome(
         cell,
         name,
-        "unsupported" if task.rubric else "ok",
-        reason=WAITS if task.rubric else "",
+        "unsupported" if later else "ok",
+        reason=later,
         n=len(scores),
         broken=len(errors),
         score=score,

@@ -302,8 +302,7 @@ def assembled(
     how: Mapping[str, Any],
     on_note: Note | None = None,
 ) -> tuple[list[Outcome], list[int]]:
-    """The outcomes of a group from answers alone, equal to those of the run that asks them all; no model, no sample is read, but
-    a set's index is, which says what counts in which part.
+    """The outcomes of a group from answers alone, equal to those of the run that asks them all; of a set its index is read.
 
     `how` is that of a `Group` that gave some of them. Beside the outcomes, the numbers of samples of which not every cell's
     answer is there; with any, there are no outcomes.
@@ -327,10 +326,8 @@ def count(task: str, settings: Settings, family: str) -> int:
 def still_answered(
     cells: Sequence[Cell], settings: Settings, family: str, stored: Mapping[int, Asked]
 ) -> AbstractSet[int]:
-    """Numbers of stored samples of which every cell's answer is there, to the question that the task asks now.
-
-    No model is needed, and no pictures where a task can do without.
-    """
+    """Numbers of stored samples of which every cell's answer is there, to the question that the task asks now; no model is
+    needed, and no pictures where a task can do without."""
     ordered = with_dense(cells)
     methods, _ = methods_of(ordered, settings.seed)
     task = task_in(ordered[0].task, settings, family)

@@ -13,6 +13,7 @@ from effivlm.run.faults import FAULTS, Ill, told
 from effivlm.tasks._base import Task
 
 FALLEN = "it is scored together with a sample that broke"
+HANDED_IN = "its answers are scored elsewhere: python -m effivlm export RUN writes them for"
 NO_PROFILE = "scored fixed: the task knows no other profile"
 WAITS = "its answers wait for a judge: python -m effivlm rescore RUN --judge SPEC"
 
@@ -81,6 +82,11 @@ def mute(task: Task, text: str, sample: Sample) -> bool:
     if not isinstance(invalid, bool):
         raise Ill(f"invalid() gave {_shown(invalid)}, neither True nor False")
     return invalid
+
+
+def waits_for(task: Task) -> str:
+    """Why a task's answers have no score yet, "" where they are scored as they come."""
+    return WAITS if task.rubric else f"{HANDED_IN} {task.elsewhere}" if task.elsewhere else ""
 
 
 def profile_remarks(task: Task) -> tuple[str, ...]:

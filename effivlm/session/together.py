@@ -112,7 +112,7 @@ class Together:
         from effivlm.run.group import Group
 
         if self._group is None or self._group[0] != cells:
-            self.forget()
+            self._group = None  # before the next one opens: another model may have to make room
             self._group = (cells, Group(cells, model(), self.settings))
             self.journal.ran(cells[0], self._group[1].how)
         return self._group[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, overload
+from typing import Any, ClassVar, overload
 
 from effivlm.metrics import normalise, validity
 from effivlm.metrics.choice import listed_options
@@ -25,6 +25,8 @@ class Task(ABC):
 
     `rubric` names what a judge is asked about the answers (`judging.rubrics`); it marks them once all are given, and `score` is
     not asked.
+
+    `elsewhere` names who scores the answers where nobody here can: they are stored, and `exported` is what is handed in.
 
     `profiles` are the ways of scoring that a task knows: `fixed`, the rule that is meant, and `compat`, the paper's code with its
     quirks, where that is known. `average` says what the score is a mean over: the samples' scores, those of "groups" (samples
@@ -46,6 +48,7 @@ class Task(ABC):
     pixels: ClassVar[int] = 0
     tiles: ClassVar[int] = 0
     rubric: ClassVar[str] = ""
+    elsewhere: ClassVar[str] = ""
     profiles: ClassVar[tuple[str, ...]] = ("fixed",)
     average: ClassVar[str] = "samples"
     profile: Profile = FIXED
@@ -119,6 +122,10 @@ class Task(ABC):
         """Places among the samples that have no score because those at `unread` could not be read, these among them."""
         groups = {place // self.group for place in unread}
         return {number * self.group + inner for number in groups for inner in range(self.group)}
+
+    def exported(self, answers: Sequence[Answer]) -> list[dict[str, Any]]:
+        """What is handed in of a cell's answers to whoever scores them `elsewhere`."""
+        raise NotImplementedError
 
     def samples_from(self) -> str:
         """Which state of a published set the samples are of: its repository and commit, once they were asked; "" for others."""

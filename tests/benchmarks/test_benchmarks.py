@@ -16,7 +16,7 @@ from effivlm.models._adapter import Adapter
 from effivlm.models._sources import resolve
 from effivlm.records import SCORINGS, Cell, Outcome, Settings, dump
 from effivlm.run.group import open_model, run_group
-from effivlm.run.scoring import WAITS
+from effivlm.run.scoring import HANDED_IN, WAITS
 from effivlm.tasks._benchmark import Benchmark
 
 SNAPSHOTS = Path(__file__).parent.parent / "data" / "benchmark_prompts.json"
@@ -187,8 +187,9 @@ def test_a_benchmark_runs_end_to_end(
     monkeypatch.setattr(kind, "max_new_tokens", 3)
     settings = Settings(limit=2, data=str(mirror))
     (outcome,) = run_group([Cell("twin", "dense", "paper", "1.00", name)], twin, settings)
-    waits = kind.scoring == "judge"
-    assert (outcome.status, outcome.reason) == (("unsupported", WAITS) if waits else ("ok", "")), outcome.reason
+    later = WAITS if kind.rubric else f"{HANDED_IN} {kind.elsewhere}" if kind.elsewhere else ""
+    waits = bool(later)
+    assert (outcome.status, outcome.reason) == ("unsupported" if waits else "ok", later), outcome.reason
     assert outcome.broken == 0, outcome.remarks
     assert (outcome.score is None) == waits
     assert outcome.n >= (0 if waits else 2)

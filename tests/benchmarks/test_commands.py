@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -235,6 +236,44 @@ def test_a_group_that_breaks_says_why_and_the_next_is_measured(monkeypatch: pyte
     assert "every sample broke" in first.reason
     assert (second.task, second.reason) == ("mme_image_micro", "")
     assert second.seconds(100) == pytest.approx(second.once_s + 100 * second.sample_s)
+
+
+def waiting(folder: Path, opened: Opened, errors: bool = False) -> Path:
+    """A run of DocVQA's test questions, whose answers only a server can score."""
+    samples = list(opened("docserver").samples(100, 0))
+    answers = [Answer(one.id, one.prompt_sha256, f" W {one.id[-1]}\n", "", None, tokens=(1,)) for one in samples]
+    if errors:
+        answers[1] = replace(answers[1], error="OSError: torn")
+    recorder = Recorder(folder)
+    recorder.open({"settings": {"limit": 100, "seed": 0}, "started": "2026-11-28T12:00:00"})
+    cell = Cell("twin", "dense", "paper", "1.00", "docserver")
+    recorder.add(Outcome(cell, "f", "unsupported", reason="scored elsewhere", answers=tuple(answers)))
+    recorder.close({"status": "finished", "reason": "", "exit_code": 0, "seconds": 1.0})
+    return folder
+
+
+def test_answers_to_docvqas_test_questions_are_written_as_its_server_takes_them(
+    tmp_path: Path, opened: Opened, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = waiting(tmp_path / "run", opened)
+    assert cli.main(["export", str(folder)]) == 0
+    path = folder / "export" / "twin-dense-keep1.00-docserver.json"
+    assert capsys.readouterr().out == f"{path}\n"
+    found = sorted(json.loads(path.read_text()), key=lambda one: one["questionId"])
+    assert found == [{"questionId": 500 + n, "answer": f"W {n}"} for n in range(4)]
+
+
+def test_an_export_that_would_be_incomplete_or_empty_is_refused(
+    tmp_path: Path, opened: Opened, mirror: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = waiting(tmp_path / "broken", opened, errors=True)
+    assert cli.main(["export", str(broken)]) == 1
+    assert "1 of its samples broke, the first is 60-501: resume the run first" in capsys.readouterr().err
+    other = stored(tmp_path / "other", opened, mirror, "gqa", "no", 1.0)
+    assert cli.main(["export", str(other)]) == 1
+    assert "holds no answers of a task that a server scores (docserver)" in capsys.readouterr().err
+    assert cli.main(["export", str(tmp_path / "nowhere")]) == 1
+    assert "holds no outcomes.jsonl" in capsys.readouterr().err
 
 
 def test_a_dry_run_names_the_checkpoints_that_methods_make(

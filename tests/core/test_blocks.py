@@ -123,6 +123,24 @@ def test_who_owns_a_group_asks_again_what_the_journals_lost(
     assert told(made) == told(whole)
 
 
+def test_a_worker_whose_first_block_was_begun_by_another_asks_only_what_that_left(
+    model: Adapter, tmp_path: Path, names: dict[Cell, str]
+) -> None:
+    first, second, cut = worker(tmp_path), worker(tmp_path), [range(9)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("effivlm.session.together.parts", lambda numbers, workers: cut)
+
+        def stop(done: int, of: int) -> None:
+            if done == 4:
+                raise KeyboardInterrupt
+
+        with suppress(KeyboardInterrupt):
+            first.help(GROUP, names, lambda: model, stop)
+        assert second.help(GROUP, names, lambda: model, lambda done, of: None)
+    answered = [one["number"] for one in journal.lines(tmp_path) if one["kind"] == "answers"]
+    assert sorted(answered) == list(range(9))
+
+
 def test_a_block_is_free_again_when_its_holder_ends_without_having_done_it(tmp_path: Path) -> None:
     blocks, cut = Blocks(tmp_path, "test", ["m", "t"]), parts(range(10), 1)
     assert [list(one) for one in cut] == [[number] for number in range(10)]

@@ -12,11 +12,19 @@ from torch import Tensor
 from effivlm.decoding.weights import packed as in_words
 from effivlm.decoding.weights import unpacked
 from effivlm.models._formats import Scheme, stored
+from effivlm.models._torchvision import ensure_torchvision
+
+
+@pytest.fixture(autouse=True, scope="module")
+def theirs() -> None:
+    """The library that is compared with loads transformers, which needs torchvision to be there before."""
+    ensure_torchvision()
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 7, 8])
 @pytest.mark.parametrize("count", [1, 31, 32, 100])
 def test_a_stream_of_bits_is_read_as_compressed_tensors_reads_it(bits: int, count: int) -> None:
+    pytest.importorskip("compressed_tensors")
     from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32
 
     codes = torch.randint(0, 2**bits, (3, count), generator=torch.Generator().manual_seed(bits))
@@ -64,6 +72,7 @@ def test_gptq_holds_eight_inputs_of_a_word_in_order_and_zeros_less_one() -> None
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 @pytest.mark.parametrize("group", [GROUP, 0])
 def test_what_is_packed_is_what_compressed_tensors_unpacks(bits: int, group: int, symmetric: bool) -> None:
+    pytest.importorskip("compressed_tensors")
     from compressed_tensors.compressors.pack_quantized.base import PackedQuantizationCompressor
     from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 
@@ -88,6 +97,7 @@ def test_zeros_that_are_not_packed_are_the_same_zeros(bits: int) -> None:
 def test_eight_bits_are_what_compressed_tensors_makes_of_them(
     write: Callable[[Tensor], tuple[dict[str, Tensor], Tensor]], kind: str
 ) -> None:
+    pytest.importorskip("compressed_tensors")
     from compressed_tensors.compressors.naive_quantized.base import NaiveQuantizationCompressor
     from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 

@@ -143,6 +143,18 @@ def test_pools_are_held_in_parts_that_fit(monkeypatch: pytest.MonkeyPatch) -> No
     assert all(part.tokens is pools.tokens for part, _ in parts)
 
 
+@pytest.mark.parametrize("step", [1, 5, 40])
+def test_likenesses_known_at_once_drop_what_those_of_every_round_drop(
+    step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = view([80], 16, "cpu", signs=True)
+    tokens = Seen(shown.features, shown.tower)
+    plain = VisPruner(step=step).choose(tokens, 13).kept.tolist()
+    monkeypatch.setattr("effivlm.methods.vispruner.one_program", lambda _: True)
+    monkeypatch.setattr("effivlm.methods.vispruner.closest", lambda *_: pytest.fail("compared anew"))
+    assert VisPruner(step=step).choose(tokens, 13).kept.tolist() == plain
+
+
 METHODS = [CdPruner, DivPrune, HoloV, PruMergePlain, PruMergePlus, VisionZip, VisPruner]
 
 
@@ -166,10 +178,11 @@ def test_a_method_keeps_on_the_device_what_it_keeps_on_the_cpu(
 
 
 @GPU
+@pytest.mark.parametrize("sizes", [[729] * 4 + [702] * 2, [2500]], ids=["tiles", "one"])
 @pytest.mark.parametrize("kind", [CdPruner, DivPrune, VisPruner])
-def test_a_large_image_is_picked_from_in_one_program(kind: type[PerImage]) -> None:
-    """The shapes of a large picture: pools of 729 tokens and, where all compete, of thousands."""
-    sizes, method = [729] * 4 + [702] * 2, kind(keep=Budget(Fraction(1, 10)))
+def test_of_a_large_image_the_device_keeps_what_the_cpu_keeps(kind: type[PerImage], sizes: list[int]) -> None:
+    """The shapes of a large picture: pools of 729 tokens, and one of thousands."""
+    method = kind(keep=Budget(Fraction(1, 10)))
     exact = kind is not CdPruner  # products of signs are exact on every device, and most of them ties
     plain, ours = (method.select([view(sizes, 64, device, exact)], "s")[0].kept for device in ("cpu", DEVICE))
     same = len(set(ours.tolist()) & set(plain.tolist()))

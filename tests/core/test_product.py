@@ -154,7 +154,7 @@ def test_a_product_is_made_once_and_found_by_all_that_decides_it(
     assert product(twin, same[0], Settings()) == product(twin, same[1], Settings())
 
 
-@pytest.mark.parametrize(("kind", "budget"), [(Gptq, "w4g32"), (SparseGpt, "sparsity0.50"), (Awq, "w4g32")])
+@pytest.mark.parametrize(("kind", "budget"), [(Gptq, "w4g32"), (Awq, "w4g32")])
 def test_a_kill_leaves_nothing_half_and_the_rest_is_done_to_the_same_bytes(
     twin: ModelSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Any, budget: str
 ) -> None:

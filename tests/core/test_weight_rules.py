@@ -55,7 +55,7 @@ def solve(rule: str, one: Linear, **how: Any) -> Tensor:
     return solved("llmcompressor", rule, one, **{**HOW.get(rule, {}), **how}).weight
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(SEEDS, SHAPES, st.fractions(0, 1, max_denominator=40), st.integers(0, 3))
 def test_wandas_mask_is_that_of_a_brute_force_and_its_total_is_exact(seed, shape, share, dead) -> None:
     rows, columns = shape
@@ -95,7 +95,7 @@ def test_inputs_that_do_not_split_into_groups_are_refused(rule: str) -> None:
         solve(rule, linear(0, 4, 10, "2:4")[0])
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(SEEDS, st.integers(4, 40), st.integers(8, 300), st.sampled_from(["0.20", "0.50", "0.70"]), st.integers(0, 4))
 def test_sparsegpt_misses_its_total_by_half_a_weight_a_block_at_most(seed, rows, columns, share, dead) -> None:
     one, _ = linear(seed, rows, columns, f"sparsity{share}", dead=dead)
@@ -105,7 +105,7 @@ def test_sparsegpt_misses_its_total_by_half_a_weight_a_block_at_most(seed, rows,
     assert torch.isfinite(new).all()
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=10)
 @given(SEEDS, st.sampled_from([(16, 24), (9, 40), (32, 130)]))
 def test_what_makes_up_for_errors_reconstructs_better(seed, shape) -> None:
     for label, better, worse in (("sparsity0.50", "sparsegpt", "magnitude"), ("w3", "gptq", "rtn")):
@@ -140,7 +140,7 @@ def test_without_correlation_gptq_rounds_and_sparsegpt_takes_the_smallest_of_a_b
         torch.testing.assert_close(solve(rule, one), solve(floor, one), rtol=0, atol=1e-6)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(SEEDS, SHAPES, st.integers(2, 8), st.booleans(), st.sampled_from(["float16", "bfloat16", "float32"]), st.data())
 def test_codes_are_in_range_and_weights_half_a_step_from_where_they_were(
     seed, shape, bits, symmetric, stored, data
