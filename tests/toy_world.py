@@ -77,6 +77,7 @@ def install() -> None:
         count=lambda task, settings, family: settings.limit,
     )
     sys.modules["effivlm.run.journal"] = _module("effivlm.run.journal", line_of=line_of, asked_of=asked_of)
+    sys.modules["effivlm.models._memory"] = _module("effivlm.models._memory", needs=needs)
     sys.modules["effivlm.timing.timing"] = _module("effivlm.timing.timing", prepare_timing=prepare_timing)
 
 
@@ -96,6 +97,10 @@ def _torch() -> dict[str, Any]:
         empty_cache=lambda: note("emptied"),
     )
     return {"cuda": cuda, "manual_seed": lambda seed: None, "set_num_threads": lambda count: note("threads", count)}
+
+
+def needs(source: Any, dtype: str) -> SimpleNamespace:
+    return SimpleNamespace(weights=sum(path.stat().st_size for path in Path(source.source).glob("*.safetensors")))
 
 
 def wish(name: str, default: Any) -> Any:

@@ -13,7 +13,6 @@ from typing import Any
 from effivlm.cluster.pool import Hand, Lost, Pool, connect, needed
 from effivlm.cluster.progress import Progress
 from effivlm.cluster.worker import Worker
-from effivlm.models._memory import needs
 from effivlm.records import Cell, Outcome, Settings
 from effivlm.run.faults import FAULTS
 from effivlm.session import record
@@ -149,9 +148,9 @@ class Suite:
         for cell in {cell.group: cell for cell in reversed(self.plan.cells)}.values():
             gpus = pool.gpus
             if gpus and memory:
-                with suppress(
-                    ValueError
-                ):  # a checkpoint that does not tell its size: its worker will say what is wrong
+                from effivlm.models._memory import needs
+
+                with suppress(ValueError):  # it does not tell its size: its worker will say what is wrong
                     gpus = needed(needs(self.plan.sources[cell.model], groups.settings.dtype).weights, memory)
             found.setdefault(gpus, []).insert(0, cell)
         return found
