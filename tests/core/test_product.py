@@ -331,7 +331,7 @@ def test_the_command_makes_a_product_and_says_what_came_of_it(
         ("wandb", "2:4", "unknown method of checkpoints 'wandb'. Did you mean 'wanda'?"),
         ("snapkv", "0.10", "unknown method of checkpoints 'snapkv'"),
         ("wanda@odd", "2:4", "unknown preset 'odd' of method 'wanda'. Choose from: paper, balanced"),
-        ("wanda", "0.10", "budget '0.10' is none of weights"),
+        ("wanda", "0.10", "budget '0.10' is none of wanda: it takes budgets such as sparsity0.20"),
         ("wanda", "w4g128", "budget 'w4g128' is none of wanda"),
     ],
 )
