@@ -150,6 +150,7 @@ def _literals(node: ast.ClassDef) -> dict[str, Any]:
     return facts
 
 
+@cache
 def inherited(kind: str, name: str, attribute: str) -> Any:
     """A literal class attribute of the class behind `name` or of the nearest base class that declares it; "" where none does.
 
@@ -162,16 +163,9 @@ def inherited(kind: str, name: str, attribute: str) -> Any:
 def _found(module: str, entry: Entry | None, attribute: str, name: str = "") -> Any:
     """As `inherited`, for the class `name` of a module (that of `entry`, where it is given), which may only pass it on."""
     try:
-        tree = _tree(module)
+        tree, classes, origins = _outline(module)
     except ValueError:
         return ""  # not written in Python, so nothing is declared there
-    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-    origins = {
-        alias.asname or alias.name: (item.module or "", alias.name)
-        for item in ast.walk(tree)
-        if isinstance(item, ast.ImportFrom)
-        for alias in item.names
-    }
     node = _class(tree, entry) if entry else classes.get(name)
     if node is None:
         where, original = origins.get(name, ("", ""))
@@ -189,6 +183,20 @@ def token_methods() -> list[str]:
     """Usable methods that work on what a sample becomes inside the model; the others change the checkpoint itself."""
     broken = unusable("methods")
     return [name for name in names("methods") if name not in broken and inherited("methods", name, "seam") != WEIGHTS]
+
+
+@cache
+def _outline(module: str) -> tuple[ast.Module, Mapping[str, ast.ClassDef], Mapping[str, tuple[str, str]]]:
+    """A module's tree, its classes, and where the names come from that it imports. ValueError as `_tree`."""
+    tree = _tree(module)
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    origins = {
+        alias.asname or alias.name: (item.module or "", alias.name)
+        for item in ast.walk(tree)
+        if isinstance(item, ast.ImportFrom)
+        for alias in item.names
+    }
+    return tree, classes, origins
 
 
 def load(kind: str, name: str) -> type:

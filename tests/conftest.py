@@ -39,6 +39,8 @@ def toy(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     yield Toy(pytester)
     monkeypatch.undo()
     registry.declared.cache_clear()
+    registry.inherited.cache_clear()
+    registry._outline.cache_clear()
 
 
 @pytest.fixture

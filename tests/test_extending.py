@@ -242,9 +242,13 @@ def test_a_class_that_was_imported_through_the_door_says_where_it_works(
         registry, "entries", lambda kind: {"newest": registry.Entry("newest", "plugged.newest", "Newest")}
     )
     registry.declared.cache_clear()
+    registry.inherited.cache_clear()
+    registry._outline.cache_clear()
     assert registry.inherited("methods", "newest", "seam") == "cache"
     monkeypatch.undo()
     registry.declared.cache_clear()
+    registry.inherited.cache_clear()
+    registry._outline.cache_clear()
 
 
 def session(site: Path, checkpoint: Path, folder: Path, *words: str) -> tuple[str, int, dict[str, Any]]:

@@ -65,6 +65,8 @@ def install() -> None:
     registry.entries = lambda kind: entries[kind]  # type: ignore[assignment]
     registry.load = lambda kind, name: globals()[NAMES[kind][name]]  # type: ignore[assignment]
     registry.declared.cache_clear()
+    registry.inherited.cache_clear()
+    registry._outline.cache_clear()
     sys.modules["torch"] = _module("torch", **_torch())
     sys.modules["effivlm.run.group"] = _module(
         "effivlm.run.group",
