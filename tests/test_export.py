@@ -125,7 +125,5 @@ def test_cells_stand_in_latex_as_papers_print_them(tmp_path: Path) -> None:
     headings = [line.split("{")[-1].split("}")[0] for line in lines if "multicolumn" in line]
     assert headings == ["0.1 of prompt entries", "0.4 of visual tokens", "0.1 of visual tokens"]
     assert r"fastv & 50.0 & -- & 0.500 \\" in lines, "a task that it lacks"
-    assert r"random\_visual & \textbf{75.0} & 75.0 & \textbf{0.750} \\" in lines, (
-        "the best of its block, whoever it is"
-    )
+    assert r"random\_visual & \textbf{75.0} & 75.0 & \textbf{0.750} \\" in lines, "the best of its block, whoever it is"
     assert r"snapkv & 100.0 & 100.0 & 1.000 \\" in lines, "alone in its block, so the best of nothing"
