@@ -349,8 +349,8 @@ def test_a_rule_counts_zeros_of_what_is_stored() -> None:
     from effivlm.weights.formats import facts_of, tensors_of
 
     made = solved("llmcompressor", "magnitude", one)
-    assert facts_of(made, tensors_of(made, "float16"))["zeros"] == 8
-    assert facts_of(made, tensors_of(made, "float32"))["zeros"] == 4
+    assert facts_of(made, tensors_of(made, "float16", Magnitude().packing))["zeros"] == 8
+    assert facts_of(made, tensors_of(made, "float32", Magnitude().packing))["zeros"] == 4
 
 
 def budget_goal(label: str) -> Any:
