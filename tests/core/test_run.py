@@ -260,7 +260,7 @@ def test_a_model_that_is_not_there_is_named_with_the_choices(value: str, message
         ({"config.json": "{"}, "not readable JSON"),
         (
             {"config.json": '{"model_type": "gpt2"}', "a.safetensors": ""},
-            "of type 'gpt2'; supported: internvl, llava, llava_onevision",
+            "of type 'gpt2'; supported: internvl, llava, llava_next, llava_onevision",
         ),
         ({"config.json": '{"model_type": "qwen2_vl"}', "pytorch_model.bin": ""}, "pickled weights are not loaded"),
     ],
