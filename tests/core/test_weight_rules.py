@@ -77,12 +77,12 @@ def test_wandas_mask_is_that_of_a_brute_force_and_its_total_is_exact(seed, shape
 @settings(deadline=None, max_examples=30)
 @given(SEEDS, st.integers(1, 20), st.integers(1, 12), st.sampled_from([(2, 4), (1, 4), (4, 8), (1, 2)]))
 def test_a_pattern_holds_in_every_group_and_wandas_keeps_the_largest(seed, rows, groups, pattern) -> None:
-    zeros, of = pattern
-    one, _ = linear(seed, rows, of * groups, f"{zeros}:{of}")
+    stay, of = pattern
+    one, _ = linear(seed, rows, of * groups, f"{stay}:{of}")
     metric = one.weight.abs() * one.norms.sqrt()  # type: ignore[union-attr]
     for rule in ("magnitude", "wanda", "sparsegpt"):
         new = solve(rule, one)
-        assert ((new.unflatten(1, (-1, of)) == 0).sum(2) == zeros).all(), rule
+        assert ((new.unflatten(1, (-1, of)) == 0).sum(2) == of - stay).all(), rule
         if rule != "sparsegpt":
             size = metric if rule == "wanda" else one.weight.abs()
             kept, lost = size.masked_fill(new == 0, torch.inf), size.masked_fill(new != 0, 0)
@@ -146,12 +146,12 @@ def test_codes_are_in_range_and_weights_half_a_step_from_where_they_were(
     seed, shape, bits, symmetric, stored, data
 ) -> None:
     rows, columns = shape
-    divisors = [size for size in range(1, columns + 1) if columns % size == 0]
+    divisors = [size for size in range(1, columns + 1) if columns % size == 0 and (size > 2 or size == columns)]
     group = data.draw(st.sampled_from(divisors))
     weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)) + data.draw(
         st.sampled_from([0, 5])
     )
-    grid = grid_of(weight, Goal.parse(f"w{bits}g{group}"), symmetric, stored)
+    grid = grid_of(weight, Goal.parse(f"w{bits}" if group == columns else f"w{bits}g{group}"), symmetric, stored)
     codes = codes_of(weight, grid)
     assert -(2 ** (bits - 1)) <= int(codes.min()) <= int(codes.max()) < 2 ** (bits - 1)
     step = grid.scale.float().repeat_interleave(group, 1)
@@ -238,7 +238,7 @@ def test_labels_say_what_is_asked(label: str, kind: str, zeros: Fraction, bits: 
 
 @pytest.mark.parametrize("label", ["sparsity1.5", "sparsity0", "4:2", "4:4", "w9", "w4g0", "0.30", "w4g", "fp16", ""])
 def test_labels_of_no_kind_are_refused(label: str) -> None:
-    with pytest.raises(ValueError, match="is none of weights: it must be like sparsity"):
+    with pytest.raises(ValueError, match=f"^budget '{label}'"):
         Goal.parse(label)
 
 
