@@ -65,8 +65,12 @@ def differing(before: Mapping[str, Any], now: Mapping[str, Any], part: str) -> l
     for word in WORDS:
         one, other = _told(before, word, part), _told(now, word, part)
         if None not in (one, other) and one != other:
-            found.append(f"{word} {one or 'none'}, now {other or 'none'}")
+            found.append(f"{word} {_shown(one)}, now {_shown(other)}")
     return found
+
+
+def _shown(value: Any) -> str:
+    return "none" if value == "" else str(value)
 
 
 def _told(header: Mapping[str, Any], word: str, part: str) -> Any:

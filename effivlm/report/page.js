@@ -91,11 +91,7 @@
     by("parts").hidden = true;
     if (at.task < 0) { overall(at); return; }
     const list = ordered(cells.filter(cell => inChoice(cell, at))), notes = remarked(list);
-<<<<<<< HEAD
-    by("results-lead").textContent = `Scores are ${data.metrics[at.task] || "the task’s metric"} on the benchmark’s scale; the brackets are 95 % intervals over samples.${data.sets[at.task] ? visible(` This task: ${data.sets[at.task]}.`) : ""}${uncontrolled(list)}`;
-=======
-    by("results-lead").textContent = `Scores are ${data.metrics[at.task] || "the task’s metric"} on the benchmark’s scale; the brackets are 95 % intervals over samples.${power(list, r => r.scale, 1)}${judged("random")}${uncontrolled(list)}`;
->>>>>>> main
+    by("results-lead").textContent = `Scores are ${data.metrics[at.task] || "the task’s metric"} on the benchmark’s scale; the brackets are 95 % intervals over samples.${data.sets[at.task] ? visible(` This task: ${data.sets[at.task]}.`) : ""}${power(list, r => r.scale, 1)}${judged("random")}${uncontrolled(list)}`;
     show("results-body", [
       ...methodColumns, ...modelColumn(at),
       { head: "score", tone: r => (r.failed ? "wrong" : ""), text: r => (r.failed ? "failed" : num(scaled(r.score, r), 1)) + range(scaled(r.low, r), scaled(r.high, r), 1) + tooFew(r), value: r => r.score },

@@ -182,7 +182,9 @@ def test_a_model_that_accelerate_dispatched_answers_the_same(model: Adapter) -> 
     finally:
         remove_hook_from_submodules(model.model)
         for module in model.model.modules():
-            vars(module).pop("forward", None)  # its stock one, which accelerate leaves there as if it were the module's own
+            vars(module).pop(
+                "forward", None
+            )  # its stock one, which accelerate leaves there as if it were the module's own
 
 
 @pytest.mark.parametrize(
