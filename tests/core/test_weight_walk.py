@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -223,8 +223,10 @@ def test_shares_of_blocks_sum_exactly_and_none_is_over_the_most(sizes, zeros, da
     named = {str(number): block for number, block in enumerate(sizes)}
     found = {name: data.draw(st.floats(0, 1e6)) for name in named}
     most = min(Fraction(1), zeros + Fraction(1, 10))
-    lost = allocated(named, found, zeros, most)
     total = sum(map(sum, sizes))
+    # of very few weights the rounded total may be more than all blocks may lose, which is refused
+    assume(math.floor(zeros * total + Fraction(1, 2)) <= sum(math.floor(most * sum(block)) for block in sizes))
+    lost = allocated(named, found, zeros, most)
     assert sum(map(sum, lost.values())) == math.floor(zeros * total + Fraction(1, 2))
     for name, block in named.items():
         assert sum(lost[name]) <= math.floor(most * sum(block))
