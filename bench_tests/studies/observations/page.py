@@ -1,0 +1,83 @@
+"""The verdicts as Markdown: what was claimed, what was measured, and how sure it is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bench_tests.studies.observations.effects import HOLDS, MARGIN, NOT, OPEN
+from effivlm.metrics.discoveries import POWER, RATE
+from effivlm.metrics.statistics import LEVEL, ROUNDS
+
+HEAD = ("", "claim", "effect", f"{LEVEL:.0%} interval", "verdict", "could show", "the paper's own numbers")
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    claims = found["claims"]
+    lines = ["# The paper's observations, tested", "", *_method(claims), "", *_runs(found["runs"]), ""]
+    for group in dict.fromkeys(claim["group"] for claim in claims):
+        lines += [f"## {group}", "", *table([one for one in claims if one["group"] == group]), ""]
+    if found["unmeasured"]:
+        lines += ["## Not measured", ""]
+        lines += [f"- {count} cells {reason}" for reason, count in sorted(found["unmeasured"].items())] + [""]
+    lines += [
+        "## Commands",
+        "",
+        "```",
+        *(str(run["command"]) for run in found["runs"]),
+        str(found["command"]),
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _method(claims: Sequence[Mapping[str, Any]]) -> list[str]:
+    counts = Counter(claim["verdict"] for claim in claims)
+    tested = sum(claim["q"] is not None for claim in claims)
+    return [
+        f"Of {len(claims)} claims {counts[HOLDS]} hold, {counts[NOT]} do not, and of {counts[OPEN]} it cannot be told. Claims are"
+        " those of EffiVLM-Bench (arXiv 2506.00479); measured are the micro models on the micro tasks. Below each table stands"
+        " what such small models cannot say of large ones.",
+        "",
+        "An effect is a difference of mean scores in points of 100 unless its row names another unit; all sides answer the same"
+        f" samples. Its interval is that of {ROUNDS:,} resamples of whole units (a picture with all its questions), the same for"
+        f" all models and settings. **{HOLDS}**: the effect is above what the claim asks; **{NOT}**: it is below what would"
+        f" matter ({100 * MARGIN:g} point, or none where the claim is that there is none); **{OPEN}**: neither is sure. Both"
+        f" kinds of verdict keep the rate of false ones at {RATE:.0%} over the {tested} claims that could be tested (Benjamini and"
+        " Hochberg 1995)."
+        f' "Could show" is the smallest effect that as many samples show {POWER:.0%} of the time.',
+    ]
+
+
+def _runs(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [
+        f"- {run['device']}, {run['dtype']}, {run['limit']} samples a cell, torch {(run['versions'] or {}).get('torch')},"
+        f" transformers {(run['versions'] or {}).get('transformers')}, commit {run['commit']}, started {run['started']}"
+        for run in runs
+    ]
+
+
+def table(claims: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = [f"| {' | '.join(HEAD)} |", "|" + "---|" * len(HEAD)]
+    for one in claims:
+        name = str(one["name"]).partition(" ")[0]
+        ends = " to ".join(figure(end, one["unit"]) for end in one["interval"] or ())
+        cells = (
+            *(name, one["text"], figure(one["effect"], one["unit"]), ends, f"**{one['verdict']}**"),
+            *(figure(one["detectable"], one["unit"]), figure(one["paper"], one["unit"])),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    lines.append("")
+    for one in claims:
+        over = f" ({one['over']}, {one['units']} units)" if one["over"] else ""
+        why = f" **Not tested: {one['reason']}.**" if one["reason"] else ""
+        lines.append(f"- {str(one['name']).partition(' ')[0]}: {one['measured']}{over}.{why} {one['caveat']}")
+    return lines
+
+
+def figure(value: float | None, unit: str) -> str:
+    if value is None:
+        return ""
+    return f"{100 * value:+.1f}" if unit == "points" else f"{value:+.2f} {unit}"
