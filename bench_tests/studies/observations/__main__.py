@@ -12,25 +12,38 @@ import shlex
 import sys
 from pathlib import Path
 
-from bench_tests.studies.observations import page, tally
+from bench_tests.studies.observations import costs, page, pareto, tally
 from bench_tests.studies.observations.claims import CLAIMS
 from bench_tests.studies.observations.effects import rows_of
 from bench_tests.studies.observations.evidence import Evidence
+from bench_tests.studies.observations.names import MODELS, SEVERAL, SINGLE, VIDEO
 from bench_tests.studies.observations.plugging import plug
 from effivlm.records import dump
 
 BASELINES = Path(__file__).parents[3] / "reports" / "baselines"
 
 
+def mass(options: argparse.Namespace) -> None:
+    from bench_tests.studies.observations.mass import count
+
+    found = count(options.models.split(","), options.tasks.split(","), options.limit, command())
+    found.write(options.out)
+
+
+def command() -> str:
+    return shlex.join(["python", "-m", "bench_tests.studies.observations", *sys.argv[1:]])
+
+
 def judge(options: argparse.Namespace) -> None:
     """Every claim's verdict, as a table, a JSON and a page."""
-    evidence = Evidence(tally.load(options.runs))
+    evidence = Evidence(tally.load(options.runs), [costs.read(path) for path in options.oe])
     found = {
         "schema": 1,
-        "command": shlex.join(["python", "-m", __package__ or "", *sys.argv[1:]]),
+        "command": command(),
         "runs": evidence.tally.runs,
         "unmeasured": evidence.tally.unmeasured,
         "claims": [row.to_json() for row in rows_of(CLAIMS, evidence)],
+        "pareto": pareto.points(evidence),
     }
     options.out.mkdir(parents=True, exist_ok=True)
     stored = json.dumps(json.loads(dump(found)), indent=1, ensure_ascii=False)
@@ -52,8 +65,15 @@ def main() -> None:
     one.set_defaults(run=lambda options: tally.load(options.runs).write(options.out))
     one = commands.add_parser("judge", help="the verdicts")
     one.add_argument("runs", type=Path, nargs="+", help="run folders, or files that `gather` made")
+    one.add_argument("--oe", type=Path, nargs="*", default=[], help="report.json of efficiency runs")
     one.add_argument("--out", type=Path, default=BASELINES)
     one.set_defaults(run=judge)
+    one = commands.add_parser("mass", help="how much attention sinks hold, as a file beside those of gather")
+    one.add_argument("out", type=Path)
+    one.add_argument("--models", default=",".join(MODELS))
+    one.add_argument("--tasks", default=",".join((*SINGLE, *SEVERAL, *VIDEO)))
+    one.add_argument("--limit", type=int, default=12)
+    one.set_defaults(run=mass)
     options = parser.parse_args()
     try:
         options.run(options)

@@ -101,11 +101,21 @@ class Book:
         """Mean of some settings less that of others, over all pairs that have both."""
         pairs = self.pairs([*plus, *minus], tasks, models)
         found = self.over(pairs, plus) - self.over(pairs, minus)
-        return Effect(found[0], found[1:], self.units(pairs), self._unlike(pairs, plus, minus), _told(pairs))
+        return Effect(
+            float(found[0]),
+            found[1:],
+            self.units(pairs, [*plus, *minus]),
+            self._unlike(pairs, plus, minus),
+            _told(pairs),
+        )
 
-    def units(self, pairs: Sequence[Pair]) -> int:
-        """As many as a mean over tasks can count: tasks times the units of the smallest."""
-        sizes = [int(self.pages[task].units.max()) + 1 for task in {task for _, task in pairs}]
+    def units(self, pairs: Sequence[Pair], settings: Sequence[Setting]) -> int:
+        """As many as a mean over tasks can count: tasks times the units of the smallest, of those that the settings answered."""
+        columns, sizes = [self.settings[one] for one in settings], []
+        for task in {task for _, task in pairs}:
+            page, own = self.pages[task], [self.models.index(model) for model, one in pairs if one == task]
+            told = ~np.isnan(page.values[:, own][:, :, columns]).any((1, 2))
+            sizes.append(len(np.unique(page.units[told])))
         return len(sizes) * min(sizes) if min(sizes) >= LEAST else 0
 
     def _unlike(self, pairs: Sequence[Pair], plus: Sequence[Setting], minus: Sequence[Setting]) -> int:

@@ -1,23 +1,23 @@
-"""All that claims are measured on: the tally's scores and agreements in resamples, and what was timed or counted elsewhere."""
+"""All that claims are measured on: scores and agreements of the tally in resamples, and what efficiency runs timed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from bench_tests.studies.observations.book import Book
+from bench_tests.studies.observations.costs import Timed, timed
 from bench_tests.studies.observations.tally import Tally
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """`reports`: documents of efficiency runs; `mass`: what `sinks.py` counted, empty where it was not run."""
+    """`reports`: documents of efficiency runs."""
 
     tally: Tally
     reports: Sequence[Mapping[str, Any]] = ()
-    mass: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def scores(self) -> Book:
@@ -26,3 +26,12 @@ class Evidence:
     @cached_property
     def same(self) -> Book:
         return Book.of(self.tally, "same")
+
+    @cached_property
+    def timed(self) -> list[Timed]:
+        return timed(self.reports)
+
+    def length(self, task: str) -> float:
+        """Tokens of a mean answer of dense."""
+        every = [one for group in self.tally.groups if group.task == task for one in group.lengths]
+        return sum(every) / len(every)

@@ -34,7 +34,8 @@ def fall(evidence: Evidence) -> Effect:
     kept = {label: book.over(pairs, at(TOKENS, label)) for label in BUDGETS}
     high, low = ((kept[a] - kept[b]) / halvings for (a, b), halvings in HALVINGS.items())
     found = low - high
-    return Effect(found[0], found[1:], book.units(pairs), book.units(pairs), f"{len(pairs)} (model, task) pairs")
+    units = book.units(pairs, at(TOKENS, BUDGETS))
+    return Effect(float(found[0]), found[1:], units, units, f"{len(pairs)} (model, task) pairs")
 
 
 def _lost(evidence: Evidence, tasks: tuple[str, ...], others: tuple[str, ...]) -> Effect:
@@ -46,7 +47,8 @@ def _lost(evidence: Evidence, tasks: tuple[str, ...], others: tuple[str, ...]) -
         every += pairs
         sides.append(1 - book.over(pairs, at(TOKENS, LOWEST)) / book.over(pairs, [dense]))
     found = sides[0] - sides[1]
-    return Effect(found[0], found[1:], book.units(every), book.units(every), f"{len(every)} (model, task) pairs")
+    units = book.units(every, at(TOKENS, LOWEST))
+    return Effect(float(found[0]), found[1:], units, units, f"{len(every)} (model, task) pairs")
 
 
 def fine(evidence: Evidence) -> Effect:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from bench_tests.studies.observations.tally import Setting
 
+MODELS = ("micro_llava_onevision", "micro_qwen2_vl", "micro_internvl2_5")
 BUDGETS = ("0.01", "0.05", "0.10", "0.20", "0.40")
 LOWEST, LOW = "0.01", BUDGETS[:3]
 ENCODER = ("visionzip", "prumerge_plus")

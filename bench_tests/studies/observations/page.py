@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -80,4 +81,6 @@ def table(claims: Sequence[Mapping[str, Any]]) -> list[str]:
 def figure(value: float | None, unit: str) -> str:
     if value is None:
         return ""
-    return f"{100 * value:+.1f}" if unit == "points" else f"{value:+.2f} {unit}"
+    if unit == "points":
+        return f"{100 * value:+.1f}"
+    return f"{math.exp(value):.2f} times" if unit == "times" else f"{value:+.2f}"
