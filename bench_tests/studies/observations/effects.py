@@ -53,7 +53,8 @@ class Claim:
     """A claim and how it is measured.
 
     It holds where the effect lies above `null` for sure, and does not where it lies below `bound` for sure, which is no less than
-    `null`. `caveat` says what micro models cannot say of large ones; `paper` what the paper's own numbers give.
+    `null`; where both are sure, it does not, unless it is a claim of no difference (`null` < 0). `caveat` says
+    what micro models cannot say of large ones; `paper` what the paper's own numbers give.
     """
 
     name: str
@@ -117,11 +118,11 @@ def settle(rows: Sequence[Row]) -> None:
 def _verdict(row: Row) -> str:
     if row.effect is None:
         return OPEN
-    if row.q is not None and row.q <= RATE and row.effect.value > row.claim.null:
-        return HOLDS
-    if row.q_against is not None and row.q_against <= RATE and row.effect.value < row.claim.bound:
-        return NOT
-    return OPEN
+    above = row.q is not None and row.q <= RATE and row.effect.value > row.claim.null
+    below = row.q_against is not None and row.q_against <= RATE and row.effect.value < row.claim.bound
+    if above and below:  # surely there, and surely too small to matter
+        return HOLDS if row.claim.null < 0 else NOT
+    return HOLDS if above else NOT if below else OPEN
 
 
 def rows_of(claims: Sequence[Claim], evidence: Evidence) -> list[Row]:

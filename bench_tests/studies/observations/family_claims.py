@@ -1,4 +1,4 @@
-"""Observations 2 and 4: cache methods against pruning in generalization and loyalty, and the same trends on all kinds of tasks."""
+"""Observations 2 and 4: generalization and loyalty of cache methods and pruning, and the same trends on all kinds of tasks."""
 
 from __future__ import annotations
 

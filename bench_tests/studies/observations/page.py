@@ -45,9 +45,10 @@ def _method(claims: Sequence[Mapping[str, Any]]) -> list[str]:
         "An effect is a difference of mean scores in points of 100 unless its row names another unit; all sides answer the same"
         f" samples. Its interval is that of {ROUNDS:,} resamples of whole units (a picture with all its questions), the same for"
         f" all models and settings. **{HOLDS}**: the effect is above what the claim asks; **{NOT}**: it is below what would"
-        f" matter ({100 * MARGIN:g} point, or none where the claim is that there is none); **{OPEN}**: neither is sure. Both"
-        f" kinds of verdict keep the rate of false ones at {RATE:.0%} over the {tested} claims that could be tested (Benjamini and"
-        " Hochberg 1995)."
+        f" matter ({100 * MARGIN:g} point), so that a smaller one does not hold however sure it is, and a claim that there is no"
+        f" difference does; **{OPEN}**: neither is sure. Both"
+        f" kinds of verdict keep the rate of false ones at {RATE:.0%} over the {tested} claims that could be tested (Benjamini"
+        " and Hochberg 1995)."
         f' "Could show" is the smallest effect that as many samples show {POWER:.0%} of the time.',
     ]
 

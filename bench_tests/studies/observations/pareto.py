@@ -74,5 +74,5 @@ def op(book: Book, pairs: Sequence[Pair], setting: Setting) -> float:
 
 
 def _beats(other: Mapping[str, Any], one: Mapping[str, Any]) -> bool:
-    better = other["op"] > one["op"] or other["times"] > one["times"]
-    return other["op"] >= one["op"] and other["times"] >= one["times"] and better
+    gains = [float(other[word]) - float(one[word]) for word in ("op", "times")]
+    return min(gains) >= 0 and max(gains) > 0

@@ -11,8 +11,8 @@ from bench_tests.studies.observations.tally import Setting
 
 GROUP = "Insight: attention sinks"
 MASS = (
-    "Sinks grow with scale and training: in models of billions of weights the first entry alone can hold half of all attention, so"
-    " shares measured here are a lower end."
+    "Sinks grow with scale and training: in large models the first entry alone is known to hold much of all attention, so shares"
+    " measured here are a lower end."
 )
 PART = "What micro models lose with their sinks follows from how much attention those hold, which is less than in large models."
 SINK = "sinks kept by"

@@ -44,7 +44,7 @@ def _beyond(book: Book, pair: Pair, both: Setting, weights: Setting, tokens: Set
 
 
 def beyond(weights: Sequence[tuple[str, str]]) -> Callable[[Evidence], Effect]:
-    """Share of dense's score that a composition keeps, less the product of what each keeps alone: 0 where neither minds the other."""
+    """Share of dense's score that a composition keeps, less the product of what each keeps: 0 where neither minds the other."""
 
     def told(evidence: Evidence) -> Effect:
         book, all_of = evidence.scores, [(name, label, *one) for name, label in weights for one in at(WITH, AT)]
