@@ -7,8 +7,9 @@ import os
 import random
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from toy_session import ROOT
@@ -18,6 +19,7 @@ from bench_tests.studies.observations.effects import HOLDS, NOT, OPEN, Claim, Ro
 from bench_tests.studies.observations.evidence import Evidence
 from bench_tests.studies.observations.names import BUDGETS, TOKENS
 from bench_tests.studies.observations.plugging import METHODS, plug
+from effivlm.records import Answer, Outcome, dump
 from tests.outcomes import HEADER, cell, quality, store
 
 RUN = {
@@ -156,3 +158,32 @@ def test_the_study_methods_are_listed_once_they_are_plugged_in(tmp_path: Path) -
     listed, unusable = json.loads(said.stdout)
     assert set(METHODS) <= set(listed)
     assert not unusable
+
+
+def test_a_run_that_was_cut_off_gives_what_it_answered(tmp_path: Path) -> None:
+    header = {**HEADER, "settings": {"limit": 4, "seed": 0, "dtype": "float32"}}
+    store(tmp_path, [], header=header, end=None)
+    dense, snapkv = quality(cell(), [1.0] * 3), quality(cell("snapkv", "0.10"), [0.0, 0.5, 1.0], [False, True, True])
+    paired = quality(cell(task="mme_image_micro"), [1.0])
+    journal = tmp_path / "journal-here-1.jsonl"
+    lines = [
+        {
+            "kind": "answers",
+            "model": one.cell.model,
+            "task": one.cell.task,
+            "number": number,
+            "cells": [given(one, answer)],
+        }
+        for one in (dense, snapkv, paired)
+        for number, answer in enumerate(one.answers)
+        if (one, number) != (snapkv, 1)
+    ]
+    journal.write_text("".join(dump(line) + "\n" for line in lines), encoding="utf-8")
+    (group,) = tally.load([tmp_path]).groups
+    assert (group.task, group.ids) == ("docvqa_micro", ["s0", "s1", "s2"])
+    assert group.cells["snapkv", "0.10"].scores == [0.0, None, 1.0]
+    assert group.cells["snapkv", "0.10"].same == [0.0, None, 1.0]
+
+
+def given(one: Outcome, answer: Answer) -> dict[str, Any]:
+    return {"cell": one.cell.to_json(), "answer": asdict(answer)}

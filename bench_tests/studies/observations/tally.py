@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from effivlm.budget import Budget
+from effivlm.metrics.units import units as units_of
 from effivlm.report.document import records
 
 FORM = "effivlm observations 1"
@@ -117,7 +118,12 @@ def _read(path: Path) -> Tally:
 
 
 def gathered(folder: Path) -> Tally:
-    """The tally of one run folder. Raises ValueError where a score is no mean over its answers, OSError without a record."""
+    """The tally of one run folder, also of one that was cut off.
+
+    Raises:
+        ValueError: a score is no mean over its answers.
+        OSError: there is no record.
+    """
     groups: dict[tuple[str, str], Group] = {}
     waiting: list[Mapping[str, Any]] = []
     facts: dict[str, Any] = {}
@@ -127,14 +133,16 @@ def gathered(folder: Path) -> Tally:
         if record["status"] != "ok":
             reason = f"{record['status']}: {cell['method']}: {record['reason']}"
             unmeasured[reason] = unmeasured.get(reason, 0) + 1
-        elif _setting(cell) == DENSE:
+        elif setting_of(cell) == DENSE:
             groups[cell["model"], cell["task"]] = _group(record)
         else:
             waiting.append(_lean(record))
     for record in waiting:
         if group := groups.get((record["cell"]["model"], record["cell"]["task"])):
-            group.cells[_setting(record["cell"])] = _cell(record, group.ids)
-    return Tally(list(groups.values()), [facts], unmeasured)
+            group.cells[setting_of(record["cell"])] = _cell(record, group.ids)
+    from bench_tests.studies.observations.unfinished import rescued  # which makes groups too
+
+    return Tally([*groups.values(), *rescued(folder, groups)], [facts], unmeasured)
 
 
 def _outcomes(path: Path, facts: dict[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -155,10 +163,7 @@ def _lean(record: Mapping[str, Any]) -> dict[str, Any]:
 def _group(record: Mapping[str, Any]) -> Group:
     answers = record["answers"]
     ids = [one["id"] for one in answers]
-    units = [
-        one.get("pictures") or (name.rpartition("-")[0] if record["group"] > 1 else name)
-        for one, name in zip(answers, ids, strict=True)
-    ]
+    units = units_of(ids, record["group"], [one.get("pictures", "") for one in answers])
     group = Group(
         record["cell"]["model"],
         record["cell"]["task"],
@@ -171,9 +176,15 @@ def _group(record: Mapping[str, Any]) -> Group:
     return group
 
 
-def _setting(cell: Mapping[str, Any]) -> Setting:
+def setting_of(cell: Mapping[str, Any]) -> Setting:
+    """The setting of a stored cell."""
     preset = "" if cell["preset"] == "paper" else f"@{cell['preset']}"
     return cell["method"] + preset, Budget.parse(cell["keep"]).label
+
+
+def told(value: float | bool | None) -> float | None:
+    """A value as a tally holds it."""
+    return None if value is None else round(float(value), DIGITS)
 
 
 def _cell(record: Mapping[str, Any], ids: Sequence[str]) -> Cell:
@@ -186,8 +197,8 @@ def _cell(record: Mapping[str, Any], ids: Sequence[str]) -> Cell:
     kept = record["achieved"] or {}
     share = kept["kv_bytes"] / kept["kv_bytes_dense"] if kept.get("kv_bytes_dense") else 1.0
     return Cell(
-        [None if one is None else round(one, DIGITS) for one in scores],
-        [None if one is None else float(one) for one in same],
+        [told(one) for one in scores],
+        [told(one) for one in same],
         round(float(kept.get("keep", 1.0)), DIGITS),
         round(share, DIGITS),
     )
