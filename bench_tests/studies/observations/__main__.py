@@ -12,7 +12,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from bench_tests.studies.observations import costs, page, pareto, tally
+from bench_tests.studies.observations import costs, curves, page, pareto, tally, webpage
 from bench_tests.studies.observations.claims import CLAIMS
 from bench_tests.studies.observations.effects import rows_of
 from bench_tests.studies.observations.evidence import Evidence
@@ -37,12 +37,14 @@ def command() -> str:
 def judge(options: argparse.Namespace) -> None:
     """Every claim's verdict, as a table, a JSON and a page."""
     evidence = Evidence(tally.load(options.runs), [costs.read(path) for path in options.oe])
+    runs = evidence.tally.runs
     found = {
         "schema": 1,
-        "command": command(),
-        "runs": evidence.tally.runs,
+        "sources": [page.source(run) for run in runs],
+        "commands": [*(str(run["command"]) for run in runs), command()],
         "unmeasured": evidence.tally.unmeasured,
         "claims": [row.to_json() for row in rows_of(CLAIMS, evidence)],
+        "curves": curves.curves(evidence),
         "pareto": pareto.points(evidence),
     }
     options.out.mkdir(parents=True, exist_ok=True)
@@ -50,6 +52,7 @@ def judge(options: argparse.Namespace) -> None:
     (options.out / "observations.json").write_text(f"{stored}\n", encoding="utf-8")
     text = page.markdown(found)
     (options.out / "observations.md").write_text(text, encoding="utf-8")
+    (options.out / "observations.html").write_text(webpage.page(found), encoding="utf-8")
     print(text)
 
 
