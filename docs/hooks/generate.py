@@ -25,7 +25,7 @@ def generated() -> dict[str, list[Page]]:
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Put the generated pages into the navigation, and take out what would be fetched from elsewhere."""
-    config.extra["polyfills"] = []  # the plugin for pages without a server asks a CDN for one
+    config.extra["polyfills"] = ["assets/worker.js"]  # the plugin for pages without a server asks a CDN for its own
     made = generated()
     config.extra["generated"] = made
     config.nav = [_filled(entry, made) for entry in config.nav or []]
