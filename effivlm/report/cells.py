@@ -96,6 +96,7 @@ def _describe(parts: Sequence[Outcome], quality: Quality | None, dense: Dense) -
         "engine": " ".join(dict.fromkeys(outcome.engine for outcome in parts if outcome.engine)),
         "kernel": " ".join(dict.fromkeys(outcome.kernel for outcome in parts if outcome.kernel)),
         "weights": lead.weights,
+        "product": next((asdict(outcome.product) for outcome in (lead, *parts) if outcome.product), None),
         "remarks": list(dict.fromkeys([*remarks, *quality.remarks, *unmatched])),
     }
     scored = lead.scoring if lead.profile == FIXED else f"{lead.scoring} {lead.profile}"

@@ -12,6 +12,7 @@ from effivlm.records import SCHEMA, Cell, Outcome
 from effivlm.report.cells import as_stored, describe, name
 from effivlm.report.conditions import differing
 from effivlm.report.families import settle
+from effivlm.report.parameters import parameters
 from effivlm.report.published import overlay
 from effivlm.report.rows import summarise
 from effivlm.report.strict import strict
@@ -109,6 +110,7 @@ def build(header: Header, outcomes: Iterable[Outcome], end: Mapping[str, Any] | 
         "run": run,
         "cells": cells,
         "summary": summary,
+        "parameters": parameters(cells, summary),
         "published": overlay(cells),
         "skipped": skipped,
         "failed": failed,

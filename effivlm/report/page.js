@@ -259,7 +259,7 @@
     options(by("task"), [...(data.tasks.length === 1 ? [] : [["-1", "all tasks"]]), ...data.tasks.map((name, i) => [i, name])]);
     charts.start();
     viewer.start();
-    const tables = () => { results(); times(); evenness(); loyalty(); viewer.restart(); audit(); };
+    const tables = () => { results(); times(); evenness(); loyalty(); viewer.restart(); audit(); sections.all(); };
     for (const id of ["model", "task"]) by(id).addEventListener("change", () => { tables(); charts.all(); });
     unmeasured();
     tables();

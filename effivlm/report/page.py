@@ -16,7 +16,7 @@ from effivlm.report.viewer import viewer
 
 LIMIT = 9_500_000
 _SLOT = re.compile(r"<!--(\w+)-->|/\*(css|plotly|script)\*/")
-_SCRIPTS = ("core", "chart", "viewer", "page")
+_SCRIPTS = ("core", "chart", "viewer", "sections", "page")
 _FACT = 400
 
 
