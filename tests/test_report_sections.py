@@ -13,13 +13,15 @@ from effivlm.records import Outcome
 from effivlm.report import document, page, samples
 from tests.browsing import ARGUMENTS, CHROMIUM, Shown, show
 from tests.outcomes import END, HEADER, cell, quality
+from tests.test_report_compositions import TASKS, mixed
+from tests.test_report_compositions import run as of_compositions
 from tests.test_report_parameters import run as of_weights
 
 pytestmark = pytest.mark.skipif(
     not CHROMIUM or not importlib.util.find_spec("playwright"), reason="needs Chromium and playwright"
 )
 ROWS = "id => [...document.querySelectorAll(`#${id} tbody tr:not(.section)`)].map(row => row.innerText)"
-SECTIONS = ("parameters",)
+SECTIONS = ("parameters", "compositions")
 PHONE = 390
 
 
@@ -60,6 +62,22 @@ def test_methods_of_the_checkpoint_stand_with_their_quality_and_with_what_is_sto
     assert "w4g128: no speed-up" in shown.tab.inner_text("#parameters .notes")
     shown.pick("task", "docvqa_micro")
     assert any("rtn" in row and "75.0 [" in row and "0.857 [" in row for row in shown.eval(ROWS, "parameters"))
+    assert fits(shown)
+
+
+def test_a_composition_stands_beside_its_methods_alone_over_tasks_and_on_each(browser: Any, tmp_path: Path) -> None:
+    outcomes = of_compositions(mixed(1))
+    shown = opened(browser, tmp_path, outcomes)
+    found = {tuple(row["tasks"]): row for row in document.build(HEADER, outcomes, END)["compositions"]}
+    (row,) = shown.eval(ROWS, "compositions")
+    whole, own = found[TASKS], found[TASKS[:1]]
+    assert f"{whole['value']:.3f} [" in row
+    assert f"fastv 0.4: {whole['parts'][0]['value']:.3f}" in row
+    assert f"{whole['expected']:.3f}" in row
+    assert row.endswith(whole["verdict"])
+    shown.pick("task", TASKS[0])
+    (row,) = shown.eval(ROWS, "compositions")
+    assert f"{abs(100 * own['difference']):.1f} [" in row
     assert fits(shown)
 
 

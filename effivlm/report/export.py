@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from effivlm.report import grids
+from effivlm.report.columns import FURTHER, Columns, Path_
 from effivlm.report.costs import BESIDE, FLOORS, SPEEDUPS
 
-Path_ = tuple[str, ...]
-Columns = Mapping[str, Path_]
 Row = Sequence[Any]
 _SETTING: Columns = {
     "models": ("models",),
@@ -53,7 +52,6 @@ def _timed(word: str, cost: str) -> Columns:
     }
 
 
-_BYTES = ("disk_bytes", "disk_bytes_dense", "memory_bytes", "memory_bytes_dense")
 _MISSING: Columns = {
     **_NAME,
     "part": ("part",),
@@ -137,51 +135,21 @@ TABLES: Mapping[str, Columns] = {
         "weights": ("weights",),
         "remarks": ("remarks",),
     },
-    "parameters": {
-        "model": ("model",),
-        "method": ("method",),
-        "preset": ("preset",),
-        "asked": ("asked",),
-        "counted": ("counted",),
-        "counted_unit": ("unit",),
-        "op_ratio": ("op", "value"),
-        "op_ratio_low": ("op", "interval", "0"),
-        "op_ratio_high": ("op", "interval", "1"),
-        "tasks": ("op", "tasks"),
-        "set": ("op", "set"),
-        "ol_share": ("ol", "value"),
-        "ol_share_low": ("ol", "interval", "0"),
-        "ol_share_high": ("ol", "interval", "1"),
-        "forced_token_share": ("forced",),
-        "read_by": ("product", "reading"),
-        "speed": ("speed",),
-        "packing": ("product", "packing"),
-        **{word: ("product", word) for word in _BYTES},
-        "engine": ("product", "engine"),
-        "calibration": ("product", "calibration"),
-        "calibration_samples_count": ("product", "samples"),
-        "calibration_tokens": ("product", "tokens"),
-        "calibration_fingerprint": ("product", "drawn"),
-        "made_s": ("product", "seconds"),
-    },
+    **FURTHER,
     "refused": {"table": ("table",), "reason": ("reason",), "select": ("select",)},
     "skipped": _MISSING,
     "failed": _MISSING,
 }
 
 
-OPTIONAL = ("parameters",)
-"""Tables that stand in a document beside its summary, and are there only where a run has what they are about."""
-
-
 def tables(document: Mapping[str, Any]) -> dict[str, list[Row]]:
     """All tables by name, each as rows of values, the first row its column names; None where there is no value."""
-    lists = {name: document.get(name, []) for name in ("cells", *OPTIONAL, "skipped", "failed")}
+    lists = {name: document.get(name, []) for name in ("cells", *FURTHER, "skipped", "failed")}
     sources = {**document["summary"], **lists}
     return {
         name: [list(columns), *([_at(row, path) for path in columns.values()] for row in sources.get(name, []))]
         for name, columns in TABLES.items()
-        if name not in OPTIONAL or sources[name]
+        if name not in FURTHER or sources[name]
     }
 
 

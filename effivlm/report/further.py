@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from effivlm.report import budgets
 from effivlm.report.texts import NONE, block, interval, method, number
 
 MIB = 1 << 20
 
 
 def further(document: Mapping[str, Any]) -> list[str]:
-    """Methods of the checkpoint; nothing where a run has none."""
-    return [*_parameters(document)]
+    """Methods of the checkpoint, compositions; nothing where a run has none."""
+    return [*_parameters(document), *_compositions(document)]
 
 
 def _parameters(document: Mapping[str, Any]) -> list[str]:
@@ -45,3 +46,26 @@ def _stored(made: Mapping[str, Any] | None) -> tuple[str, str, str]:
         return NONE, NONE, NONE
     disk, memory = (made[f"{where}_bytes"] / (made[f"{where}_bytes_dense"] or 1) for where in ("disk", "memory"))
     return f"{made['disk_bytes'] / MIB:.0f} MiB", f"{disk:.0%} / {memory:.0%}", f"{made['seconds']:.0f} s"
+
+
+def _compositions(document: Mapping[str, Any]) -> list[str]:
+    """A block for each model: over tasks where a composition has several, else on its task."""
+    lines: list[str] = []
+    found = document.get("compositions", [])
+    for model in dict.fromkeys(row["model"] for row in found):
+        own = [row for row in found if row["model"] == model]
+        rows = [row for row in own if row["over"] == "tasks"] or own
+        head = ("composition", "keep", "tasks", "OP", "methods alone", "expected", "beyond", "")
+        body = {"": [_composition(row) for row in rows]}
+        spoken = "beyond: score (over tasks: OP) less what is left when the losses of the methods alone add up"
+        lines += block(f"{model}, compositions beside their methods alone", head, body, [spoken])
+    return lines
+
+
+def _composition(row: Mapping[str, Any]) -> tuple[str, ...]:
+    alone = " ".join(number(part["value"], 3) for part in row["parts"])
+    tasks = row["tasks"][0] if row["over"] == "task" else str(len(row["tasks"]))
+    difference = row["difference"]
+    told = NONE if difference is None else f"{difference:+.3f} {interval(row['interval'], 3)}".rstrip()
+    keep = budgets.text(row["keep"])
+    return method(row), keep, tasks, number(row["value"], 3), alone, number(row["expected"], 3), told, row["verdict"]
