@@ -16,12 +16,14 @@ from tests.outcomes import END, HEADER, cell, quality
 from tests.test_report_compositions import TASKS, mixed
 from tests.test_report_compositions import run as of_compositions
 from tests.test_report_parameters import run as of_weights
+from tests.test_report_suites import op
+from tests.test_report_suites import run as of_suites
 
 pytestmark = pytest.mark.skipif(
     not CHROMIUM or not importlib.util.find_spec("playwright"), reason="needs Chromium and playwright"
 )
 ROWS = "id => [...document.querySelectorAll(`#${id} tbody tr:not(.section)`)].map(row => row.innerText)"
-SECTIONS = ("parameters", "compositions")
+SECTIONS = ("parameters", "compositions", "suites")
 PHONE = 390
 
 
@@ -78,6 +80,19 @@ def test_a_composition_stands_beside_its_methods_alone_over_tasks_and_on_each(br
     shown.pick("task", TASKS[0])
     (row,) = shown.eval(ROWS, "compositions")
     assert f"{abs(100 * own['difference']):.1f} [" in row
+    assert fits(shown)
+
+
+def test_a_suite_stands_with_its_op_over_the_tasks_that_were_run_and_names_the_others(
+    browser: Any, tmp_path: Path
+) -> None:
+    shown = opened(browser, tmp_path, of_suites("docvqa", "chartqa", "gqa"))
+    titles = shown.eval("[...document.querySelectorAll('#suites h3')].map(title => title.textContent)")
+    assert "paper, scored by rule: 3 of 17 tasks" in titles
+    assert "hard, scored by rule: 2 of 6 tasks" in titles
+    rows = shown.eval(ROWS, "suites")
+    assert any(row.startswith("fastv") and f"{op('fastv', 'docvqa', 'chartqa'):.3f} [" in row for row in rows)
+    assert any("Not run: ocrbench, infovqa" in line for line in shown.tab.inner_text("#suites-body").split("\n"))
     assert fits(shown)
 
 

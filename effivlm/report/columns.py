@@ -68,5 +68,23 @@ FURTHER: Mapping[str, Columns] = {
         "compared_count": ("n",),
         "verdict": ("verdict",),
     },
+    "suites": {
+        "suite": ("suite",),
+        "suite_tasks_count": ("of",),
+        "scored": ("scored",),
+        "model": ("model",),
+        "method": ("method",),
+        "preset": ("preset",),
+        "keep_fraction": ("keep",),
+        "set": ("set",),
+        "op_ratio": ("value",),
+        "op_ratio_low": ("interval", "0"),
+        "op_ratio_high": ("interval", "1"),
+        "mean_ratio": ("mean",),
+        "tasks_count": ("n",),
+        "undefined_count": ("undefined",),
+        "tasks": ("tasks",),
+        "missing_tasks": ("missing",),
+    },
 }
 """Tables that stand in a document beside its summary, and are there only where a run has what they are about."""

@@ -17,6 +17,7 @@ from effivlm.report.parameters import parameters
 from effivlm.report.published import overlay
 from effivlm.report.rows import summarise
 from effivlm.report.strict import strict
+from effivlm.report.suites import of_suites
 
 Header = dict[str, Any]
 INTERRUPTED = "interrupted"
@@ -106,6 +107,8 @@ def build(header: Header, outcomes: Iterable[Outcome], end: Mapping[str, Any] | 
     run["bootstrap"] = {"rounds": ROUNDS, "level": LEVEL, "least": LEAST}
     cells, summary = [row.data for row in rows], summarise(rows)
     composed = compositions(rows)
+    whole, refused = of_suites(rows)
+    summary["refused"] += refused
     run["discoveries"] = settle(cells, summary["op"], composed)
     return {
         "schema": SCHEMA,
@@ -114,6 +117,7 @@ def build(header: Header, outcomes: Iterable[Outcome], end: Mapping[str, Any] | 
         "summary": summary,
         "parameters": parameters(cells, summary),
         "compositions": composed,
+        "suites": whole,
         "published": overlay(cells),
         "skipped": skipped,
         "failed": failed,

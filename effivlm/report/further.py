@@ -12,8 +12,8 @@ MIB = 1 << 20
 
 
 def further(document: Mapping[str, Any]) -> list[str]:
-    """Methods of the checkpoint, compositions; nothing where a run has none."""
-    return [*_parameters(document), *_compositions(document)]
+    """Methods of the checkpoint, compositions, suites; nothing where a run has none."""
+    return [*_parameters(document), *_compositions(document), *_suites(document)]
 
 
 def _parameters(document: Mapping[str, Any]) -> list[str]:
@@ -69,3 +69,26 @@ def _composition(row: Mapping[str, Any]) -> tuple[str, ...]:
     told = NONE if difference is None else f"{difference:+.3f} {interval(row['interval'], 3)}".rstrip()
     keep = budgets.text(row["keep"])
     return method(row), keep, tasks, number(row["value"], 3), alone, number(row["expected"], 3), told, row["verdict"]
+
+
+def _suites(document: Mapping[str, Any]) -> list[str]:
+    """A block for each suite, way of scoring and model; one line where that is what the model's own block shows."""
+    lines: list[str] = []
+    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for row in document.get("suites", []):
+        groups.setdefault((row["model"], row["suite"], row["scored"]), []).append(row)
+    for (model, word, scored), rows in groups.items():
+        tasks = set[str]().union(*(row["tasks"] for row in rows))
+        title = f"{model}, suite {word}, scored by {scored}: {len(tasks)} of {rows[0]['of']} tasks"
+        if tasks == {cell["task"] for cell in document["cells"] if cell["model"] == model}:
+            lines += ["", f"{title}, those of its OP above"]
+            continue
+        body = {"": [_suite(row) for row in rows]}
+        lines += block(title, ("method", "keep", "OP [95%]", "mean", "tasks"), body)
+    return lines
+
+
+def _suite(row: Mapping[str, Any]) -> tuple[str, ...]:
+    tasks = f"{row['n']}{' own' if row['set'] == 'own' else ''}"
+    op = f"{number(row['value'], 3)} {interval(row['interval'], 3)}".rstrip()
+    return method(row), budgets.text(row["keep"]), op, number(row["mean"], 3), tasks

@@ -5,7 +5,7 @@ const sections = (() => {
   const named = r => label(r.method, r.preset);
   const inModel = (r, at) => at.model < 0 || r.model === data.models[at.model];
   const several = at => (at.model < 0 && data.models.length > 1 ? [{ head: "model", kind: "text", text: r => r.model }] : []);
-  const own = found => (found.set === "own" ? " (own)" : "");
+  const ownSet = found => (found.set === "own" ? " (own)" : "");
   const share = (value, of) => (lacks(value) ? "–" : `${bytes(value)}${of ? ` (${num((100 * value) / of, 0)} %)` : ""}`);
   const seconds = value => (value < 120 ? `${num(value, 0)} s` : `${num(value / 60, 1)} min`);
   const notes = lines => {
@@ -28,7 +28,7 @@ const sections = (() => {
   ];
   const overTasks = [
     { head: "OP", text: r => (r.op ? num(r.op.value) + range(...(r.op.interval || [null, null])) : "–"), value: r => r.op?.value },
-    { head: "tasks", text: r => (r.op ? `${r.op.n}${own(r.op)}` : "–"), value: r => r.op?.n },
+    { head: "tasks", text: r => (r.op ? `${r.op.n}${ownSet(r.op)}` : "–"), value: r => r.op?.n },
     { head: "same as dense (OL)", text: r => (r.ol ? num(r.ol.value) + range(...(r.ol.interval || [null, null])) : "–"), value: r => r.ol?.value },
     { head: "tokens, forced", text: r => num(r.forced), value: r => r.forced },
   ];
@@ -78,5 +78,25 @@ const sections = (() => {
     });
   }
 
-  return { all() { parameters(); compositions(); } };
+  // a suite's tasks are scored in several ways, each with a table
+  function suites() {
+    const at = choice(), list = data.suites.filter(r => inModel(r, at)), of = r => `${r.suite}, scored by ${r.scored}`;
+    const kind = r => { const setting = report.settingWith(named(r), r.keep), found = setting < 0 ? "" : report.kindOf(setting); return found ? report.heading(found) : ""; };
+    section("suites", list, host => {
+      host.replaceChildren();
+      for (const title of new Set(list.map(of))) {
+        const own = list.filter(r => of(r) === title).sort((a, b) => kind(b).localeCompare(kind(a))), box = make("div"), first = own[0];
+        const tasks = [...new Set(own.flatMap(r => r.tasks))];
+        host.append(make("h3", visible(`${title}: ${tasks.length} of ${first.of} tasks`)), box);
+        table(box, [
+          { head: "method", kind: "head", text: named }, { head: "keep", text: r => keepText(r.keep), value: r => keepText(r.keep) }, ...several(at),
+          { head: "OP", text: r => num(r.value) + range(...(r.interval || [null, null])), value: r => r.value }, { head: "plain mean", text: r => num(r.mean), value: r => r.mean },
+          { head: "tasks", text: r => `${r.n} of ${r.of}${ownSet(r)}${r.undefined ? `, ${r.undefined} undefined` : ""}`, value: r => r.n },
+        ], own, { name: title, start: 20, section: kind });
+        host.append(notes([`In the mean: ${tasks.join(", ")}.`, ...(first.missing.length ? [`Not run: ${first.missing.join(", ")}.`] : [])]));
+      }
+    });
+  }
+
+  return { all() { parameters(); compositions(); suites(); } };
 })();
