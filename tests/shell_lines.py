@@ -21,7 +21,7 @@ from effivlm.plugin.selection import Selection
 from effivlm.records import PARTS, Budget
 from effivlm.run import steps
 from effivlm.session.matrix import build
-from effivlm.session.suites import expanded
+from effivlm.suites import expanded
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))

@@ -7,7 +7,7 @@ from typing import Any
 from documented import Page, command, place, said, table
 
 from effivlm import registry
-from effivlm.session.suites import suites
+from effivlm.suites import suites
 
 KIND = "tasks"
 INSIDE, PUBLISHED, JUDGED = "Inside the package", "Published sets", "Marked by a judge"

@@ -24,13 +24,15 @@ _KEPT = tuple(field.name for field in fields(Achieved))
 class Row:
     """A cell as the document stores it, with what the summary needs and the document does not.
 
-    That is the bootstrap draws, and where its numbers come from, by part (quality, ttft, decode).
+    That is the bootstrap draws, where its numbers come from, by part (quality, ttft, decode), and of a composition what it has
+    beyond its methods alone (`additive.beyond`).
     """
 
     data: dict[str, Any]
     ratio_draws: Floats | None
     same_draws: Floats | None
     origins: Mapping[str, Origin]
+    beyond: dict[str, Any] | None = None
 
 
 def describe(group: Sequence[Sequence[Outcome]]) -> list[Row]:
@@ -96,13 +98,14 @@ def _describe(parts: Sequence[Outcome], quality: Quality | None, dense: Dense) -
         "engine": " ".join(dict.fromkeys(outcome.engine for outcome in parts if outcome.engine)),
         "kernel": " ".join(dict.fromkeys(outcome.kernel for outcome in parts if outcome.kernel)),
         "weights": lead.weights,
+        "product": next((asdict(outcome.product) for outcome in (lead, *parts) if outcome.product), None),
         "remarks": list(dict.fromkeys([*remarks, *quality.remarks, *unmatched])),
     }
     scored = lead.scoring if lead.profile == FIXED else f"{lead.scoring} {lead.profile}"
     origins = {"quality": origin(scored, lead.engine, lead.weights)}
     for word, engine in engines(parts).items():
         origins[word] = origin("", engine, lead.weights)  # times have no kind of score
-    return Row(data, quality.ratio_draws, quality.same_draws, origins)
+    return Row(data, quality.ratio_draws, quality.same_draws, origins, quality.beyond)
 
 
 def _invalid(outcome: Outcome) -> dict[str, Any] | None:

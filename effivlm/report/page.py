@@ -14,7 +14,7 @@ from effivlm.report.viewer import viewer
 
 LIMIT = 9_500_000
 _SLOT = re.compile(r"<!--(\w+)-->|/\*(css|script)\*/")
-_SCRIPTS = ("core", "plot", "pointing", "chart", "viewer", "page")
+_SCRIPTS = ("core", "plot", "pointing", "chart", "viewer", "sections", "page")
 _FACT = 400
 
 

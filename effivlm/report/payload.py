@@ -21,6 +21,8 @@ _LOYALTY = ("same", "exact", "score_agreement", "soft", "prefix", "forced", "kap
 _NOISE = ("same", "exact", "soft", "prefix", "forced", "n")
 _KEPT = ("asked", "counted", "asked_keep", "kept", "total", "keep", "kv_bytes", "kv_bytes_dense", "visual_tokens")
 WORDS = ("models", "settings", "tasks", "remarks", "kinds", "layers", "noises", "figures", "reasons")
+SECTIONS = ("parameters", "compositions", "suites")
+"""Lists of rows that the page shows in sections of their own, each only where a run has any."""
 _ROW = (
     *("model", "setting", "op", "low", "high", "mean", "detectable", "tasks", "set", "undefined"),
     *("vs", "vslow", "vshigh", "verdict"),
@@ -52,6 +54,7 @@ def payload(document: Mapping[str, Any]) -> dict[str, Any]:
         "missed": kept,
         "refused": document["summary"].get("refused", []),
         "published": document.get("published", []),
+        **{name: rounded(document.get(name, [])) for name in SECTIONS},
         "unmeasured": _reasons([*document["failed"], *document["skipped"]]),
     }
 
@@ -299,6 +302,13 @@ def _setting(row: Mapping[str, Any]) -> list[Any]:
 
 def _ends(interval: Sequence[float] | None) -> Sequence[float | None]:
     return interval or (None, None)
+
+
+def rounded(value: Any) -> Any:
+    """The same with few digits in every number, at whatever depth."""
+    if isinstance(value, Mapping):
+        return {name: rounded(one) for name, one in value.items()}
+    return [rounded(one) for one in value] if isinstance(value, list | tuple) else _few_digits(value)
 
 
 def _few_digits(value: Any) -> Any:

@@ -1,0 +1,102 @@
+"use strict";
+// Sections that only some runs have: each is hidden, with its link, where there is nothing to show.
+const sections = (() => {
+  const { data, label, by, lacks, make, num, range, keepText, bytes, visible, table, choice } = report;
+  const named = r => label(r.method, r.preset);
+  const inModel = (r, at) => at.model < 0 || r.model === data.models[at.model];
+  const several = at => (at.model < 0 && data.models.length > 1 ? [{ head: "model", kind: "text", text: r => r.model }] : []);
+  const ownSet = found => (found.set === "own" ? " (own)" : "");
+  const share = (value, of) => (lacks(value) ? "–" : `${bytes(value)}${of ? ` (${num((100 * value) / of, 0)} %)` : ""}`);
+  const seconds = value => (value < 120 ? `${num(value, 0)} s` : `${num(value / 60, 1)} min`);
+  const notes = lines => {
+    const box = make("div", null, { class: "notes" });
+    for (const line of lines) box.append(make("p", visible(line), { dir: "auto" }));
+    return box;
+  };
+
+  function section(id, list, show) {
+    by(id).hidden = !data[id].length;
+    document.querySelector(`nav a[href="#${id}"]`).hidden = !data[id].length;
+    if (data[id].length) show(by(`${id}-body`), list);
+  }
+
+  const ofTask = name => [
+    { head: "score", text: r => { const t = r.by_task[name]; return num(t.score === null ? null : t.score * t.scale, 1) + range(...(t.interval || [null, null]).map(v => (lacks(v) ? null : v * t.scale)), 1); }, value: r => r.by_task[name].score },
+    { head: "OP ratio", text: r => num(r.by_task[name].ratio) + range(...(r.by_task[name].ratio_interval || [null, null])), value: r => r.by_task[name].ratio },
+    { head: "same as dense", text: r => num(r.by_task[name].same) + range(...(r.by_task[name].same_interval || [null, null])), value: r => r.by_task[name].same },
+    { head: "tokens, forced", text: r => num(r.by_task[name].forced), value: r => r.by_task[name].forced },
+  ];
+  const overTasks = [
+    { head: "OP", text: r => (r.op ? num(r.op.value) + range(...(r.op.interval || [null, null])) : "–"), value: r => r.op?.value },
+    { head: "tasks", text: r => (r.op ? `${r.op.n}${ownSet(r.op)}` : "–"), value: r => r.op?.n },
+    { head: "same as dense (OL)", text: r => (r.ol ? num(r.ol.value) + range(...(r.ol.interval || [null, null])) : "–"), value: r => r.ol?.value },
+    { head: "tokens, forced", text: r => num(r.forced), value: r => r.forced },
+  ];
+  const made = (head, text, value = text, kind) => ({ head, kind, text: r => (r.product ? text(r.product) : "–"), value: r => (r.product ? value(r.product) : null) });
+  function parameters() {
+    const at = choice(), name = at.task < 0 ? "" : data.tasks[at.task];
+    const list = data.parameters.filter(r => inModel(r, at) && (!name || r.by_task[name]));
+    section("parameters", list, host => {
+      const who = [{ head: "method", kind: "head", text: named }, { head: "asked", text: r => r.asked, value: r => data.parameters.indexOf(r) }, ...several(at), { head: "counted", text: r => num(r.counted), value: r => r.counted }];
+      const of = { section: r => (r.unit === "bits a weight" ? "quantised: bits a weight" : "pruned: fraction of zeros") };
+      const quality = make("div"), stored = make("div"), said = new Map();
+      table(quality, [...who, ...(name ? ofTask(name) : overTasks)], list, { ...of, name: "Quality of parameter compression" });
+      table(stored, [
+        ...who,
+        made("on disk", p => share(p.disk_bytes, p.disk_bytes_dense), p => p.disk_bytes), made("in memory", p => share(p.memory_bytes, p.memory_bytes_dense), p => p.memory_bytes),
+        made("read by", p => p.reading, p => p.reading, "text"),
+        made("calibration", p => (p.samples ? `${p.calibration}, ${p.samples} samples, ${p.tokens} tokens` : "none"), p => p.samples, "text"), made("drawn", p => p.drawn.slice(0, 8) || "–", p => p.drawn, "text"), made("made in", p => seconds(p.seconds), p => p.seconds),
+      ], list, { ...of, name: "What parameter compression stored" });
+      for (const r of list) if (r.speed) said.set(r.speed, [...new Set([...(said.get(r.speed) || []), keepText(r.keep)])]);
+      host.replaceChildren(quality, make("h3", "What is stored, and how it was made"), stored, notes([...said].map(([text, asked]) => `${asked.join(", ")}: ${text}.`)));
+    });
+  }
+
+  const TONES = { "loses more": "wrong", "loses less": "right" };
+  function compositions() {
+    const at = choice(), over = at.task < 0 && data.compositions.some(r => r.over === "tasks" && inModel(r, at));
+    const list = data.compositions.filter(r => inModel(r, at) && (over ? r.over === "tasks" : r.over === "task" && (at.task < 0 || r.tasks[0] === data.tasks[at.task])));
+    const most = Math.max(0, ...list.map(r => r.parts.length)), power = list.map(r => r.detectable).filter(v => !lacks(v)).sort((a, b) => a - b);
+    const part = place => ({ head: place ? `method ${place + 1} alone` : "method 1 alone", kind: "text", text: r => (r.parts[place] ? `${named(r.parts[place])} ${keepText(r.parts[place].keep)}: ${num(r.parts[place].value)}` : ""), value: r => r.parts[place]?.value });
+    const scaled = (r, value, digits) => num(lacks(value) ? null : value * r.scale, digits), digits = over ? 3 : 1;
+    section("compositions", list, host => {
+      const box = make("div");
+      table(box, [
+        { head: "composition", kind: "head", text: named }, { head: "keep", text: r => keepText(r.keep), value: r => keepText(r.keep) }, ...several(at),
+        over || at.task >= 0 ? { head: over ? "tasks" : "n", text: r => String(r.n), value: r => r.n } : { head: "task", kind: "text", text: r => r.tasks[0] },
+        { head: over ? "OP" : "OP ratio", text: r => num(r.value) + range(...(r.value_interval || [null, null])), value: r => r.value },
+        ...Array.from({ length: most }, (_, place) => part(place)),
+        { head: "expected", text: r => num(r.expected), value: r => r.expected },
+        { head: over ? "beyond, OP" : "beyond, score", text: r => report.signed(lacks(r.difference) ? null : r.difference * r.scale, digits) + range(...(r.interval || [null, null]).map(v => (lacks(v) ? null : v * r.scale)), digits), value: r => r.difference },
+        { head: "q", text: r => (lacks(r.q) ? "–" : r.q < 0.001 ? "< 0.001" : num(r.q)), value: r => r.q },
+        { head: "", kind: "text", text: r => r.verdict, tone: r => TONES[r.verdict] || "" },
+      ], list, { name: "Compositions" });
+      const lines = [];
+      if (power.length) lines.push(`With their samples, rows show a “beyond” of ${scaled(list[0], power[Math.floor(power.length / 2)], digits)} four times in five, and seldom a smaller one (the median row).`);
+      if (list.some(r => r.verdict === "not run alone")) lines.push("A method that did not run alone at the budget it has in the composition (–) leaves nothing to compare with: select it at that budget too.");
+      host.replaceChildren(box, notes(lines));
+    });
+  }
+
+  // a suite's tasks are scored in several ways, each with a table
+  function suites() {
+    const at = choice(), list = data.suites.filter(r => inModel(r, at)), of = r => `${r.suite}, scored by ${r.scored}`;
+    const kind = r => { const setting = report.settingWith(named(r), r.keep), found = setting < 0 ? "" : report.kindOf(setting); return found ? report.heading(found) : ""; };
+    section("suites", list, host => {
+      host.replaceChildren();
+      for (const title of new Set(list.map(of))) {
+        const own = list.filter(r => of(r) === title).sort((a, b) => kind(b).localeCompare(kind(a))), box = make("div"), first = own[0];
+        const tasks = [...new Set(own.flatMap(r => r.tasks))];
+        host.append(make("h3", visible(`${title}: ${tasks.length} of ${first.of} tasks`)), box);
+        table(box, [
+          { head: "method", kind: "head", text: named }, { head: "keep", text: r => keepText(r.keep), value: r => keepText(r.keep) }, ...several(at),
+          { head: "OP", text: r => num(r.value) + range(...(r.interval || [null, null])), value: r => r.value }, { head: "plain mean", text: r => num(r.mean), value: r => r.mean },
+          { head: "tasks", text: r => `${r.n} of ${r.of}${ownSet(r)}${r.undefined ? `, ${r.undefined} undefined` : ""}`, value: r => r.n },
+        ], own, { name: title, start: 20, section: kind });
+        host.append(notes([`In the mean: ${tasks.join(", ")}.`, ...(first.missing.length ? [`Not run: ${first.missing.join(", ")}.`] : [])]));
+      }
+    });
+  }
+
+  return { all() { parameters(); compositions(); suites(); } };
+})();
