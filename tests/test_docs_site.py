@@ -65,7 +65,7 @@ def test_no_page_takes_anything_from_elsewhere(site: Path) -> None:
 
 
 def test_hooks_and_examples_are_code_and_no_part_of_the_site(site: Path) -> None:
-    assert not [path for path in site.rglob("*.py")]
+    assert not list(site.rglob("*.py"))
     assert not (site / "hooks").exists()
 
 
