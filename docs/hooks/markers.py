@@ -1,4 +1,4 @@
-"""What written pages take from elsewhere when the site is built: pictures, code, figures of committed reports, tables of the code.
+"""What written pages take from elsewhere at a build: pictures, code, figures of committed reports, tables of the code.
 
 A marker stands in two braces, one word and what it is about:
 
