@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 import tomllib
+from html import unescape
 from pathlib import Path
 from types import ModuleType
 
@@ -64,7 +65,7 @@ def test_every_method_and_every_task_has_a_page_with_its_whole_docstring() -> No
     for kind in ("methods", "tasks"):
         assert {Path(path).stem for path in GENERATED if path.startswith(kind)} == {*registry.names(kind), "index"}
         for name in registry.names(kind):
-            shown = re.sub(r"\\|\]\([^)]*\)", "", GENERATED[f"{kind}/{name}.md"])
+            shown = re.sub(r"\\|\]\([^)]*\)", "", unescape(GENERATED[f"{kind}/{name}.md"]))
             for text in fields.docstring(kind, name):
                 words = re.findall(r"\w+", text)
                 assert words
@@ -77,6 +78,13 @@ def test_the_fields_of_a_page_are_those_of_the_class_with_their_defaults() -> No
         every = [field for field in dataclasses.fields(registry.load("methods", name)) if field.init]
         found = {field.name: field.default for field in every if field.name not in fields.COMMON}
         assert {field: eval(default) for field, default in fields.fields(name).items()} == found, name
+
+
+def test_the_page_of_options_names_all_that_pytest_takes(pytestconfig: pytest.Config) -> None:
+    found = set(re.findall(r"\| `--(vlm-[a-z-]+)` \|", WRITTEN["options.md"]))
+    assert {name.replace("-", "_") for name in found} == {
+        name for name in vars(pytestconfig.option) if name[:4] == "vlm_"
+    }
 
 
 def test_every_block_is_in_a_language_that_a_test_reads() -> None:

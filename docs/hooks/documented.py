@@ -51,9 +51,12 @@ def linked(text: str, kind: str) -> str:
 
 
 def plain(text: str) -> str:
-    """What is no code keeps its signs: stars, underscores and angle brackets of formulas mean nothing here."""
+    """What is no code keeps its signs: stars, underscores and brackets of formulas mean nothing here."""
     pieces = CODE.split(text)
-    return "".join(piece if CODE.fullmatch(piece) else re.sub(r"([*_<\[\]])", r"\\\1", piece) for piece in pieces)
+    return "".join(
+        piece if CODE.fullmatch(piece) else re.sub(r"([*_\[\]])", r"\\\1", piece).replace("<", "&lt;")
+        for piece in pieces
+    )
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -7,8 +7,9 @@ import inspect
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from documented import plain, table
 
@@ -16,7 +17,6 @@ import effivlm.budget
 from effivlm import __main__ as cli
 from effivlm import registry
 from effivlm.plugin import gate, options
-from effivlm.session.matrix import Asked
 from effivlm.session.suites import suites
 from effivlm.tasks._folder import METRICS
 
@@ -29,20 +29,21 @@ def budgets() -> str:
     return "\n".join(line for line in text.splitlines() if line.startswith("|"))
 
 
+@dataclass
+class Group:
+    """What pytest's parser is given, kept as rows."""
+
+    rows: list[tuple[str, str]] = field(default_factory=list)
+
+    def addoption(self, name: str, help: str, default: Any = None, **_: Any) -> None:
+        self.rows.append((f"`{name}`", plain(help.replace("%(default)s", str(default)).replace("%%", "%"))))
+
+
 def plugin_options() -> str:
-    defaults = {f"--vlm-{name.replace('_', '-')}": value for name, value in asdict(Asked()).items()}
-    helps = {
-        **{f"--vlm-{name}": text for name, text in options.LISTS.items()},
-        **{f"--vlm-{name}": text for name, (_, text) in options.WORDS.items()},
-        **{f"--vlm-{name}": text for name, (_, text) in gate.OPTIONS.items()},
-    }
-    return table(
-        ["option", "what it says"],
-        [
-            (f"`{name}`", plain(text.replace("%(default)s", str(defaults.get(name, "")))))
-            for name, text in helps.items()
-        ],
-    )
+    group = Group()
+    options.add(group)
+    gate.add_options(group)
+    return table(["option", "what it says"], group.rows)
 
 
 def commands() -> str:
