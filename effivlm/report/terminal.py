@@ -263,19 +263,20 @@ def _block(
     rows = [row for those in body.values() for row in those]
     wide = [max(len(row[place]) for row in (head, *rows)) for place in range(len(head))]
     wide[0] = min(wide[0], WIDTH - sum(wide[1:]) - 2 * (len(wide) - 1))
-    lines = [_line(head, wide)]
+    short = _apart((row[0] for row in (head, *rows)), wide[0])
+    lines = [_line(head, wide, short)]
     shown = 0
     for of, those in body.items():
         if of not in ("", "dense") and shown < BLOCK_ROWS:
             lines.append(f"{budgets.heading(of)}:")
-        lines += [_line(row, wide) for row in those[: BLOCK_ROWS - shown]]
+        lines += [_line(row, wide, short) for row in those[: BLOCK_ROWS - shown]]
         shown = min(BLOCK_ROWS, shown + len(those))
     cut = [f"and {len(rows) - BLOCK_ROWS} more rows: see report.html"] if len(rows) > BLOCK_ROWS else []
     return ["", _short(title, WIDTH), *lines, *cut, *more]
 
 
-def _line(row: Sequence[str], wide: Sequence[int]) -> str:
-    first = _short(row[0], wide[0]).ljust(wide[0])
+def _line(row: Sequence[str], wide: Sequence[int], short: Mapping[str, str]) -> str:
+    first = short[row[0]].ljust(wide[0])
     return "  ".join([first, *(text.rjust(width) for text, width in zip(row[1:], wide[1:], strict=True))])
 
 
@@ -305,6 +306,20 @@ def _interval(ends: Sequence[float] | None, digits: int) -> str:
 
 def _short(text: str, width: int) -> str:
     return text if len(text) <= width else text[: max(1, width - 2)] + ".."
+
+
+def _apart(names: Iterable[str], width: int) -> dict[str, str]:
+    """Names no wider than `width`: their middle is left out, and where they would look alike all but what they differ in."""
+    head = max(width, 8) // 2 - 1
+    rest = max(width, 8) - 2 - head
+    short = {name: name if len(name) <= width else f"{name[:head]}..{name[-rest:]}" for name in names}
+    for text in set(short.values()):
+        alike = [name for name in short if short[name] == text]
+        differs = next((at for at, letters in enumerate(zip(*alike, strict=False)) if len(set(letters)) > 1), 0)
+        for name in alike if len(alike) > 1 else ():
+            start = min(differs, len(name) - rest)
+            short[name] = f"{name[:head]}..{name[start : start + rest]}"
+    return short
 
 
 def _safe(line: str) -> str:
