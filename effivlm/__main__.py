@@ -183,6 +183,8 @@ def _list(options: argparse.Namespace) -> int:
         broken = registry.unusable(kind)
         for name in names:
             print(f"  {name.ljust(wide)}  {broken[name] if name in broken else _described(kind, name)}".rstrip())
+        for name in registry.open_methods() if kind == "methods" else ():
+            print(f"  {name}{registry.OPEN}NAME  {registry.documented(kind, name + registry.OPEN)}")
         if kind == "models":
             print(f"  real shapes with random weights: {', '.join(RANDOM + name for name in shapes())}")
     return 0
