@@ -87,7 +87,8 @@ class Answer:
     there. Dense alone has `again`, its answer under a harmless numeric change; its `forced` is that second run's.
     None: dense broke on this sample, or what was wanted could not be computed, which the outcome's remarks say.
     `invalid`: it says nothing that can be scored (no option, or several; blank), None where that is not known. `part`: the
-    part of the benchmark that it counts in.
+    part of the benchmark that it counts in. `pictures`: a digest of what the sample shows, "" where it shows nothing or none was
+    made: samples that show the same are drawn together.
     """
 
     id: str
@@ -109,6 +110,7 @@ class Answer:
     of: int = 0
     invalid: bool | None = None
     part: str = ""
+    pictures: str = ""
 
 
 @dataclass(frozen=True, slots=True)

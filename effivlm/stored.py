@@ -54,6 +54,7 @@ ANSWER_TYPES: Mapping[str, Any] = {
     "tokens": list | tuple,
     "invalid": bool | None,
     "part": str,
+    "pictures": str,
 }
 
 
