@@ -21,7 +21,7 @@ _LOYALTY = ("same", "exact", "score_agreement", "soft", "prefix", "forced", "kap
 _NOISE = ("same", "exact", "soft", "prefix", "forced", "n")
 _KEPT = ("asked", "counted", "asked_keep", "kept", "total", "keep", "kv_bytes", "kv_bytes_dense", "visual_tokens")
 WORDS = ("models", "settings", "tasks", "remarks", "kinds", "layers", "noises", "figures", "reasons")
-SECTIONS = ("parameters", "compositions", "suites")
+SECTIONS = ("parameters", "compositions", "suites", "judges")
 """Lists of rows that the page shows in sections of their own, each only where a run has any."""
 _ROW = (
     *("model", "setting", "op", "low", "high", "mean", "detectable", "tasks", "set", "undefined"),

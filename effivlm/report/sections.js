@@ -93,10 +93,30 @@ const sections = (() => {
           { head: "OP", text: r => num(r.value) + range(...(r.interval || [null, null])), value: r => r.value }, { head: "plain mean", text: r => num(r.mean), value: r => r.mean },
           { head: "tasks", text: r => `${r.n} of ${r.of}${ownSet(r)}${r.undefined ? `, ${r.undefined} undefined` : ""}`, value: r => r.n },
         ], own, { name: title, start: 20, section: kind });
-        host.append(notes([`In the mean: ${tasks.join(", ")}.`, ...(first.missing.length ? [`Not run: ${first.missing.join(", ")}.`] : [])]));
+        const shared = own.find(r => r.set === "common")?.tasks || [], more = tasks.filter(task => !shared.includes(task));
+        host.append(notes([...(shared.length ? [`Compared on: ${shared.join(", ")}.`] : []), ...(more.length ? [`Rows marked “own” also have: ${more.join(", ")}.`] : []), ...(first.missing.length ? [`Not run: ${first.missing.join(", ")}.`] : [])]));
       }
     });
   }
 
-  return { all() { parameters(); compositions(); suites(); } };
+  const percent = value => (lacks(value) ? "–" : `${num(100 * value, 0)} %`);
+  const CLOSE = 40; // settings named under the table
+  function judges() {
+    const at = choice(), list = data.judges.filter(r => inModel(r, at) && (at.task < 0 || r.task === data.tasks[at.task]));
+    section("judges", list, host => {
+      const box = make("div"), second = list.some(r => r.agreement);
+      table(box, [
+        { head: "task", kind: "head", text: r => r.task }, ...several(at), { head: "judge", kind: "text", text: r => r.judge }, { head: "says it is", kind: "text", text: r => r.models.join(", ") || "–" }, { head: "prompt", kind: "text", text: r => r.prompt_sha256.slice(0, 12) },
+        { head: "marks missing", text: r => `${r.missing} of ${r.marks + r.missing}`, value: r => r.missing, tone: r => (r.missing ? "off" : "") },
+        { head: "noise", text: r => (r.noise ? num(r.noise.spread * r.scale, 2) : "not measured"), value: r => r.noise && r.noise.spread }, { head: "askings", text: r => (r.noise ? `${r.noise.repeats} of ${r.noise.n} answers` : "–"), value: r => r.noise && r.noise.n },
+        { head: "marks that change", text: r => percent(r.noise && r.noise.changed), value: r => r.noise && r.noise.changed },
+        ...(second ? [{ head: "second judge", kind: "text", text: r => (r.agreement ? r.agreement.judge : "–") }, { head: "same mark", text: r => (r.agreement ? `${percent(r.agreement.same)} of ${r.agreement.n}` : "–"), value: r => r.agreement && r.agreement.same }] : []),
+        { head: "pairs of cells within noise", text: r => (r.pairs ? `${r.pairs.within} of ${r.pairs.of}` : "–"), value: r => r.pairs && r.pairs.within },
+      ], list, { name: "Judges", start: 20 });
+      const close = r => r.within.slice(0, CLOSE).map(one => `${named(one)} ${keepText(one.keep)} (${report.signed(one.difference * r.scale, 2)})`).join(", ") + (r.within.length > CLOSE ? ` and ${r.within.length - CLOSE} more` : "");
+      host.replaceChildren(box, notes(list.filter(r => r.within.length).map(r => `${r.task}${several(at).length ? ` on ${r.model}` : ""}: no further from dense than the judge’s noise, which says nothing: ${close(r)}.`)));
+    });
+  }
+
+  return { all() { parameters(); compositions(); suites(); judges(); } };
 })();
