@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from effivlm.run.steps import apart
 from effivlm.session import matrix
 from effivlm.session.matrix import Asked
 
@@ -79,7 +80,7 @@ def _field(name: str) -> str:
 
 def _split(option: str, values: list[str]) -> tuple[str, ...]:
     """Comma separated or repeated, alike. An empty word is refused: a mistake is no wish for the default."""
-    words = [word.strip() for value in values for word in value.split(",")]
+    words = [word.strip() for value in values for word in apart(value, ",")]
     if "" in words:
         raise ValueError(f"{option}: {','.join(values)!r} holds an empty name")
     return tuple(words)

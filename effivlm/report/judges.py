@@ -15,7 +15,7 @@ EQUAL = 1e-9  # how far sums of the same numbers may lie apart
 def within(
     judged: Mapping[str, Any] | None, score: float | None, other: Mapping[str, Any] | None, theirs: float | None
 ) -> float | None:
-    """The judge's noise, where two scores lie no further apart than that; None where they do lie further, and where it is unknown.
+    """The judge's noise, where two scores lie no further apart than that; None where they lie further, or it is unknown.
 
     It is the larger of the two: how far apart the judge's scores of the same answers lie when it is asked again.
     """

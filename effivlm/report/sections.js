@@ -118,5 +118,5 @@ const sections = (() => {
     });
   }
 
-  return { all() { parameters(); compositions(); suites(); judges(); } };
+  return { all: [parameters, compositions, suites, judges] };
 })();
