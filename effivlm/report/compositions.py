@@ -27,7 +27,8 @@ def compositions(rows: Sequence[Row]) -> list[dict[str, Any]]:
     their product. `difference` is what it has beyond its methods' losses together: in the task's score, or over
     tasks as a share of dense's.
     """
-    known = {_cell(row): row for row in rows}
+    models = {row.data["model"] for row in rows if row.beyond is not None}
+    known = {_cell(row): row for row in rows if row.data["model"] in models}
     of_tasks: dict[tuple[str, ...], list[Cell]] = {}
     found = []
     for cell, row in known.items():
@@ -39,7 +40,8 @@ def compositions(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def _cell(row: Row) -> Cell:
-    return Cell.from_json({word: row.data[word] for word in _CELL})
+    keep = budget_of(row.data["keep"]).label
+    return Cell(**{**{word: row.data[word] for word in _CELL}, "keep": keep})
 
 
 def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
