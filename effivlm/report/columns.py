@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from effivlm.records import SEAMS
+from effivlm.report.costs import SPEEDUPS
 
 Path_ = tuple[str, ...]
 Columns = Mapping[str, Path_]
@@ -35,6 +36,7 @@ FURTHER: Mapping[str, Columns] = {
         "ol_share_low": ("ol", "interval", "0"),
         "ol_share_high": ("ol", "interval", "1"),
         "forced_token_share": ("forced",),
+        **{f"{word}_speedup_ratio": ("oe", word, "value") for word in SPEEDUPS},
         "read_by": ("product", "reading"),
         "speed": ("speed",),
         "packing": ("product", "packing"),

@@ -32,6 +32,11 @@ const sections = (() => {
     { head: "same as dense (OL)", text: r => (r.ol ? num(r.ol.value) + range(...(r.ol.interval || [null, null])) : "–"), value: r => r.ol?.value },
     { head: "tokens, forced", text: r => num(r.forced), value: r => r.forced },
   ];
+  // speed-ups that were measured: over tasks without the untrusted ones, of one task with their mark
+  const faster = (list, name) => [["ttft", "TTFT ×"], ["decode", "decode ×"], ["batch", "batch ×"]].map(([word, head]) => {
+    const of = r => (name ? r.by_task[name].speedups[word] : r.oe[word]);
+    return { word, head, value: r => of(r)?.value, text: r => { const found = of(r); return found ? num(found.value, 2) + range(...(found.interval || [null, null]), 2) + (name && r.by_task[name].untrusted.includes(word) ? " ⚠" : "") : "–"; } };
+  }).filter(column => list.some(r => !lacks(column.value(r))));
   const made = (head, text, value = text, kind) => ({ head, kind, text: r => (r.product ? text(r.product) : "–"), value: r => (r.product ? value(r.product) : null) });
   function parameters() {
     const at = choice(), name = at.task < 0 ? "" : data.tasks[at.task];
@@ -40,9 +45,9 @@ const sections = (() => {
       const who = [{ head: "method", kind: "head", text: named }, { head: "asked", text: r => r.asked, value: r => data.parameters.indexOf(r) }, ...several(at), { head: "counted", text: r => num(r.counted), value: r => r.counted }];
       const of = { section: r => (r.unit === "bits a weight" ? "quantised: bits a weight" : "pruned: fraction of zeros") };
       const quality = make("div"), stored = make("div"), said = new Map();
-      table(quality, [...who, ...(name ? ofTask(name) : overTasks)], list, { ...of, name: "Quality of parameter compression" });
+      table(quality, [...who, ...(name ? ofTask(name) : overTasks), ...faster(list, name)], list, { ...of, name: "Quality of parameter compression" });
       table(stored, [
-        ...who,
+        ...who.slice(0, -1),
         made("on disk", p => share(p.disk_bytes, p.disk_bytes_dense), p => p.disk_bytes), made("in memory", p => share(p.memory_bytes, p.memory_bytes_dense), p => p.memory_bytes),
         made("read by", p => p.reading, p => p.reading, "text"),
         made("calibration", p => (p.samples ? `${p.calibration}, ${p.samples} samples, ${p.tokens} tokens` : "none"), p => p.samples, "text"), made("drawn", p => p.drawn.slice(0, 8) || "–", p => p.drawn, "text"), made("made in", p => seconds(p.seconds), p => p.seconds),
