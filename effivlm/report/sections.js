@@ -1,7 +1,7 @@
 "use strict";
 // Sections that only some runs have: each is hidden, with its link, where there is nothing to show.
 const sections = (() => {
-  const { data, label, by, lacks, make, num, range, keepText, bytes, visible, table, choice } = report;
+  const { data, asides, label, by, lacks, make, num, range, keepText, bytes, visible, table, choice } = report;
   const named = r => label(r.method, r.preset);
   const inModel = (r, at) => at.model < 0 || r.model === data.models[at.model];
   const several = at => (at.model < 0 && data.models.length > 1 ? [{ head: "model", kind: "text", text: r => r.model }] : []);
@@ -15,9 +15,9 @@ const sections = (() => {
   };
 
   function section(id, list, show) {
-    by(id).hidden = !data[id].length;
-    document.querySelector(`nav a[href="#${id}"]`).hidden = !data[id].length;
-    if (data[id].length) show(by(`${id}-body`), list);
+    by(id).hidden = !asides[id].length;
+    document.querySelector(`nav a[href="#${id}"]`).hidden = !asides[id].length;
+    if (asides[id].length) show(by(`${id}-body`), list);
   }
 
   const ofTask = name => [
@@ -40,9 +40,9 @@ const sections = (() => {
   const made = (head, text, value = text, kind) => ({ head, kind, text: r => (r.product ? text(r.product) : "–"), value: r => (r.product ? value(r.product) : null) });
   function parameters() {
     const at = choice(), name = at.task < 0 ? "" : data.tasks[at.task];
-    const list = data.parameters.filter(r => inModel(r, at) && (!name || r.by_task[name]));
+    const list = asides.parameters.filter(r => inModel(r, at) && (!name || r.by_task[name]));
     section("parameters", list, host => {
-      const who = [{ head: "method", kind: "head", text: named }, { head: "asked", text: r => r.asked, value: r => data.parameters.indexOf(r) }, ...several(at), { head: "counted", text: r => num(r.counted), value: r => r.counted }];
+      const who = [{ head: "method", kind: "head", text: named }, { head: "asked", text: r => r.asked, value: r => asides.parameters.indexOf(r) }, ...several(at), { head: "counted", text: r => num(r.counted), value: r => r.counted }];
       const of = { section: r => (r.unit === "bits a weight" ? "quantised: bits a weight" : "pruned: fraction of zeros") };
       const quality = make("div"), stored = make("div"), said = new Map();
       table(quality, [...who, ...(name ? ofTask(name) : overTasks), ...faster(list, name)], list, { ...of, name: "Quality of parameter compression" });
@@ -59,8 +59,8 @@ const sections = (() => {
 
   const TONES = { "loses more": "wrong", "loses less": "right" };
   function compositions() {
-    const at = choice(), over = at.task < 0 && data.compositions.some(r => r.over === "tasks" && inModel(r, at));
-    const list = data.compositions.filter(r => inModel(r, at) && (over ? r.over === "tasks" : r.over === "task" && (at.task < 0 || r.tasks[0] === data.tasks[at.task])));
+    const at = choice(), over = at.task < 0 && asides.compositions.some(r => r.over === "tasks" && inModel(r, at));
+    const list = asides.compositions.filter(r => inModel(r, at) && (over ? r.over === "tasks" : r.over === "task" && (at.task < 0 || r.tasks[0] === data.tasks[at.task])));
     const most = Math.max(0, ...list.map(r => r.parts.length)), power = list.map(r => r.detectable).filter(v => !lacks(v)).sort((a, b) => a - b);
     const part = place => ({ head: place ? `method ${place + 1} alone` : "method 1 alone", kind: "text", text: r => (r.parts[place] ? `${named(r.parts[place])} ${keepText(r.parts[place].keep)}: ${num(r.parts[place].value)}` : ""), value: r => r.parts[place]?.value });
     const scaled = (r, value, digits) => num(lacks(value) ? null : value * r.scale, digits), digits = over ? 3 : 1;
@@ -85,7 +85,7 @@ const sections = (() => {
 
   // a suite's tasks are scored in several ways, each with a table
   function suites() {
-    const at = choice(), list = data.suites.filter(r => inModel(r, at)), of = r => `${r.suite}, scored by ${r.scored}`;
+    const at = choice(), list = asides.suites.filter(r => inModel(r, at)), of = r => `${r.suite}, scored by ${r.scored}`;
     const kind = r => { const setting = report.settingWith(named(r), r.keep), found = setting < 0 ? "" : report.kindOf(setting); return found ? report.heading(found) : ""; };
     section("suites", list, host => {
       host.replaceChildren();
@@ -107,7 +107,7 @@ const sections = (() => {
   const percent = value => (lacks(value) ? "–" : `${num(100 * value, 0)} %`);
   const CLOSE = 40; // settings named under the table
   function judges() {
-    const at = choice(), list = data.judges.filter(r => inModel(r, at) && (at.task < 0 || r.task === data.tasks[at.task]));
+    const at = choice(), list = asides.judges.filter(r => inModel(r, at) && (at.task < 0 || r.task === data.tasks[at.task]));
     section("judges", list, host => {
       const box = make("div"), second = list.some(r => r.agreement);
       table(box, [
