@@ -10,7 +10,7 @@ import numpy as np
 
 from effivlm.metrics import summary
 from effivlm.metrics.discoveries import detectable, difference_p, spreads
-from effivlm.metrics.statistics import ROUNDS, Floats, ends, has_no_width, interval
+from effivlm.metrics.statistics import NO_WIDTH, ROUNDS, Floats, ends, has_no_width, interval
 from effivlm.records import Cell
 from effivlm.report.additive import NUMBERS, OPEN, methods_alone, verdict
 from effivlm.report.budgets import budget_of, rank
@@ -96,8 +96,8 @@ def _draws(lists: Sequence[Sequence[Row]]) -> Floats | None:
 
 def _apart(ratios: Floats) -> Floats:
     """The composition's ratios [0] beyond those of its methods together [1:], averaged over tasks."""
-    found: Floats = (ratios[0] - ratios[1:].sum(axis=0) + len(ratios) - 2).mean(axis=0)
-    return found
+    found: Floats = np.asarray((ratios[0] - ratios[1:].sum(axis=0) + len(ratios) - 2).mean(axis=0))
+    return np.where(np.abs(found) < NO_WIDTH, 0.0, found)  # what sums of fractions leave is no difference
 
 
 def _beyond(difference: float, draws: Floats | None, tasks: int) -> dict[str, Any]:

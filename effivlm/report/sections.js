@@ -61,24 +61,23 @@ const sections = (() => {
   function compositions() {
     const at = choice(), over = at.task < 0 && asides.compositions.some(r => r.over === "tasks" && inModel(r, at));
     const list = asides.compositions.filter(r => inModel(r, at) && (over ? r.over === "tasks" : r.over === "task" && (at.task < 0 || r.tasks[0] === data.tasks[at.task])));
-    const most = Math.max(0, ...list.map(r => r.parts.length)), power = list.map(r => r.detectable).filter(v => !lacks(v)).sort((a, b) => a - b);
-    const part = place => ({ head: place ? `method ${place + 1} alone` : "method 1 alone", kind: "text", text: r => (r.parts[place] ? `${named(r.parts[place])} ${keepText(r.parts[place].keep)}: ${num(r.parts[place].value)}` : ""), value: r => r.parts[place]?.value });
+    const power = list.map(r => r.detectable).filter(v => !lacks(v)).sort((a, b) => a - b), alone = one => `${named(one)} ${keepText(one.keep)}: ${num(one.value)}`;
     const scaled = (r, value, digits) => num(lacks(value) ? null : value * r.scale, digits), digits = over ? 3 : 1;
     section("compositions", list, host => {
       const box = make("div");
       table(box, [
         { head: "composition", kind: "head", text: named }, { head: "keep", text: r => keepText(r.keep), value: r => keepText(r.keep) }, ...several(at),
-        over || at.task >= 0 ? { head: over ? "tasks" : "n", text: r => String(r.n), value: r => r.n } : { head: "task", kind: "text", text: r => r.tasks[0] },
-        { head: over ? "OP" : "OP ratio", text: r => num(r.value) + range(...(r.value_interval || [null, null])), value: r => r.value },
-        ...Array.from({ length: most }, (_, place) => part(place)),
+        ...(over || at.task >= 0 ? [] : [{ head: "task", kind: "text", text: r => r.tasks[0] }]),
+        { head: "methods alone", kind: "text", text: r => r.parts.map(alone).join(", ") },
         { head: "expected", text: r => num(r.expected), value: r => r.expected },
-        { head: over ? "beyond, OP" : "beyond, score", text: r => report.signed(lacks(r.difference) ? null : r.difference * r.scale, digits) + range(...(r.interval || [null, null]).map(v => (lacks(v) ? null : v * r.scale)), digits), value: r => r.difference },
+        { head: over ? "OP" : "OP ratio", text: r => num(r.value) + range(...(r.value_interval || [null, null])), value: r => r.value },
+        { head: over ? "beyond, OP" : "beyond, score", value: r => r.difference, tone: r => TONES[r.verdict] || "", text: r => (lacks(r.difference) ? r.verdict : `${report.signed(r.difference * r.scale, digits)}${range(...(r.interval || [null, null]).map(v => (lacks(v) ? null : v * r.scale)), digits)} ${r.verdict}`) },
         { head: "q", text: r => (lacks(r.q) ? "–" : r.q < 0.001 ? "< 0.001" : num(r.q)), value: r => r.q },
-        { head: "", kind: "text", text: r => r.verdict, tone: r => TONES[r.verdict] || "" },
+        { head: over ? "tasks" : "n", text: r => String(r.n), value: r => r.n },
       ], list, { name: "Compositions" });
       const lines = [];
       if (power.length) lines.push(`With their samples, rows show a “beyond” of ${scaled(list[0], power[Math.floor(power.length / 2)], digits)} four times in five, and seldom a smaller one (the median row).`);
-      if (list.some(r => r.verdict === "not run alone")) lines.push("A method that did not run alone at the budget it has in the composition (–) leaves nothing to compare with: select it at that budget too.");
+      if (list.some(r => r.verdict === "not run alone")) lines.push("A method that did not run alone at the budget that it has in the composition (–) leaves nothing to compare with: select it at that budget too.");
       host.replaceChildren(box, notes(lines));
     });
   }
