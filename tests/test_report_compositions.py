@@ -158,6 +158,8 @@ def test_the_methods_of_a_composition_are_found_by_their_own_budgets_and_presets
         ([-0.2, -0.1], 0.2, "open"),
         ([0.1, 0.2], None, "loses less"),
         ([-0.1, 0.1], 0.01, "open"),
+        ([1e-16, 0.1], 0.01, "open"),
+        ([-0.1, -1e-16], 0.01, "open"),
     ],
 )
 def test_a_verdict_needs_an_interval_off_zero_and_a_discovery(

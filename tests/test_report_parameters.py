@@ -14,7 +14,7 @@ from jsonschema import validate
 from effivlm.records import Achieved, Outcome, Product, dump
 from effivlm.report import export, terminal
 from effivlm.report.document import build
-from tests.outcomes import END, HEADER, cell, quality
+from tests.outcomes import END, HEADER, cell, quality, timed
 
 SCHEMAS = Path(export.__file__).parent / "schema"
 TASKS = ("docvqa_micro", "gqa_micro")
@@ -95,6 +95,19 @@ def test_it_is_said_whether_any_weight_is_read_faster(method: str, reading: str,
     outcome = of_weights(method, TASKS[0], product=replace(MADE, reading=reading))
     (row,) = build(HEADER, [outcome], END)["parameters"]
     assert row["speed"].startswith(speed)
+
+
+def test_speed_that_was_measured_stands_beside_quality_and_an_untrusted_one_is_in_no_mean() -> None:
+    kept = of_weights("rtn", TASKS[0]).achieved
+    times = [timed(cell(), "decode", *[4.0] * 6), timed(cell("rtn", "w4g128"), "decode", *[2.0] * 6, achieved=kept)]
+    (row,) = (one for one in build(HEADER, [*run(), *times], END)["parameters"] if one["method"] == "rtn")
+    assert row["oe"]["decode"]["value"] == pytest.approx(2.0)
+    assert (row["oe"]["decode"]["tasks"], row["oe"]["ttft"]) == ([TASKS[0]], None)
+    assert row["by_task"][TASKS[0]]["speedups"]["decode"]["value"] == pytest.approx(2.0)
+    doubted = [replace(one, remarks=("measured beside other xdist workers",)) for one in times]
+    (row,) = (one for one in build(HEADER, [*run(), *doubted], END)["parameters"] if one["method"] == "rtn")
+    assert row["oe"]["decode"] is None
+    assert row["by_task"][TASKS[0]]["untrusted"] == ["decode"]
 
 
 def test_a_run_that_recorded_no_product_has_its_rows_without_sizes() -> None:

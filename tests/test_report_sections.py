@@ -15,6 +15,7 @@ from tests.browsing import ARGUMENTS, CHROMIUM, Shown, show
 from tests.outcomes import END, HEADER, cell, quality
 from tests.test_report_compositions import TASKS, mixed
 from tests.test_report_compositions import run as of_compositions
+from tests.test_report_judges import run as of_judges
 from tests.test_report_parameters import run as of_weights
 from tests.test_report_suites import op
 from tests.test_report_suites import run as of_suites
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.skipif(
     not CHROMIUM or not importlib.util.find_spec("playwright"), reason="needs Chromium and playwright"
 )
 ROWS = "id => [...document.querySelectorAll(`#${id} tbody tr:not(.section)`)].map(row => row.innerText)"
-SECTIONS = ("parameters", "compositions", "suites")
+SECTIONS = ("parameters", "compositions", "suites", "judges")
 PHONE = 390
 
 
@@ -76,7 +77,7 @@ def test_a_composition_stands_beside_its_methods_alone_over_tasks_and_on_each(br
     assert f"{whole['value']:.3f} [" in row
     assert f"fastv 0.4: {whole['parts'][0]['value']:.3f}" in row
     assert f"{whole['expected']:.3f}" in row
-    assert row.endswith(whole["verdict"])
+    assert f"] {whole['verdict']}" in row
     shown.pick("task", TASKS[0])
     (row,) = shown.eval(ROWS, "compositions")
     assert f"{abs(100 * own['difference']):.1f} [" in row
@@ -93,6 +94,19 @@ def test_a_suite_stands_with_its_op_over_the_tasks_that_were_run_and_names_the_o
     rows = shown.eval(ROWS, "suites")
     assert any(row.startswith("fastv") and f"{op('fastv', 'docvqa', 'chartqa'):.3f} [" in row for row in rows)
     assert any("Not run: ocrbench, infovqa" in line for line in shown.tab.inner_text("#suites-body").split("\n"))
+    assert fits(shown)
+
+
+def test_a_judge_stands_with_its_noise_and_the_cells_that_it_cannot_tell_from_dense(
+    browser: Any, tmp_path: Path
+) -> None:
+    shown = opened(browser, tmp_path, of_judges())
+    (row,) = shown.eval(ROWS, "judges")
+    assert row.split("\t")[:5] == ["mmvet", "openai:gpt", "gpt-1", "abababababab", "0 of 250"]
+    assert "4.00\t3 of 30 answers\t10 %\tlocal:other\t86 % of 49" in row
+    close = shown.tab.inner_text("#judges .notes")
+    assert "fastv 0.1 (−2.00), tova 0.1 (+2.00)" in close
+    assert "snapkv" not in close
     assert fits(shown)
 
 

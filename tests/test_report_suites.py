@@ -120,4 +120,4 @@ def test_tables_and_terminal_say_n_of_m() -> None:
     assert "suite hard, scored by rule: 2 of 6 tasks" in text
     assert f"{op('fastv', 'docvqa', 'chartqa'):.3f} [" in text.split("suite hard")[1]
     alone = terminal.table(document(run("docvqa", "chartqa")))
-    assert "suite hard, scored by rule: 2 of 6 tasks, those of its OP above" in alone
+    assert "suite hard, scored by rule: 2 of 6 tasks, all that it ran" in alone

@@ -114,4 +114,4 @@ def verdict(interval: Sequence[float] | None, q: float | None = None) -> str:
         return FEW
     if q is not None and q > RATE:
         return OPEN
-    return LESS if interval[0] > 0 else MORE if interval[1] < 0 else OPEN
+    return LESS if interval[0] > NO_WIDTH else MORE if interval[1] < -NO_WIDTH else OPEN

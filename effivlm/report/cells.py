@@ -11,6 +11,7 @@ from effivlm.metrics.statistics import Floats, ends
 from effivlm.records import Achieved, Cell, Outcome
 from effivlm.report.budgets import budget_of
 from effivlm.report.costs import Dense, dense_costs, dense_medians, describe_costs, engines, speedups, trusts
+from effivlm.report.judges import remark, within
 from effivlm.report.mixes import Origin, origin
 from effivlm.report.quality import Quality, compare
 from effivlm.report.trust import impossible
@@ -41,7 +42,7 @@ def describe(group: Sequence[Sequence[Outcome]]) -> list[Row]:
     dense = next((outcome for outcome in qualities if outcome.cell.method == DENSE and outcome.score is not None), None)
     compared = dict(zip((outcome.cell for outcome in qualities), compare(qualities, dense), strict=True))
     reference = dense_costs(outcome for parts in group for outcome in parts if outcome.cell.method == DENSE)
-    return [_describe(parts, compared.get(parts[0].cell), reference) for parts in group]
+    return [_describe(parts, compared.get(parts[0].cell), reference, dense) for parts in group]
 
 
 def name(cell: Cell) -> dict[str, Any]:
@@ -56,7 +57,7 @@ def name(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _describe(parts: Sequence[Outcome], quality: Quality | None, dense: Dense) -> Row:
+def _describe(parts: Sequence[Outcome], quality: Quality | None, dense: Dense, marked: Outcome | None) -> Row:
     lead = next((outcome for outcome in parts if outcome.part == "quality"), parts[0])
     quality = quality or Quality()
     faster, unmatched = speedups(parts, dense)
@@ -99,13 +100,21 @@ def _describe(parts: Sequence[Outcome], quality: Quality | None, dense: Dense) -
         "kernel": " ".join(dict.fromkeys(outcome.kernel for outcome in parts if outcome.kernel)),
         "weights": lead.weights,
         "product": next((asdict(outcome.product) for outcome in (lead, *parts) if outcome.product), None),
-        "remarks": list(dict.fromkeys([*remarks, *quality.remarks, *unmatched])),
+        "remarks": list(dict.fromkeys([*remarks, *quality.remarks, *unmatched, *_within_noise(lead, marked)])),
     }
     scored = lead.scoring if lead.profile == FIXED else f"{lead.scoring} {lead.profile}"
     origins = {"quality": origin(scored, lead.engine, lead.weights)}
     for word, engine in engines(parts).items():
         origins[word] = origin("", engine, lead.weights)  # times have no kind of score
     return Row(data, quality.ratio_draws, quality.same_draws, origins, quality.beyond)
+
+
+def _within_noise(outcome: Outcome, dense: Outcome | None) -> list[str]:
+    """A remark where the judge's noise is as large as the difference to dense."""
+    if dense is None or dense is outcome or outcome.score is None or dense.score is None:
+        return []
+    noise = within(outcome.judged, outcome.score, dense.judged, dense.score)
+    return [] if noise is None else [remark(outcome.score, dense.score, noise, outcome.scale)]
 
 
 def _invalid(outcome: Outcome) -> dict[str, Any] | None:

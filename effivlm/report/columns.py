@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from effivlm.records import SEAMS
+from effivlm.report.costs import SPEEDUPS
 
 Path_ = tuple[str, ...]
 Columns = Mapping[str, Path_]
@@ -35,6 +36,7 @@ FURTHER: Mapping[str, Columns] = {
         "ol_share_low": ("ol", "interval", "0"),
         "ol_share_high": ("ol", "interval", "1"),
         "forced_token_share": ("forced",),
+        **{f"{word}_speedup_ratio": ("oe", word, "value") for word in SPEEDUPS},
         "read_by": ("product", "reading"),
         "speed": ("speed",),
         "packing": ("product", "packing"),
@@ -85,6 +87,27 @@ FURTHER: Mapping[str, Columns] = {
         "undefined_count": ("undefined",),
         "tasks": ("tasks",),
         "missing_tasks": ("missing",),
+    },
+    "judges": {
+        "model": ("model",),
+        "task": ("task",),
+        "judge": ("judge",),
+        "judge_models": ("models",),
+        "rubric": ("rubric",),
+        "prompt_sha256": ("prompt_sha256",),
+        "cells_count": ("cells",),
+        "marks_count": ("marks",),
+        "missing_count": ("missing",),
+        "noise_fraction": ("noise", "spread"),
+        "noise_changed_share": ("noise", "changed"),
+        "noise_answers_count": ("noise", "n"),
+        "noise_repeats_count": ("noise", "repeats"),
+        "second_judge": ("agreement", "judge"),
+        "same_mark_share": ("agreement", "same"),
+        "mean_mark_difference": ("agreement", "difference"),
+        "both_marked_count": ("agreement", "n"),
+        "pairs_within_noise_count": ("pairs", "within"),
+        "pairs_count": ("pairs", "of"),
     },
 }
 """Tables that stand in a document beside its summary, and are there only where a run has what they are about."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from effivlm.metrics import summary
 from effivlm.metrics.discoveries import detectable, difference_p, spreads
-from effivlm.metrics.statistics import ROUNDS, Floats, ends, has_no_width, interval
+from effivlm.metrics.statistics import NO_WIDTH, ROUNDS, Floats, ends, has_no_width, interval
 from effivlm.records import Cell
 from effivlm.report.additive import NUMBERS, OPEN, methods_alone, verdict
 from effivlm.report.budgets import budget_of, rank
@@ -27,7 +27,8 @@ def compositions(rows: Sequence[Row]) -> list[dict[str, Any]]:
     their product. `difference` is what it has beyond its methods' losses together: in the task's score, or over
     tasks as a share of dense's.
     """
-    known = {_cell(row): row for row in rows}
+    models = {row.data["model"] for row in rows if row.beyond is not None}
+    known = {_cell(row): row for row in rows if row.data["model"] in models}
     of_tasks: dict[tuple[str, ...], list[Cell]] = {}
     found = []
     for cell, row in known.items():
@@ -39,7 +40,8 @@ def compositions(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def _cell(row: Row) -> Cell:
-    return Cell.from_json({word: row.data[word] for word in _CELL})
+    keep = budget_of(row.data["keep"]).label
+    return Cell(**{**{word: row.data[word] for word in _CELL}, "keep": keep})
 
 
 def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -94,8 +96,8 @@ def _draws(lists: Sequence[Sequence[Row]]) -> Floats | None:
 
 def _apart(ratios: Floats) -> Floats:
     """The composition's ratios [0] beyond those of its methods together [1:], averaged over tasks."""
-    found: Floats = (ratios[0] - ratios[1:].sum(axis=0) + len(ratios) - 2).mean(axis=0)
-    return found
+    found: Floats = np.asarray((ratios[0] - ratios[1:].sum(axis=0) + len(ratios) - 2).mean(axis=0))
+    return np.where(np.abs(found) < NO_WIDTH, 0.0, found)  # what sums of fractions leave is no difference
 
 
 def _beyond(difference: float, draws: Floats | None, tasks: int) -> dict[str, Any]:

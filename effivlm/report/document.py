@@ -13,6 +13,7 @@ from effivlm.report.cells import as_stored, describe, name
 from effivlm.report.compositions import compositions
 from effivlm.report.conditions import differing
 from effivlm.report.families import settle
+from effivlm.report.judges import judges
 from effivlm.report.parameters import parameters
 from effivlm.report.published import overlay
 from effivlm.report.rows import summarise
@@ -118,6 +119,7 @@ def build(header: Header, outcomes: Iterable[Outcome], end: Mapping[str, Any] | 
         "parameters": parameters(cells, summary),
         "compositions": composed,
         "suites": whole,
+        "judges": judges(cells),
         "published": overlay(cells),
         "skipped": skipped,
         "failed": failed,

@@ -81,7 +81,7 @@ def _suites(document: Mapping[str, Any]) -> list[str]:
         tasks = set[str]().union(*(row["tasks"] for row in rows))
         title = f"{model}, suite {word}, scored by {scored}: {len(tasks)} of {rows[0]['of']} tasks"
         if tasks == {cell["task"] for cell in document["cells"] if cell["model"] == model}:
-            lines += ["", f"{title}, those of its OP above"]
+            lines += ["", f"{title}, all that it ran"]
             continue
         body = {"": [_suite(row) for row in rows]}
         lines += block(title, ("method", "keep", "OP [95%]", "mean", "tasks"), body)

@@ -7,6 +7,8 @@ from typing import Any
 
 from effivlm.budget import TOKEN_KINDS
 from effivlm.report.budgets import budget_of, rank
+from effivlm.report.costs import SPEEDUPS
+from effivlm.report.trust import doubts
 
 JOIN = "+"
 """What stands between the methods of a composition, which has a table of its own."""
@@ -52,6 +54,7 @@ def _row(key: tuple[Any, ...], cells: Sequence[Row], summary: Mapping[str, Seque
         "op": _of(summary["op"], key, _OP),
         "ol": _of(summary["ol"], key, _OL),
         "forced": sum(forced) / len(forced) if forced else None,
+        "oe": {word: _of(_oe(summary, word), key, _OL) for word in SPEEDUPS},
         "asked": kept.get("asked") or str(keep),
         "counted": kept.get("counted"),
         "unit": UNITS.get(kind, ZEROS),
@@ -68,9 +71,14 @@ def _of(rows: Sequence[Row], key: tuple[Any, ...], words: Sequence[str]) -> dict
     return None if row is None else {word: row[word] for word in words}
 
 
+def _oe(summary: Mapping[str, Sequence[Row]], word: str) -> list[Row]:
+    return [row for row in summary["oe"] if row["of"] == word]
+
+
 def _told(cell: Row) -> dict[str, Any]:
     loyal = cell["loyalty"] or {}
     found = {word: cell[word] for word in _CELL}
+    found |= {"speedups": cell["speedups"], "untrusted": [word for word in SPEEDUPS if doubts(cell, word)]}
     return {**found, "same": loyal.get("same"), "same_interval": loyal.get("interval"), "forced": loyal.get("forced")}
 
 

@@ -12,6 +12,7 @@ from effivlm.report.closing import REASONS, UNSETTLED_MARK, UNTRUSTED_MARK, WIDT
 from effivlm.report.controls import BEATS, BELOW, FEW, NONE_RAN, OPEN
 from effivlm.report.costs import SPEEDUPS
 from effivlm.report.further import further
+from effivlm.report.judges import close_to_dense
 from effivlm.report.texts import NONE, block, interval, method, number
 from effivlm.report.trust import doubts, loose
 
@@ -124,6 +125,10 @@ def _judges(group: Sequence[Mapping[str, Any]]) -> list[str]:
         alike = [one["agreement"] for one, _ in mine if one["agreement"]]
         noise = f"its noise is up to {max(floors):.1f}" if floors else "its noise was not measured"
         lines.append(f"marked by {judge}: {noise}")
+        if close := close_to_dense([cell for cell in group if (cell.get("judged") or {}).get("judge") == judge]):
+            lines.append(
+                f"no further from dense than its noise, which says nothing: {len(close)} of {len(mine) - 1} cells"
+            )
         if alike:
             least = min(alike, key=lambda one: one["same"])
             lines.append(

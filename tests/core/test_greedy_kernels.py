@@ -196,7 +196,10 @@ def test_density_peaks_are_those_of_the_cpu_where_distances_are_kept(length: int
     points = drawn(length, length, 24)
     points[length // 2] = points[0]
     ours, plain, twins = peaks(points, 4).cpu(), peaks(points.cpu(), 4), [0, length // 2]
-    for found in (ours, plain):  # which of two equal points is the denser, rounding decides, and how far the other lies from it
+    for found in (
+        ours,
+        plain,
+    ):  # which of two equal points is the denser, rounding decides, and how far the other lies from it
         low, high = found[twins].sort().values
         assert low < high - 4
         found[twins] = high
