@@ -25,6 +25,7 @@ from effivlm.metrics.statistics import (
 )
 from effivlm.metrics.units import units as units_of
 from effivlm.records import Answer, Cell, Outcome
+from effivlm.report.additive import beyond
 from effivlm.report.controls import control_of, judged, wanted
 from effivlm.report.loyalty import Table, loyalties, noise
 
@@ -51,6 +52,7 @@ class Quality:
     parts: Mapping[str, Interval | None] = field(default_factory=dict)
     ratio_draws: Floats | None = None
     same_draws: Floats | None = None
+    beyond: dict[str, Any] | None = None
 
 
 def compare(outcomes: Sequence[Outcome], dense: Outcome | None) -> list[Quality]:
@@ -88,6 +90,11 @@ def compare(outcomes: Sequence[Outcome], dense: Outcome | None) -> list[Quality]
     )
     loyal = loyalties(outcomes, table, place, same_intervals)
     averaged = _averaged(outcomes, resamples.averages(table.scores))
+    usable = [
+        one and not why and outcome.weights != "random"
+        for one, why, outcome in zip(averaged, unlike, outcomes, strict=True)
+    ]
+    composed = beyond(outcomes, usable, place, resamples, table.scores, units)
     found = []
     for place, outcome in enumerate(outcomes):
         quality = Quality(
@@ -99,6 +106,7 @@ def compare(outcomes: Sequence[Outcome], dense: Outcome | None) -> list[Quality]
             noise=noise(outcome) if outcome is dense else None,
             remarks=_without_interval(outcome, averaged[place], resamples),
             parts=_parts(outcome, table.columns[place], table.scores[:, [place]], resamples),
+            beyond=composed[place],
         )
         if outcome.weights == "random":
             found.append(replace(quality, ratio=None, control=None, remarks=(*quality.remarks, RANDOM_WEIGHTS)))

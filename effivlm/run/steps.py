@@ -2,7 +2,8 @@
 
 In a composition every method works on what the one before it leaves. One with `:0.40` keeps that share in every case; the others
 follow the budget of the case. A method of the checkpoint comes first, and always has a budget of its own: `wanda:2:4+fastv`, or
-the first of those that it declares, which is written out.
+the first of those that it declares, which is written out. An open method stands before what it runs,
+`kvpress:SnapKVPress(window_size=16)`; what is in parentheses is its alone.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import cast
 
 from effivlm.budget import TOKEN_KINDS
 from effivlm.records import SEAMS, Budget
-from effivlm.registry import WEIGHTS, check, declared, inherited, load
+from effivlm.registry import OPEN, WEIGHTS, check, declared, inherited, load, open_methods
 
 JOIN, FIXED, PRESET = "+", ":", "@"
 
@@ -36,11 +37,23 @@ class Step:
         return Budget.parse(self.keep) if self.keep else case
 
 
+def apart(text: str, mark: str) -> list[str]:
+    """`text` cut at every `mark` outside of parentheses; at every one where parentheses do not close."""
+    pieces, depth = [""], 0
+    for char in text:
+        depth += (char == "(") - (char == ")")
+        if char == mark and not depth:
+            pieces.append("")
+        else:
+            pieces[-1] += char
+    return pieces if not depth else text.split(mark)
+
+
 def stored(method: str, preset: str) -> tuple[Step, ...]:
     """The steps of a stored case. A composition stands in its method alone, and there a preset that is not named is `paper`."""
-    if JOIN not in method:
+    if not _composed(method):
         return (Step(method, preset),)
-    return tuple(_step(text, "paper") for text in method.split(JOIN))
+    return tuple(_step(text, "paper") for text in apart(method, JOIN))
 
 
 def asked(text: str) -> tuple[str, str]:
@@ -49,7 +62,7 @@ def asked(text: str) -> tuple[str, str]:
     Raises:
         ValueError: a name, preset or budget does not exist, or the methods cannot be composed; says which and why.
     """
-    steps = [_step(piece) for piece in text.split(JOIN)]
+    steps = [_step(piece) for piece in apart(text, JOIN)]
     for step in steps:
         presets = _presets(step.method)
         if step.preset not in presets:
@@ -70,9 +83,9 @@ def asked(text: str) -> tuple[str, str]:
 
 def _step(text: str, preset: str = "") -> Step:
     """Read one method; without a preset it is `preset`, or the method's default one."""
-    words, fixed, keep = text.partition(FIXED)
+    words, fixed, keep = _budgeted(text)
     name, at, named = words.partition(PRESET)
-    check("methods", name)
+    name = check("methods", name)
     if not at:
         named = preset or str(declared("methods", name).get("default_preset", _presets(name)[0]))
     try:
@@ -81,13 +94,26 @@ def _step(text: str, preset: str = "") -> Step:
         raise ValueError(f"{text!r}: {error}") from None
 
 
+def _budgeted(text: str) -> tuple[str, bool, str]:
+    """A method with its preset, and the budget behind it: behind the second colon of an open method, which has one already."""
+    head, *more = apart(text, FIXED)
+    if more and head in open_methods():
+        head += OPEN + more.pop(0)
+    return head, bool(more), FIXED.join(more)
+
+
+def _composed(method: str) -> bool:
+    """Whether a stored method is several."""
+    return JOIN in method and len(apart(method, JOIN)) > 1
+
+
 def _presets(method: str) -> list[str]:
     return list(declared("methods", method).get("presets", {})) or ["paper"]
 
 
 def budgeted(method: str) -> bool:
     """Whether cases of a stored method vary with the budget."""
-    return JOIN in method or bool(declared("methods", method).get("budgeted", True))
+    return _composed(method) or bool(declared("methods", method).get("budgeted", True))
 
 
 def of_weights(method: str) -> bool:
@@ -111,7 +137,7 @@ def takes(method: str, budget: Budget) -> bool:
 
 def settings(method: str) -> tuple[str, ...]:
     """The budgets that a single method declares to run at where none of its kinds is named; none: those of everybody."""
-    return () if JOIN in method else tuple(inherited("methods", method, "settings") or ())
+    return () if _composed(method) else tuple(inherited("methods", method, "settings") or ())
 
 
 def wanted(method: str) -> str:
