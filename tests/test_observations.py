@@ -22,7 +22,7 @@ from bench_tests.studies.observations.evidence import Evidence
 from bench_tests.studies.observations.names import BUDGETS, TOKENS
 from bench_tests.studies.observations.plugging import METHODS, plug
 from effivlm.records import Answer, Outcome, dump
-from tests.outcomes import HEADER, cell, quality, store
+from tests.outcomes import HEADER, cell, missing, quality, store
 
 RUN = {
     "started": "then",
@@ -234,3 +234,15 @@ def timings(method: str, times: float) -> dict[str, Any]:
         return {**facts, "costs": costs, "speedups": {"ttft": {"value": value, "interval": None}}}
 
     return {"run": {"device": "card"}, "cells": [cell("dense", 1.0, 1.0), cell(method, 0.1, times)]}
+
+
+def test_cells_without_a_result_are_counted_by_method_with_a_reason(tmp_path: Path) -> None:
+    header = {**HEADER, "settings": {"limit": 4, "seed": 0, "dtype": "float32"}}
+    refused = [
+        missing(cell("pyramiddrop", keep), "unsupported", f"keep {keep} is too little") for keep in ("0.01", "0.05")
+    ]
+    store(tmp_path, [quality(cell(), [1.0]), *refused], header=header)
+    found = tally.load([tmp_path, tmp_path])
+    assert found.unmeasured == {"pyramiddrop, unsupported": (4, "keep 0.05 is too little")}
+    found.write(tmp_path / "tally.json.gz")
+    assert tally.load([tmp_path / "tally.json.gz"]).unmeasured == found.unmeasured

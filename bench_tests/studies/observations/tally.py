@@ -52,11 +52,11 @@ class Group:
 
 @dataclass(frozen=True)
 class Tally:
-    """All groups, the facts of the runs that they are from, and cells without a result by their reasons."""
+    """All groups, the facts of the runs that they are from, and cells without a result: how many of a method, and the last reason."""
 
     groups: list[Group]
     runs: list[dict[str, Any]]
-    unmeasured: dict[str, int] = field(default_factory=dict)
+    unmeasured: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
         cells = [
@@ -77,8 +77,8 @@ def load(paths: Sequence[Path]) -> Tally:
     for path in paths:
         one = gathered(path) if path.is_dir() else _read(path)
         found.runs.extend(one.runs)
-        for reason, count in one.unmeasured.items():
-            found.unmeasured[reason] = found.unmeasured.get(reason, 0) + count
+        for name, (count, reason) in one.unmeasured.items():
+            found.unmeasured[name] = (found.unmeasured.get(name, (0, ""))[0] + count, reason)
         for group in one.groups:
             _put(found.groups, group, path)
     return found
@@ -114,7 +114,7 @@ def _read(path: Path) -> Tally:
         Group(**{**one, "cells": {(cell[0], cell[1]): Cell(*cell[2:]) for cell in one["cells"]}})
         for one in raw["groups"]
     ]
-    return Tally(groups, raw["runs"], raw["unmeasured"])
+    return Tally(groups, raw["runs"], {name: (count, why) for name, (count, why) in raw["unmeasured"].items()})
 
 
 def gathered(folder: Path) -> Tally:
@@ -127,12 +127,12 @@ def gathered(folder: Path) -> Tally:
     groups: dict[tuple[str, str], Group] = {}
     waiting: list[Mapping[str, Any]] = []
     facts: dict[str, Any] = {}
-    unmeasured: dict[str, int] = {}
+    unmeasured: dict[str, tuple[int, str]] = {}
     for record in _outcomes(folder / "outcomes.jsonl", facts):
         cell = record["cell"]
         if record["status"] != "ok":
-            reason = f"{record['status']}: {cell['method']}: {record['reason']}"
-            unmeasured[reason] = unmeasured.get(reason, 0) + 1
+            name = f"{cell['method']}, {record['status']}"
+            unmeasured[name] = (unmeasured.get(name, (0, ""))[0] + 1, record["reason"])
         elif setting_of(cell) == DENSE:
             groups[cell["model"], cell["task"]] = _group(record)
         else:
