@@ -52,7 +52,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Tally:
-    """All groups, the facts of the runs that they are from, and cells without a result: how many of a method, and the last reason."""
+    """All groups, the facts of the runs that they are from, and, by method, how many cells have no result and why."""
 
     groups: list[Group]
     runs: list[dict[str, Any]]
