@@ -146,7 +146,7 @@ def test_runs_with_other_samples_are_refused_by_name(tmp_path: Path) -> None:
         group.ids[:] = [f"other {one}" for one in group.ids]
     for name, one in (("first", first), ("second", second)):
         one.write(tmp_path / name)
-    with pytest.raises(ValueError, match=r"second: one on gqa_micro holds samples such as other gqa_micro-0"):
+    with pytest.raises(ValueError, match=r"second: one on gqa_micro holds other samples, such as other gqa_micro-0"):
         gathering.load([tmp_path / "first", tmp_path / "second"])
 
 
@@ -246,3 +246,39 @@ def test_cells_without_a_result_are_counted_by_method_with_a_reason(tmp_path: Pa
     assert found.unmeasured == {"pyramiddrop, unsupported": (4, "keep 0.05 is too little")}
     found.write(tmp_path / "tally.json.gz")
     assert gathering.load([tmp_path / "tally.json.gz"]).unmeasured == found.unmeasured
+
+
+def test_only_samples_that_all_sides_answered_are_compared() -> None:
+    evidence = planted(40, RIGHT)
+    for group in evidence.tally.groups:
+        for label in BUDGETS:
+            cell = group.cells["fastv", label]
+            scores = [1.0 if place < 20 else None for place in range(40)]  # right where all others were made wrong
+            group.cells["fastv", label] = tally.Cell(scores, scores, cell.kept, cell.bytes)
+            for name in ("visionzip", "prumerge_plus"):
+                own = [0.0 if place < 20 else 1.0 for place in range(40)]
+                group.cells[name, label] = tally.Cell(own, own, cell.kept, cell.bytes)
+    effect = verdict(evidence, "1.4").effect
+    assert effect is not None
+    assert (effect.value, effect.units) == (-1.0, 40)
+
+
+def test_runs_of_other_samples_of_one_task_are_put_together(tmp_path: Path) -> None:
+    first, second = planted(10, RIGHT).tally, planted(10, {}).tally
+    for group in second.groups:
+        group.ids[5:] = [f"later {one}" for one in group.ids[5:]]
+        group.units[:] = group.ids
+        group.cells["cake", "0.10"] = group.cells.pop(("h2o", "0.10"))
+    for name, one in (("first", first), ("second", second)):
+        one.write(tmp_path / name)
+    group = gathering.load([tmp_path / "first", tmp_path / "second"]).groups[0]
+    old, new = first.groups[0].cells, second.groups[0].cells
+    assert len(group.ids) == 15
+    assert group.cells["h2o", "0.10"].scores == [*old["h2o", "0.10"].scores, *[None] * 5]
+    assert group.cells["cake", "0.10"].scores[5:10] == [None] * 5
+    both = group.cells["fastv", "0.10"].scores
+    assert both == [
+        *new["fastv", "0.10"].scores[:5],
+        *old["fastv", "0.10"].scores[5:],
+        *new["fastv", "0.10"].scores[5:],
+    ]

@@ -39,8 +39,8 @@ def spread(budget: str) -> Callable[[Evidence], Effect]:
     """OG of pruning less that of cache methods, each the mean over methods."""
 
     def told(evidence: Evidence) -> Effect:
-        book = evidence.scores
         wanted = [*at(TOKENS, budget), DENSE]
+        book = evidence.scores.shared(wanted)
         pairs = whole(book, wanted)
         sides = [
             np.mean([generalization(book, pairs, (name, budget)) for name in names], axis=0)
@@ -84,7 +84,8 @@ def alike(tasks: Collection[str], within: bool) -> Callable[[Evidence], Effect]:
     """Rank correlation of settings' scores on single-image tasks with those on `tasks`; `within` a budget, averaged over them."""
 
     def told(evidence: Evidence) -> Effect:
-        book, settings = evidence.scores, at(TOKENS, BUDGETS)
+        settings = at(TOKENS, BUDGETS)
+        book = evidence.scores.shared(settings)
         sides = []
         every: list[Pair] = []
         for of in (SINGLE, tasks):

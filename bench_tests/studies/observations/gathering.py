@@ -10,7 +10,7 @@ from typing import Any
 from bench_tests.studies.observations.tally import DENSE, DIGITS, Cell, Group, Tally, read, setting_of, told
 from bench_tests.studies.observations.unfinished import rescued
 from effivlm.metrics.units import units as units_of
-from effivlm.report.document import records
+from effivlm.report.document import INTERRUPTED, records
 
 FACTS = ("started", "device", "driver", "versions", "commit", "command")
 
@@ -37,18 +37,31 @@ def _put(groups: list[Group], new: Group, path: Path) -> None:
     if old is None:
         groups.append(new)
         return
-    shared = dict(zip(old.ids, old.units, strict=True))
-    if alien := [one for one in new.ids if one not in shared]:
-        if len(new.ids) > len(old.ids) and set(old.ids) < set(new.ids):
-            groups[groups.index(old)] = new
-            _put(groups, old, path)
-            return
-        raise ValueError(f"{path}: {new.model} on {new.task} holds samples such as {alien[0]}, which others lack")
-    places = [new.ids.index(one) if one in new.ids else None for one in old.ids]
-    for setting, cell in new.cells.items():
-        if setting != DENSE or setting not in old.cells:
-            scores, same = ([None if at is None else of[at] for at in places] for of in (cell.scores, cell.same))
-            old.cells[setting] = Cell(scores, same, cell.kept, cell.bytes)
+    if not set(old.ids) & set(new.ids):
+        raise ValueError(f"{path}: {new.model} on {new.task} holds other samples, such as {new.ids[0]}")
+    groups[groups.index(old)] = _both(old, new)
+
+
+def _both(old: Group, new: Group) -> Group:
+    """All samples of two; where both have a cell's answer the later counts, and of dense the first."""
+    ids = list(dict.fromkeys([*old.ids, *new.ids]))
+    units = {**dict(zip(new.ids, new.units, strict=True)), **dict(zip(old.ids, old.units, strict=True))}
+    lengths = dict(zip(old.ids, old.lengths, strict=True))
+    for one, length in zip(new.ids, new.lengths, strict=True):
+        lengths[one] = lengths.get(one) or length  # what was counted without an answer has none
+    kind = old.answer_type or new.answer_type
+    found = Group(old.model, old.task, kind, ids, [units[one] for one in ids], [lengths[one] for one in ids])
+    for setting in dict.fromkeys([*old.cells, *new.cells]):
+        sides = [(group, group.cells[setting]) for group in (old, new) if setting in group.cells]
+        if setting == DENSE:
+            sides.reverse()
+        answers: dict[str, tuple[float | None, float | None]] = {}
+        for group, cell in sides:
+            told_of = zip(group.ids, cell.scores, cell.same, strict=True)
+            answers.update({one: (score, same) for one, score, same in told_of if score is not None})
+        scores, same = ([answers.get(one, (None, None))[at] for one in ids] for at in (0, 1))
+        found.cells[setting] = Cell(scores, same, sides[-1][1].kept, sides[-1][1].bytes)
+    return found
 
 
 def gathered(folder: Path) -> Tally:
@@ -64,6 +77,8 @@ def gathered(folder: Path) -> Tally:
     unmeasured: dict[str, tuple[int, str]] = {}
     for record in _outcomes(folder / "outcomes.jsonl", facts):
         cell = record["cell"]
+        if record["status"] == INTERRUPTED:
+            continue  # what it answered until then stands in its journals
         if record["status"] != "ok":
             name = f"{cell['method']}, {record['status']}"
             unmeasured[name] = (unmeasured.get(name, (0, ""))[0] + 1, record["reason"])

@@ -47,8 +47,9 @@ def beyond(weights: Sequence[tuple[str, str]]) -> Callable[[Evidence], Effect]:
     """Share of dense's score that a composition keeps, less the product of what each keeps: 0 where neither minds the other."""
 
     def told(evidence: Evidence) -> Effect:
-        book, all_of = evidence.scores, [(name, label, *one) for name, label in weights for one in at(WITH, AT)]
+        all_of = [(name, label, *one) for name, label in weights for one in at(WITH, AT)]
         settings = [one for name, label, token, budget in all_of for one in together(name, label, token, budget)]
+        book = evidence.scores.shared([*settings, DENSE])
         pairs = book.pairs([*settings, DENSE])
         found = np.mean([_beyond(book, pair, *together(*one)) for pair in pairs for one in all_of], axis=0)
         units = book.units(pairs, settings)
