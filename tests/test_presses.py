@@ -14,9 +14,10 @@ from toy_session import ROOT
 from effivlm import registry
 from effivlm.methods import _presses, _refused
 from effivlm.records import Budget, Cell
-from effivlm.run.steps import Step, apart, asked, stored, takes
+from effivlm.run.steps import Step, asked, stored, takes
 from effivlm.session import matrix
 from effivlm.session.matrix import Asked
+from effivlm.spelling import apart
 from effivlm.weights import libraries
 
 FILES = {

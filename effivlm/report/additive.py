@@ -16,9 +16,8 @@ from effivlm.metrics.discoveries import RATE, detectable, difference_p, spreads
 from effivlm.metrics.resampling import Places, Resampling
 from effivlm.metrics.statistics import NO_WIDTH, Floats, ends, intervals, stated
 from effivlm.records import Budget, Cell, Outcome
+from effivlm.spelling import JOIN, PRESET, apart, budgeted, composed
 
-JOIN, FIXED, PRESET = "+", ":", "@"
-"""How a composition is written: `fastv@effivlm:0.40+snapkv`."""
 MORE, LESS, OPEN, FEW = "loses more", "loses less", "open", "n too small"
 """What a composition comes to beside its methods together; one that is no discovery among all of a report is open."""
 ALONE, UNLIKE = "not run alone", "not comparable"
@@ -28,13 +27,13 @@ NUMBERS = ("difference", "interval", "better", "worse", "mean_p", "q", "detectab
 
 def methods_alone(cell: Cell) -> tuple[Cell, ...]:
     """The cells of a composition's methods by themselves, each at the budget that it has there; none for a single method."""
-    if JOIN not in cell.method:
+    if not composed(cell.method):
         return ()
-    return tuple(_alone(cell, text) for text in cell.method.split(JOIN))
+    return tuple(_alone(cell, text) for text in apart(cell.method, JOIN))
 
 
 def _alone(cell: Cell, text: str) -> Cell:
-    words, _, keep = text.partition(FIXED)
+    words, _, keep = budgeted(text)
     name, _, preset = words.partition(PRESET)
     return Cell(cell.model, name, preset or "paper", Budget.parse(keep).label if keep else cell.keep, cell.task)
 

@@ -26,7 +26,7 @@ def within(
 
 
 def _named(judged: Mapping[str, Any]) -> tuple[str, str]:
-    return str(judged["judge"]), str(judged["prompt_sha256"])
+    return str(judged["judge"]), str(judged.get("prompt_sha256", ""))
 
 
 def remark(score: float, theirs: float, noise: float, scale: float) -> str:

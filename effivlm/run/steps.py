@@ -14,9 +14,9 @@ from typing import cast
 
 from effivlm.budget import TOKEN_KINDS
 from effivlm.records import SEAMS, Budget
-from effivlm.registry import OPEN, WEIGHTS, check, declared, inherited, load, open_methods
-
-JOIN, FIXED, PRESET = "+", ":", "@"
+from effivlm.registry import WEIGHTS, check, declared, inherited, load
+from effivlm.spelling import FIXED, JOIN, PRESET, apart, composed
+from effivlm.spelling import budgeted as split_budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +37,9 @@ class Step:
         return Budget.parse(self.keep) if self.keep else case
 
 
-def apart(text: str, mark: str) -> list[str]:
-    """`text` cut at every `mark` outside of parentheses; at every one where parentheses do not close."""
-    pieces, depth = [""], 0
-    for char in text:
-        depth += (char == "(") - (char == ")")
-        if char == mark and not depth:
-            pieces.append("")
-        else:
-            pieces[-1] += char
-    return pieces if not depth else text.split(mark)
-
-
 def stored(method: str, preset: str) -> tuple[Step, ...]:
     """The steps of a stored case. A composition stands in its method alone, and there a preset that is not named is `paper`."""
-    if not _composed(method):
+    if not composed(method):
         return (Step(method, preset),)
     return tuple(_step(text, "paper") for text in apart(method, JOIN))
 
@@ -83,7 +71,7 @@ def asked(text: str) -> tuple[str, str]:
 
 def _step(text: str, preset: str = "") -> Step:
     """Read one method; without a preset it is `preset`, or the method's default one."""
-    words, fixed, keep = _budgeted(text)
+    words, fixed, keep = split_budget(text)
     name, at, named = words.partition(PRESET)
     name = check("methods", name)
     if not at:
@@ -94,26 +82,13 @@ def _step(text: str, preset: str = "") -> Step:
         raise ValueError(f"{text!r}: {error}") from None
 
 
-def _budgeted(text: str) -> tuple[str, bool, str]:
-    """A method with its preset, and the budget behind it: behind the second colon of an open method, which has one already."""
-    head, *more = apart(text, FIXED)
-    if more and head in open_methods():
-        head += OPEN + more.pop(0)
-    return head, bool(more), FIXED.join(more)
-
-
-def _composed(method: str) -> bool:
-    """Whether a stored method is several."""
-    return JOIN in method and len(apart(method, JOIN)) > 1
-
-
 def _presets(method: str) -> list[str]:
     return list(declared("methods", method).get("presets", {})) or ["paper"]
 
 
 def budgeted(method: str) -> bool:
     """Whether cases of a stored method vary with the budget."""
-    return _composed(method) or bool(declared("methods", method).get("budgeted", True))
+    return composed(method) or bool(declared("methods", method).get("budgeted", True))
 
 
 def of_weights(method: str) -> bool:
@@ -137,7 +112,7 @@ def takes(method: str, budget: Budget) -> bool:
 
 def settings(method: str) -> tuple[str, ...]:
     """The budgets that a single method declares to run at where none of its kinds is named; none: those of everybody."""
-    return () if _composed(method) else tuple(inherited("methods", method, "settings") or ())
+    return () if composed(method) else tuple(inherited("methods", method, "settings") or ())
 
 
 def wanted(method: str) -> str:
