@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 from toy_session import ROOT
 
-from bench_tests.studies.observations import cache_claims, first_claims, page, tally
+from bench_tests.studies.observations import __main__ as study
+from bench_tests.studies.observations import cache_claims, first_claims, page, pareto, tally, webpage
+from bench_tests.studies.observations.claims import CLAIMS
 from bench_tests.studies.observations.effects import HOLDS, NOT, OPEN, Claim, Row, rows_of
 from bench_tests.studies.observations.evidence import Evidence
 from bench_tests.studies.observations.names import BUDGETS, TOKENS
@@ -117,8 +119,10 @@ def test_what_was_not_run_is_named_and_takes_no_part(tmp_path: Path) -> None:
     row = verdict(planted(40, RIGHT), "L3")
     assert (row.verdict, row.q) == (OPEN, None)
     assert "layerwise@even at 0.01" in row.reason
-    found = {"runs": [RUN], "unmeasured": {}, "command": "judge", "claims": [row.to_json()]}
-    assert "Not tested: not run: layerwise@even at 0.01" in page.markdown(found)
+    nothing: dict[str, Any] = {name: [] for name in ("sources", "commands", "curves", "pareto")}
+    found = {**nothing, "unmeasured": {}, "claims": [row.to_json()]}
+    for text in (page.markdown(found), webpage.page(found)):
+        assert "Not tested: not run: layerwise@even at 0.01" in text
 
 
 def test_a_tally_holds_what_the_run_said_and_is_read_back_equal(tmp_path: Path) -> None:
@@ -187,3 +191,46 @@ def test_a_run_that_was_cut_off_gives_what_it_answered(tmp_path: Path) -> None:
 
 def given(one: Outcome, answer: Answer) -> dict[str, Any]:
     return {"cell": one.cell.to_json(), "answer": asdict(answer)}
+
+
+def test_the_command_writes_a_table_a_json_and_a_page_that_says_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted(40, RIGHT).tally.write(tmp_path / "tally.json.gz")
+    reports = ROOT / "reports" / "baselines" / "gpu_efficiency_h200.json"
+    words = ["judge", str(tmp_path / "tally.json.gz"), "--oe", str(reports), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["observations", *words])
+    study.main()
+    found = json.loads((tmp_path / "out" / "observations.json").read_text())
+    assert [claim["name"] for claim in found["claims"]] == [claim.name for claim in CLAIMS]
+    told = {claim["name"]: claim["verdict"] for claim in found["claims"]}
+    assert (told["1.4 encoder at 1 %"], told["3.1 first token"], told["5.1 at their own budgets"]) == (
+        HOLDS,
+        HOLDS,
+        OPEN,
+    )
+    text, drawn = ((tmp_path / "out" / f"observations.{end}").read_text() for end in ("md", "html"))
+    assert all(claim["text"] in text for claim in found["claims"])
+    assert drawn.count("<tr>") == len(found["claims"]) + len({claim["group"] for claim in found["claims"]})
+    assert "http" not in drawn.replace("http://www.w3.org/2000/svg", "")
+    assert any(point["front"] and point["method"] == "dense" for point in found["pareto"])
+
+
+def test_only_settings_that_no_other_beats_in_both_are_on_a_front() -> None:
+    evidence = planted(40, RIGHT)
+    made = pareto.points(replace(evidence, reports=[timings("fastv", 2.0), timings("visionzip", 1.5)]))
+    first = {(one["method"], one["front"]) for one in made if one["saves"] == "time to first token"}
+    assert first == {("dense", True), ("fastv", True), ("visionzip", True)}
+    slower = pareto.points(replace(evidence, reports=[timings("fastv", 1.5), timings("visionzip", 2.0)]))
+    assert ("fastv", False) in {
+        (one["method"], one["front"]) for one in slower if one["saves"] == "time to first token"
+    }
+
+
+def timings(method: str, times: float) -> dict[str, Any]:
+    def cell(name: str, keep: float, value: float) -> dict[str, Any]:
+        costs = {"ttft_s": {"median": 1 / value}, "kv_bytes": {"median": 100 * keep}}
+        facts = {"model": "shape", "method": name, "preset": "paper", "keep": keep}
+        return {**facts, "costs": costs, "speedups": {"ttft": {"value": value, "interval": None}}}
+
+    return {"run": {"device": "card"}, "cells": [cell("dense", 1.0, 1.0), cell(method, 0.1, times)]}

@@ -90,17 +90,16 @@ def budgets(panel: Mapping[str, Any]) -> str:
     """Scores by budget of one kind of task: pruning in solid lines, cache methods in dashed ones."""
     wide, high, left = 400.0, 260.0, 40.0
     x, y = Scale(0, len(panel["budgets"]) - 1, left, wide - 110), Scale(0, 1, high - 30, 26)
-    parts = [text(left, 14, f"{panel['kind']} ({panel['pairs']} model and task pairs)", "head")]
+    parts = [text(left, 14, f"{panel['kind']} ({panel['pairs']} pairs)", "head")]
     parts += [line(left, y(tick), x.end, y(tick), "grid") for tick in y.ticks()]
     parts += [text(left - 6, y(tick) + 4, f"{100 * tick:.0f}", "small", "end") for tick in y.ticks()]
     parts += [
         text(x(at), high - 12, f"{float(label):.0%}", "small", "middle") for at, label in enumerate(panel["budgets"])
     ]
-    parts += [
-        line(left, y(panel["dense"]), x.end, y(panel["dense"]), "zero"),
-        text(x.end + 6, y(panel["dense"]) - 4, "dense", "small"),
-    ]
-    ends = apart([y(one["scores"][-1]) for one in panel["lines"]], 11)
+    parts.append(line(left, y(panel["dense"]), x.end, y(panel["dense"]), "zero"))
+    heights = [y(panel["dense"]), *(y(one["scores"][-1]) for one in panel["lines"])]
+    level, *ends = apart(heights, 11, top=y(1))
+    parts.append(text(x.end + 6, level + 4, "dense", "small"))
     for number, (one, end) in enumerate(zip(panel["lines"], ends, strict=True)):
         points = " ".join(f"{x(at):.1f},{y(score):.1f}" for at, score in enumerate(one["scores"]))
         kind = f"s{number % SERIES} {'' if one['prunes'] else 'dashed'}"
@@ -111,13 +110,14 @@ def budgets(panel: Mapping[str, Any]) -> str:
     return svg(wide, high, f"Score by budget: {panel['kind']}", parts)
 
 
-def apart(places: Sequence[float], least: float) -> list[float]:
-    """The same places, moved so that none is nearer than `least` to the next, and their middle stays."""
+def apart(places: Sequence[float], least: float, top: float = 0.0) -> list[float]:
+    """The same places, moved so that none is nearer than `least` to the next; their middle stays, but for none above `top`."""
     order = sorted(range(len(places)), key=lambda number: places[number])
     found = list(places)
     for before, after in pairwise(order):
         found[after] = max(found[after], found[before] + least)
     shift = (sum(found) - sum(places)) / len(places) if places else 0.0
+    shift = min(shift, min(found, default=top) - top)
     return [place - shift for place in found]
 
 

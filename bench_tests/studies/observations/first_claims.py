@@ -112,7 +112,7 @@ CLAIMS = (
     Claim(
         "1.5 encoder at 1 %, the paper's variants",
         GROUP,
-        "The same of the variants that the paper's code has.",
+        "In the variants of the paper's code, too, pruning in the vision encoder beats pruning in the decoder at 1 %.",
         "as above, presets effivlm",
         encoder_effivlm,
         FLOOR,
@@ -121,7 +121,7 @@ CLAIMS = (
     Claim(
         "1.6 encoder at 10 %",
         GROUP,
-        "Beside it, at 10 %: pruning in the vision encoder beats pruning in the decoder.",
+        "At 10 % pruning in the vision encoder beats pruning in the decoder.",
         "as above, at 10 %",
         encoder_ten,
         "Two decoder layers of eight come before FastV's cut here, two of 28 in the paper.",

@@ -11,7 +11,7 @@ from bench_tests.studies.observations.effects import HOLDS, MARGIN, NOT, OPEN
 from effivlm.metrics.discoveries import POWER, RATE
 from effivlm.metrics.statistics import LEVEL, ROUNDS
 
-HEAD = ("", "claim", "effect", f"{LEVEL:.0%} interval", "verdict", "could show", "the paper's own numbers")
+HEAD = ("", "claim", "verdict", "effect", f"{LEVEL:.0%} interval", "could show", "in the paper")
 
 
 def markdown(found: Mapping[str, Any]) -> str:
@@ -59,7 +59,8 @@ def introduction(claims: Sequence[Mapping[str, Any]]) -> list[str]:
         f" difference does; **{OPEN}**: neither is sure. Both"
         f" kinds of verdict keep the rate of false ones at {RATE:.0%} over the {tested} claims that could be tested (Benjamini"
         " and Hochberg 1995)."
-        f' "Could show" is the smallest effect that as many samples show {POWER:.0%} of the time.',
+        f' "Could show" is the smallest effect that as many samples show {POWER:.0%} of the time; "in the paper" is what its'
+        " own printed numbers give for the same comparison, as shares of dense's score.",
     ]
 
 
@@ -81,8 +82,8 @@ def table(claims: Sequence[Mapping[str, Any]]) -> list[str]:
     for one in claims:
         ends = " to ".join(figure(end, one["unit"]) for end in one["interval"] or ())
         cells = (
-            *(short(one), one["text"], figure(one["effect"], one["unit"]), ends, f"**{one['verdict']}**"),
-            *(figure(one["detectable"], one["unit"]), figure(one["paper"], one["unit"])),
+            *(short(one), one["text"], f"**{one['verdict']}**", figure(one["effect"], one["unit"]), ends),
+            *(figure(one["detectable"], one["unit"]).lstrip("+"), figure(one["paper"], one["unit"])),
         )
         lines.append(f"| {' | '.join(cells)} |")
     lines.append("")

@@ -12,16 +12,22 @@ from effivlm.report.published import load
 Key = tuple[str, str]
 
 
+def _dense() -> dict[Key, float]:
+    """Printed scores of the uncompressed models, by model and benchmark."""
+    data = load()
+    return {
+        (model, name): score
+        for model, scores in data["dense"].items()
+        for name, score in zip(data["benchmarks"], scores, strict=True)
+    }
+
+
 @cache
 def _shares() -> dict[Setting, dict[Key, float]]:
     """Of every printed setting, by model and benchmark: score over dense score. Names are ours, budgets our labels."""
     data = load()
     ours = {theirs: name for name, theirs in data["methods"].items()}
-    dense = {
-        (model, name): score
-        for model, scores in data["dense"].items()
-        for name, score in zip(data["benchmarks"], scores, strict=True)
-    }
+    dense = _dense()
     found: dict[Setting, dict[Key, float]] = {}
 
     def put(model: str, method: str, label: str, benchmark: str, score: float) -> None:
@@ -50,6 +56,14 @@ def contrast(plus: Sequence[Setting], minus: Sequence[Setting]) -> Callable[[], 
         return sum(sides[0]) / len(sides[0]) - sum(sides[1]) / len(sides[1]) if keys else None
 
     return told
+
+
+def heads() -> float | None:
+    """What heads that choose for themselves gain at 1 % in the paper's table, as a share of dense's score."""
+    data = load()
+    dense = _dense()
+    gains = [(own - shared) / dense[model, name] for model, name, _, _, own, shared in data["heads"]]
+    return float(sum(gains) / len(gains))
 
 
 def printed(table: str, plus: Sequence[str], minus: Sequence[str], column: int) -> Callable[[], float | None]:

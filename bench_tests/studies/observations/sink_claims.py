@@ -41,8 +41,9 @@ CLAIMS = (
     ),
     sinks(
         "S2 visual sinks",
-        "Images hold them too: four visual entries get more attention than four entries would.",
-        "as above; the four are those that get most in the layers between, so that to be chosen is not to win",
+        "Images hold attention sinks too: four visual entries get more attention than four entries would.",
+        "share of all attention less four's share of all entries; the four are those that get most in the layers between, so that"
+        " to be chosen is not to win",
         [("mass of visual sinks", "1.00")],
         [("share of entries", "1.00")],
         MASS,

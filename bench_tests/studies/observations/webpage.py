@@ -57,14 +57,13 @@ def _table(claims: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for one in claims:
         ends = " to ".join(figure(end, one["unit"]) for end in one["interval"] or ())
-        numbers = [figure(one["effect"], one["unit"]), ends]
-        more = [figure(one[name], one["unit"]) for name in ("detectable", "paper")]
+        effect, least, printed = (figure(one[name], one["unit"]) for name in ("effect", "detectable", "paper"))
+        numbers = (effect, ends, least.lstrip("+"), printed)
         kind = KINDS.get(one["verdict"], "open")
         rows.append(
             f"<tr><th scope=row>{escape(short(one))}</th><td class=words>{escape(one['text'])}</td>"
+            f'<td class="verdict {kind}">{escape(one["verdict"])}</td>'
             + "".join(f"<td class=number>{escape(number)}</td>" for number in numbers)
-            + f'<td class="verdict {kind}">{escape(one["verdict"])}</td>'
-            + "".join(f"<td class=number>{escape(number)}</td>" for number in more)
             + "</tr>"
         )
     return f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'

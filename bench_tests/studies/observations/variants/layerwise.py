@@ -11,7 +11,7 @@ from effivlm.methods.snapkv import SnapKv
 
 @dataclass(frozen=True, kw_only=True)
 class Layerwise(SnapKv):
-    """SnapKV's scores, window and pooling under every split of the cache over layers.
+    """SnapKV's scores and pooling, with one window of eight, under every split of the cache over layers.
 
     PyramidKV and VL-Cache differ from SnapKV in their windows and scores too, so a comparison of those three says little of
     the split.
