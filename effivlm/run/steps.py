@@ -104,6 +104,12 @@ def weights_step(method: str, preset: str, keep: str) -> Step | None:
     return first if first.keep else replace(first, keep=keep)
 
 
+def checkpoint_of(method: str, preset: str, keep: str) -> str:
+    """What makes the checkpoint that answers a stored case, as `wanda:2:4`; "" where the model stays as it is."""
+    step = weights_step(method, preset, keep)
+    return step.text if step else ""
+
+
 def takes(method: str, budget: Budget) -> bool:
     """Whether a stored method, or all methods of a composition that follow the case, can be given a budget."""
     following = [step.method for step in stored(method, "paper") if not step.keep]
