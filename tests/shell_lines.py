@@ -6,6 +6,7 @@ import re
 import shlex
 import tomllib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -15,15 +16,18 @@ from toy_session import ROOT
 from effivlm import __main__ as cli
 from effivlm import registry
 from effivlm.commands import compress, run
-from effivlm.models._sources import resolve
+from effivlm.models._sources import checkpoints, resolve
 from effivlm.plugin.options import asked_of
 from effivlm.plugin.selection import Selection
 from effivlm.records import PARTS, Budget
 from effivlm.run import steps
+from effivlm.session.judges import NONE
 from effivlm.session.matrix import build
 from effivlm.suites import expanded
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PUBLISHED = {name for name, (place, _) in checkpoints().items() if not place.startswith("package:")}
+"""Checkpoints that a reader fetches; that they are known is all that is looked at."""
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 ELSEWHERE = ("sbatch", "hf", "ray", "export", "cd", "git")
 """Programs of others, whose options nobody here knows."""
@@ -57,7 +61,9 @@ def _pytest(words: Sequence[str], config: pytest.Config) -> None:
         assert (ROOT / place).exists(), place
     if not given.pyargs and "bench_tests" not in " ".join(places):
         return
-    plan = build(asked_of(given))
+    asked = asked_of(given)
+    named = expanded("models", asked.models)
+    plan = build(replace(asked, models=tuple(name for name in named if name not in PUBLISHED)))
     for name in ("baseline", "update_baseline"):
         file = getattr(given, f"vlm_{name}")
         assert not file or (ROOT / file).is_file(), f"{file} is in no checkout"
@@ -75,6 +81,7 @@ def _effivlm(words: Sequence[str], config: pytest.Config) -> None:
 
 def _run(given: Any, config: pytest.Config) -> None:
     asked = {name: run._words(given, name) for name in run.LISTS}
+    given.judge = given.judge or (NONE if given.dry_run else "")  # what nobody runs needs no judge
     _pytest(run._command(asked, given)[3:], config)
 
 
@@ -108,6 +115,8 @@ def _pip(words: Sequence[str], config: pytest.Config) -> None:
         assert set(extra.split(",")) <= set(PROJECT["optional-dependencies"]), extra
     for file in [after for word, after in pairwise(words) if word == "-c"]:
         assert (ROOT / file).is_file(), file
+    for place in [after for word, after in pairwise(words) if word == "-e"]:
+        assert (ROOT / place.partition("[")[0] / "pyproject.toml").is_file(), place
 
 
 def _python(words: Sequence[str], config: pytest.Config) -> None:

@@ -64,6 +64,13 @@ def test_no_page_takes_anything_from_elsewhere(site: Path) -> None:
         assert not re.search(r"(@import|url\()\s*[\"']?(https?:)?//", sheet.read_text(encoding="utf-8")), sheet.name
 
 
+def test_no_sign_of_a_formula_is_lost_or_escaped_twice(site: Path) -> None:
+    for path in sorted(site.glob("*/*.html")):
+        article = path.read_text(encoding="utf-8").partition("<article")[2].partition("</article>")[0]
+        shown = re.sub(r"<(pre|code).*?</\1>|<[^>]*>", "", article, flags=re.DOTALL)
+        assert not re.search(r"\\|&amp;(lt|gt|amp);", shown), path.name
+
+
 def test_hooks_and_examples_are_code_and_no_part_of_the_site(site: Path) -> None:
     assert not list(site.rglob("*.py"))
     assert not (site / "hooks").exists()
@@ -102,7 +109,8 @@ def test_from_the_disk_the_search_finds_a_method_and_nothing_is_asked_from_elsew
     tab.on("request", lambda request: asked.append(request.url))
     tab.on("pageerror", lambda error: errors.append(str(error)))
     tab.goto((site / "index.html").as_uri())
-    tab.fill("input.md-search__input", "sparsegpt")
+    tab.click("input.md-search__input")
+    tab.keyboard.type("sparsegpt")
     tab.locator("a.md-search-result__link[href*='methods/sparsegpt.html']").first.wait_for(timeout=15_000)
     assert [address for address in asked if not address.startswith("file:")] == []
     assert errors == []

@@ -39,8 +39,8 @@ def said(kind: str, name: str) -> tuple[str, str]:
         raise ValueError(
             f"{place(kind, name)}: the file or its class has no docstring, so nothing can be said about it"
         )
-    whole = LIST.sub(r"\1\n\n- ", _plain(text), count=1)
-    return linked(_plain(line.split("\n\n")[0]), kind), linked(whole, kind)
+    whole = LIST.sub(r"\1\n\n- ", plain(text), count=1)
+    return linked(plain(line.split("\n\n")[0]), kind), linked(whole, kind)
 
 
 def linked(text: str, kind: str) -> str:
@@ -50,10 +50,13 @@ def linked(text: str, kind: str) -> str:
     return ARXIV.sub(r"[arXiv \1](https://arxiv.org/abs/\1)", named)
 
 
-def _plain(text: str) -> str:
-    """What is no code keeps its signs: stars, underscores and angle brackets of formulas mean nothing here."""
+def plain(text: str) -> str:
+    """What is no code keeps its signs: stars, underscores and brackets of formulas mean nothing here."""
     pieces = CODE.split(text)
-    return "".join(piece if CODE.fullmatch(piece) else re.sub(r"([*_<\[\]])", r"\\\1", piece) for piece in pieces)
+    return "".join(
+        piece if CODE.fullmatch(piece) else re.sub(r"([*_\[\]])", r"\\\1", piece).replace("<", "&lt;")
+        for piece in pieces
+    )
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -7,14 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page as Shown
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import markers
 import methods
 import tasks
 from documented import Page
 
+ROOT = Path(__file__).parents[2]
+TAKEN = {"pictures/report.png": "reports/baselines/report.png"}
+"""Files of the repository that pages show, by their place in the site."""
 KINDS = {"Methods": methods.pages, "Tasks": tasks.pages}
 
 
@@ -35,7 +41,16 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     for page in (page for pages in config.extra.pop("generated").values() for page in pages):
         files.append(File.generated(config, page.path, content=page.text))
+    for path, source in TAKEN.items():
+        files.append(File.generated(config, path, abs_src_path=str(ROOT / source)))
     return files
+
+
+def on_page_markdown(markdown: str, *, page: Shown, config: MkDocsConfig, files: Files) -> str:
+    try:
+        return markers.expanded(markdown)
+    except ValueError as error:
+        raise PluginError(f"{page.file.src_uri}: {error}") from error
 
 
 def _filled(entry: Any, made: dict[str, list[Page]]) -> Any:

@@ -60,9 +60,11 @@ def _seam(name: str) -> str:
 
 def _facts(name: str) -> list[tuple[str, str]]:
     budgets = ", ".join(f"`{one}`" for one in steps.settings(name) or DEFAULT_BUDGETS)
-    facts = [("works at the seam", _seam(name) or "that its preset says")]
+    facts = [("works at the [seam](../concepts.md#seams)", _seam(name) or "that its preset says")]
     if steps.budgeted(name):
-        facts.append(("a budget counts", str(registry.inherited(KIND, name, "of") or "visual tokens")))
+        facts.append(
+            ("a [budget](../concepts.md#budgets) counts", str(registry.inherited(KIND, name, "of") or "visual tokens"))
+        )
         facts.append(("budgets when none is named", budgets))
     return [*facts, ("file", f"`{place(KIND, name)}`")]
 
