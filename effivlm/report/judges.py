@@ -26,7 +26,7 @@ def within(
 
 
 def _named(judged: Mapping[str, Any]) -> tuple[str, str]:
-    return str(judged["judge"]), str(judged.get("prompt_sha256", ""))
+    return str(judged.get("judge", "")), str(judged.get("prompt_sha256", ""))
 
 
 def remark(score: float, theirs: float, noise: float, scale: float) -> str:
@@ -58,12 +58,12 @@ def _row(cells: Sequence[Cell]) -> dict[str, Any]:
     return {
         "model": lead["model"],
         "task": lead["task"],
-        **{word: lead["judged"][word] for word in ("judge", "rubric", "prompt_sha256")},
-        "models": list(dict.fromkeys(name for one in told for name in one["models"])),
+        **{word: lead["judged"].get(word, "") for word in ("judge", "rubric", "prompt_sha256")},
+        "models": list(dict.fromkeys(name for one in told for name in one.get("models", ()))),
         "cells": len(cells),
         "scale": lead["scale"],
         "marks": sum(cell["n"] for cell in cells),
-        "missing": sum(one["missing"] for one in told),
+        "missing": sum(one.get("missing", 0) for one in told),
         "noise": _noise(floors) if floors else None,
         "agreement": _agreement(alike) if alike else None,
         "within": [_setting(*one) for one in close_to_dense(cells)],
