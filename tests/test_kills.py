@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 from pathlib import Path
 from types import ModuleType
@@ -16,12 +16,9 @@ BASELINE = ROOT / "reports" / "baselines" / "kills.jsonl"
 
 @pytest.fixture(scope="module")
 def kills() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("kills_study", ROOT / "bench_tests" / "studies" / "kills.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "bench_tests" / "studies"))
+        return importlib.import_module("kills")
 
 
 def row(kind: str, **more: Any) -> dict[str, Any]:

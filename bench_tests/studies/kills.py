@@ -35,6 +35,11 @@ CONFTEST = (ROOT / "conftest.py").read_text(encoding="utf-8")
 INI = f"[pytest]\npythonpath = {ROOT} {ROOT / 'tests'}\naddopts = -p no:cacheprovider -p no:hypothesispytest\n"
 OPTIONS = ("--vlm-models=toy_a", "--vlm-device=cpu", "--vlm-budgets=0.10", "--vlm-tasks=docvqa_micro,count_micro")
 
+TABLE = f"""\
+`python bench_tests/studies/kills.py --rows reports/baselines/kills.jsonl` adds runs to these. A sample may be asked twice
+only where it was in work: one a lost worker, {WORKERS} where the main process of {WORKERS} workers was lost; on a cluster
+one more, which was on its way."""
+
 
 @dataclass
 class World:
@@ -174,9 +179,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [
         "# Random kills",
         "",
-        "`python bench_tests/studies/kills.py --rows reports/baselines/kills.jsonl` adds runs to these. A sample may be asked",
-        f"twice only where it was in work: one a lost worker, {WORKERS} a lost main process of {WORKERS} workers, and on a cluster",
-        "one more, which was on its way.",
+        *TABLE.splitlines(),
         "",
         "| killed | runs | kills | samples | asked twice | in work at a kill, at most | outcomes as undisturbed |",
         "|---|---|---|---|---|---|---|",
