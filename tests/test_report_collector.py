@@ -17,10 +17,16 @@ def as_before() -> Iterator[None]:
 
 
 def test_nothing_is_collected_inside_and_all_is_as_before_after_an_error() -> None:
-    with pytest.raises(ValueError, match="told"), paused():
-        assert not gc.isenabled()
+    seen = []
+
+    @paused()
+    def fail() -> None:
+        seen.append(gc.isenabled())
         raise ValueError("told")
-    assert gc.isenabled()
+
+    with pytest.raises(ValueError, match="told"):
+        fail()
+    assert (seen, gc.isenabled()) == ([False], True)
 
 
 def test_what_was_switched_off_before_is_not_switched_on() -> None:
