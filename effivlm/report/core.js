@@ -131,5 +131,9 @@ const report = (() => {
   const ordered = list => [...list].sort((a, b) => placeOf[a.setting] - placeOf[b.setting] || a.model - b.model);
   const refusals = word => data.refused.filter(one => one.table === word);
 
-  return { data, cells, rows, changed, label, plain, methodOf, keepOf, sizeOf, isDense, kindOf, settingWith, kinds, methods, keeps, by, lacks, make, num, signed, tooFew, mark, range, keepText, budgetText, heading, bytes, visible, long, options, button, table, inTurn, choice, inChoice, ordered, refusals };
+  // sections of their own: their rows, with the lists that they share
+  const shared = ["tasks", "missing"], valued = (row, names) => Object.fromEntries(names.map(name => [name, shared.includes(name) ? data.lists[row[name]] : row[name]]));
+  const asides = Object.fromEntries(["parameters", "compositions", "suites", "judges"].map(name => [name, unpack(data[name]).map(row => valued(row, Object.keys(data[name].columns)))]));
+
+  return { data, cells, rows, asides, changed, label, plain, methodOf, keepOf, sizeOf, isDense, kindOf, settingWith, kinds, methods, keeps, by, lacks, make, num, signed, tooFew, mark, range, keepText, budgetText, heading, bytes, visible, long, options, button, table, inTurn, choice, inChoice, ordered, refusals };
 })();

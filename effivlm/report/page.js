@@ -258,7 +258,7 @@
     by("model").value = data.models.length ? "0" : "";
     options(by("task"), [...(data.tasks.length === 1 ? [] : [["-1", "all tasks"]]), ...data.tasks.map((name, i) => [i, name])]);
     // each table and chart in a task of its own, so that the page answers in between
-    const tables = [results, times, evenness, loyalty, viewer.restart, audit], draw = () => inTurn([...tables, () => performance.mark("ready"), ...charts.all, () => performance.mark("drawn")]);
+    const tables = [results, times, evenness, loyalty, viewer.restart, audit, ...sections.all], draw = () => inTurn([...tables, () => performance.mark("ready"), ...charts.all, () => performance.mark("drawn")]);
     for (const id of ["model", "task"]) by(id).addEventListener("change", draw);
     inTurn([charts.start, viewer.start, unmeasured]);
     draw();

@@ -8,13 +8,14 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from effivlm.report.asides import asides
 from effivlm.report.payload import embed, payload
 from effivlm.report.samples import Changed
 from effivlm.report.viewer import viewer
 
 LIMIT = 9_500_000
 _SLOT = re.compile(r"<!--(\w+)-->|/\*(css|script)\*/")
-_SCRIPTS = ("core", "plot", "pointing", "chart", "viewer", "page")
+_SCRIPTS = ("core", "plot", "pointing", "chart", "viewer", "sections", "page")
 _FACT = 400
 
 
@@ -33,7 +34,7 @@ def render(document: Mapping[str, Any], samples: Changed, title: str = "run") ->
         "machine": "".join(
             f"<tr><th scope=row>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in _flat(_machine(run))
         ),
-        "data": embed(payload(document)),
+        "data": embed({**payload(document), **asides(document)}),
         "css": (folder / "page.css").read_text(encoding="utf-8"),
         "script": "\n".join((folder / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS),
     }

@@ -2,7 +2,8 @@
 
 In a composition every method works on what the one before it leaves. One with `:0.40` keeps that share in every case; the others
 follow the budget of the case. A method of the checkpoint comes first, and always has a budget of its own: `wanda:2:4+fastv`, or
-the first of those that it declares, which is written out.
+the first of those that it declares, which is written out. An open method stands before what it runs,
+`kvpress:SnapKVPress(window_size=16)`; what is in parentheses is its alone.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import cast
 from effivlm.budget import TOKEN_KINDS
 from effivlm.records import SEAMS, Budget
 from effivlm.registry import WEIGHTS, check, declared, inherited, load
-
-JOIN, FIXED, PRESET = "+", ":", "@"
+from effivlm.spelling import FIXED, JOIN, PRESET, apart, composed
+from effivlm.spelling import budgeted as split_budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +39,9 @@ class Step:
 
 def stored(method: str, preset: str) -> tuple[Step, ...]:
     """The steps of a stored case. A composition stands in its method alone, and there a preset that is not named is `paper`."""
-    if JOIN not in method:
+    if not composed(method):
         return (Step(method, preset),)
-    return tuple(_step(text, "paper") for text in method.split(JOIN))
+    return tuple(_step(text, "paper") for text in apart(method, JOIN))
 
 
 def asked(text: str) -> tuple[str, str]:
@@ -49,7 +50,7 @@ def asked(text: str) -> tuple[str, str]:
     Raises:
         ValueError: a name, preset or budget does not exist, or the methods cannot be composed; says which and why.
     """
-    steps = [_step(piece) for piece in text.split(JOIN)]
+    steps = [_step(piece) for piece in apart(text, JOIN)]
     for step in steps:
         presets = _presets(step.method)
         if step.preset not in presets:
@@ -70,9 +71,9 @@ def asked(text: str) -> tuple[str, str]:
 
 def _step(text: str, preset: str = "") -> Step:
     """Read one method; without a preset it is `preset`, or the method's default one."""
-    words, fixed, keep = text.partition(FIXED)
+    words, fixed, keep = split_budget(text)
     name, at, named = words.partition(PRESET)
-    check("methods", name)
+    name = check("methods", name)
     if not at:
         named = preset or str(declared("methods", name).get("default_preset", _presets(name)[0]))
     try:
@@ -87,7 +88,7 @@ def _presets(method: str) -> list[str]:
 
 def budgeted(method: str) -> bool:
     """Whether cases of a stored method vary with the budget."""
-    return JOIN in method or bool(declared("methods", method).get("budgeted", True))
+    return composed(method) or bool(declared("methods", method).get("budgeted", True))
 
 
 def of_weights(method: str) -> bool:
@@ -103,6 +104,12 @@ def weights_step(method: str, preset: str, keep: str) -> Step | None:
     return first if first.keep else replace(first, keep=keep)
 
 
+def checkpoint_of(method: str, preset: str, keep: str) -> str:
+    """What makes the checkpoint that answers a stored case, as `wanda:2:4`; "" where the model stays as it is."""
+    step = weights_step(method, preset, keep)
+    return step.text if step else ""
+
+
 def takes(method: str, budget: Budget) -> bool:
     """Whether a stored method, or all methods of a composition that follow the case, can be given a budget."""
     following = [step.method for step in stored(method, "paper") if not step.keep]
@@ -111,7 +118,7 @@ def takes(method: str, budget: Budget) -> bool:
 
 def settings(method: str) -> tuple[str, ...]:
     """The budgets that a single method declares to run at where none of its kinds is named; none: those of everybody."""
-    return () if JOIN in method else tuple(inherited("methods", method, "settings") or ())
+    return () if composed(method) else tuple(inherited("methods", method, "settings") or ())
 
 
 def wanted(method: str) -> str:
