@@ -88,9 +88,9 @@ class KvPress(CachePart):
         pairs = list(zip(views, budgets, strict=True))
         if self.scores:
             return taken(views, [self.select(view, budget, sample_id) for view, budget in pairs])
-        return [self._pressed(view, budget, sample_id, len(views)) for view, budget in pairs]
+        return [self.pressed(view, budget, sample_id, len(views)) for view, budget in pairs]
 
-    def _pressed(self, view: LayerView, budget: int, sample_id: str, depth: int) -> KeptLayer:
+    def pressed(self, view: LayerView, budget: int, sample_id: str, depth: int) -> KeptLayer:
         """What a press leaves of a layer that compresses by itself."""
         if budget == view.length:
             return KeptLayer(view.keys, view.values)
