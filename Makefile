@@ -11,7 +11,7 @@ PYTEST := $(VENV)/bin/python -m pytest
 # Without bytecode of the thousands of modules that nobody imports: the first import makes that of those that are.
 PIP := $(VENV)/bin/python -m pip install -q --no-compile -c constraints.txt
 
-.PHONY: bench clean env env-autoawq env-kvpress env-sparseml help test test-autoawq test-kvpress test-sparseml
+.PHONY: bench clean docs env env-autoawq env-kvpress env-sparseml help test test-autoawq test-kvpress test-sparseml
 .DEFAULT_GOAL := help
 
 help:  ## what there is
@@ -37,6 +37,9 @@ bench: $(CASES)  ## run cases: K="fastv and docvqa" selects, ARGS="--vlm-limit 1
 
 test: $(STAMP)  ## run the tests: K and ARGS as above
 	$(PYTEST) tests $(if $(strip $(K)),-k "$(K)") $(ARGS)
+
+docs: $(STAMP)  ## the documentation, into site/
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --quiet
 
 env-autoawq: $(AUTOAWQ)  ## bring AutoAWQ into the environment
 

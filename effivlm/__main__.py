@@ -31,7 +31,7 @@ from effivlm.session.places import trial
 from effivlm.session.recorder import devices
 from effivlm.weights import libraries
 
-NECESSARY = ("torch", "transformers", "pytest", "numpy", "scipy", "plotly", "pillow", "rapidfuzz")
+NECESSARY = ("torch", "transformers", "pytest", "numpy", "scipy", "pillow", "rapidfuzz")
 USEFUL = ("pytest-benchmark", "pytest-xdist", "tokenizers", "safetensors", "datasets", "av")
 MICRO = "effivlm_micro"
 EXIT_CODES = {"passed": 0, "failed": 1, "refused": 2}

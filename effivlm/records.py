@@ -87,7 +87,8 @@ class Answer:
     there. Dense alone has `again`, its answer under a harmless numeric change; its `forced` is that second run's.
     None: dense broke on this sample, or what was wanted could not be computed, which the outcome's remarks say.
     `invalid`: it says nothing that can be scored (no option, or several; blank), None where that is not known. `part`: the
-    part of the benchmark that it counts in.
+    part of the benchmark that it counts in. `pictures`: a digest of what the sample shows, "" where it shows nothing or none was
+    made: samples that show the same are drawn together.
     """
 
     id: str
@@ -109,6 +110,7 @@ class Answer:
     of: int = 0
     invalid: bool | None = None
     part: str = ""
+    pictures: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +172,31 @@ class Achieved:
 
 
 @dataclass(frozen=True, slots=True)
+class Product:
+    """The checkpoint that a method of the seam `weights` made, which a cell ran on.
+
+    `disk_bytes` are those of its files of tensors and `memory_bytes` those of its open weights, each beside that of the model it
+    was made of. `reading`: what computes with the weights ("dequantised", a kernel, "zeros stored densely"), `engine`:
+    what computed them, in how many `seconds`. `calibration` is the set that was looked at, `samples` how many of it, `tokens` how
+    their tokens count, `drawn` a fingerprint of what was drawn; empty for a method that looks at none.
+    """
+
+    fingerprint: str
+    engine: str
+    packing: str
+    reading: str
+    disk_bytes: int
+    disk_bytes_dense: int
+    memory_bytes: int
+    memory_bytes_dense: int
+    seconds: float
+    calibration: str = ""
+    samples: int = 0
+    tokens: str = ""
+    drawn: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Cost:
     """Repeated measurements of one quantity; the unit stands in the name under which it is stored."""
 
@@ -190,7 +217,8 @@ class Outcome:
     and `profile` whether by the rule that is meant or as the paper's code has it; `average`: what of the answers' scores the
     score is a mean over (one of `AVERAGES`), and `parts` what the benchmark reports beside it; `samples_from`: the state of the
     published set that was asked; `change`: the numeric change under which dense was asked `again`; `judged`: who marked the
-    answers, by which prompt, and how far such marks can be trusted (`session.judged`), None where no judge did.
+    answers, by which prompt, and how far such marks can be trusted (`session.judged`), None where no judge did; `product`: the
+    checkpoint that its method made, None for a method that makes none.
     """
 
     cell: Cell
@@ -219,6 +247,7 @@ class Outcome:
     average: str = "samples"
     parts: Mapping[str, Reported] = field(default_factory=dict)
     samples_from: str = ""
+    product: Product | None = None
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
@@ -244,7 +273,7 @@ class Outcome:
     def from_json(cls, data: Mapping[str, Any]) -> Outcome:
         fields = {name: value for name, value in data.items() if name != "kind"}
         check_types("it", fields, OUTCOME_TYPES)
-        achieved = fields["achieved"]
+        achieved, product = fields["achieved"], fields.get("product")
         return cls(
             **{
                 **fields,
@@ -253,6 +282,7 @@ class Outcome:
                 "achieved": achieved and Achieved.from_json(achieved),
                 "costs": {name: Cost(tuple(cost["rounds"])) for name, cost in fields["costs"].items()},
                 "remarks": tuple(fields["remarks"]),
+                "product": product and Product(**product),
                 "parts": {
                     name: Reported(**{**one, "of": tuple(one["of"])}) for name, one in fields.get("parts", {}).items()
                 },

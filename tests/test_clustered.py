@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from toy_session import ROOT
 
-from effivlm.cluster.driver import without
-from effivlm.cluster.pool import needed
+from effivlm.cluster.driver import Job, Suite, Work, without
+from effivlm.cluster.pool import Hand, Lost, Pool, needed
 from effivlm.commands import clustered
+from effivlm.records import Cell, Settings
 from effivlm.run.sharding import lacking, numbers_of, shard_of
+from effivlm.session.matrix import Plan
 
 
 @pytest.mark.parametrize("text", ["slurm", "ray:", "ray://", "ray:/10.0.0.1", "rays"])
@@ -63,6 +65,53 @@ def test_what_is_left_of_a_block_are_the_stretches_that_nobody_answered() -> Non
     assert list(without(range(1, 9, 3), {4})) == [range(1, 2, 3), range(7, 8, 3)]
     assert list(without(range(3), {0, 1, 2})) == []
     assert [list(part) for part in without(range(3), set())] == [[0, 1, 2]]
+
+
+class Dealt(Pool):
+    """Two workers that take what they are given."""
+
+    def __init__(self) -> None:
+        super().__init__(ray=None, arguments=(), gpus=0, hands=[Hand("one"), Hand("two")])
+        self.given: list[tuple[str, range]] = []
+
+    def staff(self, wanted: int) -> None:
+        self.wanted = wanted
+
+    def answer(self, hand: Hand, job: Job, *arguments: object) -> None:
+        hand.streams.append(job)
+        self.given.append((hand.actor, job.left))
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Suite:
+    return Suite(Plan(Settings(), {}, ()), tmp_path, False, (), tmp_path)
+
+
+def work(blocks: int) -> Work:
+    return Work([Cell("m", "dense", "paper", "1.00", "t")], {}, waiting=[(range(n, n + 1), 0) for n in range(blocks)])
+
+
+@pytest.mark.parametrize(("blocks", "given"), [(1, 1), (2, 2), (4, 2), (5, 3), (6, 4), (9, 4)])
+def test_a_block_waits_with_every_worker_while_more_wait_than_there_are_workers(
+    blocks: int, given: int, suite: Suite
+) -> None:
+    pool, whole = Dealt(), work(blocks)
+    suite._hand_out(pool, [whole])
+    suite._hand_out(pool, [whole])
+    assert [number for _, (number,) in pool.given] == list(range(given))
+    assert [name for name, _ in pool.given[:2]] == ["one", "two"][: min(blocks, 2)]
+    assert (whole.out, len(whole.waiting), pool.wanted) == (given, blocks - given, blocks)
+
+
+def test_workers_lost_with_one_sample_fail_a_group_and_those_lost_on_the_way_do_not(suite: Suite) -> None:
+    whole = work(0)
+    for tries in range(9):  # each answered one sample before it went
+        suite._lost(Job(whole, range(tries, 20), 0), Lost("gone", True))
+    suite._lost(Job(whole, range(30, 40), 2), Lost("gone", False))
+    assert whole.ended is None
+    assert whole.waiting[0] == (range(30, 40), 2), "nobody had begun it"
+    suite._lost(Job(whole, range(30, 40), 2), Lost("gone", True))
+    assert whole.ended == ("failed", "3 workers were lost with samples [30, 31, 32, 33, 34]; the last: gone")
 
 
 @pytest.mark.parametrize(("weights", "gpus"), [(0, 1), (85, 1), (86, 2), (340, 4)])

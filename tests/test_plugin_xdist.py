@@ -154,6 +154,97 @@ def test_a_killed_worker_loses_nothing_that_was_finished_and_is_replaced(toy: To
     result.stdout.fnmatch_lines(["note: xdist worker gw* was lost*"])
 
 
+MOMENTS = """
+import os, signal, time
+from pathlib import Path
+import pytest
+
+ME = os.environ.get("PYTEST_XDIST_WORKER", "")
+
+def wait(word):
+    while word and not Path(word).exists():
+        time.sleep(0.02)
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session):
+    Path(f"ready-{ME}").touch()
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session):
+    wait(BEFORE.get(ME, ""))
+    time.sleep(0.5 * (ME in BEFORE))  # until what was waited for is known to the controller
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session):
+    Path(f"collected-{ME}").touch()
+    if ME in DIES:
+        wait(DIES[ME])
+        Path(f"dead-{ME}").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "dies"),
+    [
+        ({"gw1": "ready-gw2", "gw2": "collected-gw1"}, {"gw0": ""}),
+        ({"gw2": "dead-gw1"}, {"gw0": "collected-gw1", "gw1": "ready-gw2"}),
+    ],
+    ids=["while another collects", "while its replacement collects"],
+)
+def test_workers_killed_while_others_collect_are_replaced(
+    toy: Toy, before: dict[str, str], dies: dict[str, str]
+) -> None:
+    """`before` names what a worker waits for before it tells what it collected, `dies` what for before it is killed."""
+    toy.add(f"BEFORE, DIES = {before}, {dies}\n{MOMENTS}")
+    toy.run_apart(*QUALITY, TASKS, "-n2")
+    assert {path.name for path in toy.path.glob("dead-*")} == {f"dead-{name}" for name in dies}
+    assert len(answers(toy, "out")) == 10
+    assert set(toy.outcomes().values()) == {"ok"}
+    assert toy.records()[-1]["status"] == "finished"
+
+
+def test_cases_of_a_worker_lost_when_all_others_are_done_are_run_by_its_replacement(toy: Toy) -> None:
+    """It dies in the last of several groups: what it had finished before is not waited for again."""
+    toy.add(
+        "import os\n\ndef pytest_runtest_call(item):\n"
+        "    cell = item.callspec.params['cell']\n"
+        "    if cell.id.startswith('toy_b-snapkv-keep0.40-count_micro'):\n"
+        "        toy_world.kill_once()\n"
+    )
+    result = toy.run_apart(*QUALITY, TASKS, "--vlm-models=toy_a,toy_b", "-n1")
+    assert (toy.path / "killed").exists()
+    assert len(answers(toy, "out")) == 20
+    assert {status for *_, status, _ in answers(toy, "out")} == {"ok"}
+    result.stdout.fnmatch_lines(["note: xdist worker gw0 was lost*"])
+
+
+def test_a_worker_killed_while_it_helps_leaves_a_session_that_ends(toy: Toy) -> None:
+    toy.wish(sleep=0.05, gather=2)
+    toy.add(
+        "def begun(group, *rest):\n    whole(group, *rest)\n    if not OWNS:\n        toy_world.kill_once()\n\n"
+        "whole, toy_world.Group.__init__, OWNS = toy_world.Group.__init__, begun, False\n\n"
+        "def pytest_runtest_setup(item):\n    global OWNS\n    OWNS = True\n"
+    )
+    toy.run_apart(*QUALITY, "-n2", "--vlm-limit=32")
+    assert (toy.path / "killed").exists()
+    assert set(toy.outcomes().values()) == {"ok"}
+    assert {len(who) for who in asked(toy).values()} == {1}
+
+
+def test_a_worker_that_found_other_cases_gets_none_and_is_named(toy: Toy) -> None:
+    toy.add(
+        "import os\nimport pytest\n\n@pytest.hookimpl(trylast=True)\ndef pytest_collection_modifyitems(items):\n"
+        "    if os.environ.get('PYTEST_XDIST_WORKER') == 'gw1':\n        time.sleep(1)\n        del items[-2:]\n\n"
+        "import time\n"
+    )
+    result = toy.run_apart(*QUALITY, "-n2")
+    result.assert_outcomes(passed=5)
+    result.stdout.fnmatch_lines(
+        ["note: xdist worker gw1 found other cases than the first one did, 2 fewer and 0 more*"]
+    )
+
+
 def test_cells_lost_with_their_worker_are_recorded_as_interrupted(toy: Toy) -> None:
     toy.add(
         "import toy_world\nfrom toy_world import assembled\n\n"

@@ -22,7 +22,7 @@ from effivlm.session.matrix import Plan
 from effivlm.session.recorder import Recorder, facts
 
 ALONE = "workers of a cluster answer with the model as it is: run methods that change the checkpoint without --on"
-TRIES = 3  # workers that a block may take with it
+TRIES = 3  # workers that a sample may take with it
 WAIT_S = 1.0
 ROOM_S = 60.0  # for a cluster to have room for one worker at all
 
@@ -46,7 +46,8 @@ class Work:
 
 @dataclass(eq=False)
 class Job:
-    """A block with a worker. `left` are its samples without an answer, `tries` how many workers were lost with it."""
+    """A block with a worker. `left` are its samples without an answer, `tries` how many workers were lost with the first of
+    them."""
 
     work: Work
     left: range
@@ -94,15 +95,16 @@ class Suite:
             pool.close()
 
     def _first(self, pool: Pool) -> Hand:
-        """The first worker that is there, which tells on what the others run too."""
+        """The first worker that is there, which tells on what the others run too; all come at once."""
         deadline = time.monotonic() + ROOM_S
-        while not pool.idle:
+        most = self.plan.settings.limit * len({cell.group for cell in self.plan.cells})
+        while not pool.hands:
             if time.monotonic() > deadline:
                 raise ValueError(f"the cluster has no room for a worker: {pool.ray.available_resources()} are free")
-            pool.staff(1)
+            pool.staff(most)
             for _ in pool.events(WAIT_S):
                 pass
-        return pool.idle[0]
+        return pool.hands[0]
 
     def _begin(self, recorder: Recorder, settings: Settings, planned: Sequence[Any]) -> int:
         header = facts(self.root, self.command, asdict(settings))
@@ -205,18 +207,19 @@ class Suite:
         return set(still_answered(cells, groups.settings, family, groups.journal.stored(names)))
 
     def _hand_out(self, pool: Pool, works: Sequence[Work]) -> None:
-        """Give idle workers blocks, of the model that they have open if there are some."""
+        """Give workers blocks, of the model that they have open if there are some; a second one each while many wait."""
         live = [work for work in works if work.ended is None]
         pool.staff(sum(len(work.waiting) + work.out for work in live))
-        for hand in list(pool.idle):
-            left = [work for work in live if work.waiting]
-            if not left:
-                return
-            work = min(left, key=lambda one: one.cells[0].model != hand.model)
-            numbers, tries = work.waiting.pop(0)
-            hand.model = work.cells[0].model
-            work.out += 1
-            pool.answer(hand, Job(work, numbers, tries), work.cells, work.names, numbers)
+        for jobs in (1, 2):
+            for hand in pool.free(jobs):
+                left = [work for work in live if work.waiting]
+                if not left or (jobs > 1 and sum(len(work.waiting) for work in left) <= pool.size):
+                    return
+                work = min(left, key=lambda one: one.cells[0].model != hand.model)
+                numbers, tries = work.waiting.pop(0)
+                hand.model = work.cells[0].model
+                work.out += 1
+                pool.answer(hand, Job(work, numbers, tries), work.cells, work.names, numbers)
 
     def _take(self, job: Job, told: Any, groups: Groups, progress: Progress) -> None:
         """One event of a job."""
@@ -227,7 +230,7 @@ class Suite:
             work.ended = work.ended or (str(told["status"]), str(told["reason"]))
         elif isinstance(told, dict):
             groups.journal.put(told)
-            job.left = job.left[1:]
+            job.left, job.tries = job.left[1:], 0
             progress.step()
         else:
             work.out -= 1
@@ -237,7 +240,10 @@ class Suite:
                 work.ended = work.ended or ending(told)[:2]
 
     def _lost(self, job: Job, told: Lost) -> None:
-        """The rest of a block that lost its worker waits again; one that takes several workers with it fails its group."""
+        """The rest of a block that lost its worker waits again; a sample that takes several workers with it fails its group."""
+        if not told.at_work:
+            job.work.waiting.insert(0, (job.left, job.tries))
+            return
         self.notes.append(f"a worker of the cluster was lost ({told})")
         if job.tries + 1 >= TRIES:
             reason = f"{TRIES} workers were lost with samples {[*job.left][:5]}; the last: {told}"

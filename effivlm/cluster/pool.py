@@ -49,13 +49,17 @@ def needed(weights: int, memory: int) -> int:
 
 @dataclass(eq=False)
 class Hand:
-    """One worker: Ray's handle of it, the placement group that it stands in, if any, and what it has open."""
+    """One worker: Ray's handle of it, the placement group that it stands in, if any, and what it has open.
+
+    `streams` are what its jobs answer, the one at work in front: a second one waits with it, so that it never waits itself.
+    """
 
     actor: Any
     place: Any = None
     here: Settings | None = None
     memory: int = 0
     model: str = ""
+    streams: list[Any] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -66,7 +70,7 @@ class Pool:
     arguments: tuple[Any, ...]
     gpus: int
     kind: type = Worker
-    idle: list[Hand] = field(default_factory=list)
+    hands: list[Hand] = field(default_factory=list)
     lost: int = 0
     stillborn: int = 0
     _coming: dict[Any, Hand] = field(default_factory=dict)
@@ -76,7 +80,11 @@ class Pool:
 
     @property
     def size(self) -> int:
-        return len(self.idle) + len(self._busy)
+        return len(self.hands)
+
+    def free(self, jobs: int) -> list[Hand]:
+        """Workers that have fewer jobs than that, those with the fewest first."""
+        return sorted((hand for hand in self.hands if len(hand.streams) < jobs), key=lambda hand: len(hand.streams))
 
     def slots(self) -> int:
         """How many workers the cluster has room for."""
@@ -107,9 +115,10 @@ class Pool:
         return Hand(self.ray.remote(self.kind).options(**options).remote(*self.arguments), place)
 
     def answer(self, hand: Hand, job: Any, *arguments: Any) -> None:
-        """Give an idle worker a job; what it answers comes as events."""
-        self.idle.remove(hand)
-        self._busy[hand.actor.answer.options(num_returns="streaming").remote(*arguments)] = (hand, job)
+        """Give a worker a job, which it begins when it is done with those before; what it answers comes as events."""
+        stream = hand.actor.answer.options(num_returns="streaming").remote(*arguments)
+        hand.streams.append(stream)
+        self._busy[stream] = (hand, job)
 
     def events(self, timeout: float) -> Iterator[tuple[Any, Any]]:
         """What has come about since the last call, waiting for something: a job and a line of its answers, or None where it is
@@ -138,7 +147,7 @@ class Pool:
                 ) from None
             return
         self.stillborn = 0
-        self.idle.append(hand)
+        self.hands.append(hand)
         yield None, hand
 
     def _told(self, stream: Any) -> Iterator[tuple[Any, Any]]:
@@ -147,18 +156,23 @@ class Pool:
             yield job, self.ray.get(next(stream))
             return
         except StopIteration:
-            del self._busy[stream]
-            self.idle.append(hand)
+            self._done(stream, hand)
             yield job, None
         except self.ray.exceptions.RayTaskError as error:
-            del self._busy[stream]
-            self.idle.append(hand)
+            self._done(stream, hand)
             yield job, error.cause if isinstance(error.cause, Exception) else error
         except self.ray.exceptions.RayError as error:  # its node, its process or what it sent is gone
-            del self._busy[stream]
-            self.lost += 1
-            self._dismiss(hand)
-            yield job, Lost(str(error).strip().partition("\n")[0])
+            at_work = hand.streams[0] is stream
+            if hand in self.hands:
+                self.hands.remove(hand)
+                self.lost += 1
+                self._dismiss(hand)
+            del self._busy[stream]  # its other job comes with an event of its own
+            yield job, Lost(str(error).strip().partition("\n")[0], at_work)
+
+    def _done(self, stream: Any, hand: Hand) -> None:
+        del self._busy[stream]
+        hand.streams.remove(stream)
 
     def _dismiss(self, hand: Hand) -> None:
         self.ray.kill(hand.actor)
@@ -169,11 +183,15 @@ class Pool:
 
     def close(self) -> None:
         """End all workers and give back what they held."""
-        hands: Sequence[Hand] = [*self.idle, *self._coming.values(), *(hand for hand, _ in self._busy.values())]
-        self.idle, self._coming, self._busy = [], {}, {}
+        hands: Sequence[Hand] = [*self.hands, *self._coming.values()]
+        self.hands, self._coming, self._busy = [], {}, {}
         for hand in hands:
             self._dismiss(hand)
 
 
 class Lost(Exception):
-    """A worker went with its job; what it had answered is there."""
+    """A worker went with its job; what it had answered is there. `at_work`: it had begun the job, or was about to."""
+
+    def __init__(self, reason: str, at_work: bool) -> None:
+        super().__init__(reason)
+        self.at_work = at_work

@@ -25,7 +25,7 @@ from effivlm.session import matrix
 from effivlm.session.judges import NONE, rubric_named
 from effivlm.session.matrix import Asked, Plan
 from effivlm.session.recorder import devices
-from effivlm.session.suites import expanded, suites
+from effivlm.suites import expanded, suites
 
 LISTS = ("models", "methods", "budgets", "tasks")
 ALL = "1000000000"

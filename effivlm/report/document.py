@@ -10,11 +10,15 @@ from typing import Any
 from effivlm.metrics.statistics import LEAST, LEVEL, ROUNDS
 from effivlm.records import SCHEMA, Cell, Outcome
 from effivlm.report.cells import as_stored, describe, name
+from effivlm.report.compositions import compositions
 from effivlm.report.conditions import differing
 from effivlm.report.families import settle
+from effivlm.report.judges import judges
+from effivlm.report.parameters import parameters
 from effivlm.report.published import overlay
 from effivlm.report.rows import summarise
 from effivlm.report.strict import strict
+from effivlm.report.suites import of_suites
 
 Header = dict[str, Any]
 INTERRUPTED = "interrupted"
@@ -103,12 +107,19 @@ def build(header: Header, outcomes: Iterable[Outcome], end: Mapping[str, Any] | 
     run["counts"] = _counts(list(latest.values()), len(rows), skipped, failed)
     run["bootstrap"] = {"rounds": ROUNDS, "level": LEVEL, "least": LEAST}
     cells, summary = [row.data for row in rows], summarise(rows)
-    run["discoveries"] = settle(cells, summary["op"])
+    composed = compositions(rows)
+    whole, refused = of_suites(rows)
+    summary["refused"] += refused
+    run["discoveries"] = settle(cells, summary["op"], composed)
     return {
         "schema": SCHEMA,
         "run": run,
         "cells": cells,
         "summary": summary,
+        "parameters": parameters(cells, summary),
+        "compositions": composed,
+        "suites": whole,
+        "judges": judges(cells),
         "published": overlay(cells),
         "skipped": skipped,
         "failed": failed,

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from effivlm.report import grids
+from effivlm.report.columns import FURTHER, Columns, Path_
 from effivlm.report.costs import BESIDE, FLOORS, SPEEDUPS
 
-Path_ = tuple[str, ...]
-Columns = Mapping[str, Path_]
 Row = Sequence[Any]
 _SETTING: Columns = {
     "models": ("models",),
@@ -121,6 +120,8 @@ TABLES: Mapping[str, Columns] = {
         "noise_same_share": ("noise", "same"),
         "budget_of": ("achieved", "of"),
         "asked_keep_fraction": ("achieved", "asked_keep"),
+        "asked": ("achieved", "asked"),
+        "counted": ("achieved", "counted"),
         "kept_fraction": ("achieved", "keep"),
         "kv_bytes": ("achieved", "kv_bytes"),
         "kv_bytes_dense": ("achieved", "kv_bytes_dense"),
@@ -134,6 +135,7 @@ TABLES: Mapping[str, Columns] = {
         "weights": ("weights",),
         "remarks": ("remarks",),
     },
+    **FURTHER,
     "refused": {"table": ("table",), "reason": ("reason",), "select": ("select",)},
     "skipped": _MISSING,
     "failed": _MISSING,
@@ -142,10 +144,12 @@ TABLES: Mapping[str, Columns] = {
 
 def tables(document: Mapping[str, Any]) -> dict[str, list[Row]]:
     """All tables by name, each as rows of values, the first row its column names; None where there is no value."""
-    sources = {**document["summary"], **{name: document[name] for name in ("cells", "skipped", "failed")}}
+    lists = {name: document.get(name, []) for name in ("cells", *FURTHER, "skipped", "failed")}
+    sources = {**document["summary"], **lists}
     return {
         name: [list(columns), *([_at(row, path) for path in columns.values()] for row in sources.get(name, []))]
         for name, columns in TABLES.items()
+        if name not in FURTHER or sources[name]
     }
 
 

@@ -1,7 +1,7 @@
 "use strict";
 // The tables of the page, and its start.
 (() => {
-  const { data, cells, rows, methodOf, keepOf, isDense, kindOf, by, lacks, make, num, signed, tooFew, mark, range, keepText, heading, bytes, visible, options, table, choice, inChoice, ordered, refusals } = report;
+  const { data, cells, rows, changed, methodOf, keepOf, isDense, kindOf, by, lacks, make, num, signed, tooFew, mark, range, keepText, heading, bytes, visible, options, table, inTurn, choice, inChoice, ordered, refusals } = report;
   const BLOCKS = "▁▂▃▄▅▆▇█";
   const scaled = (value, cell) => (lacks(value) ? null : value * cell.scale);
   const setNote = row => (row.set === "own" ? " (own)" : "");
@@ -84,7 +84,7 @@
 
   // a composition has a budget for each of its methods
   const askedText = r => r.asked || keepText(r.asked_keep); // in its own words where it is no fraction
-  const budgets = r => (lacks(r.parts) ? [r] : r.parts.map(([of, asked_keep, kept, total, asked, counted]) => ({ ...r, of, asked_keep, kept, total, asked, counted, keep: total ? kept / total : 1 })));
+  const budgets = r => (lacks(r.parts) ? [r] : r.parts.map(([of, asked_keep, kept, total, asked, counted]) => changed(r, { of, asked_keep, kept, total, asked, counted, keep: total ? kept / total : 1 })));
   function results() {
     const at = choice();
     published(at);
@@ -257,13 +257,11 @@
     options(by("model"), data.models.map((name, i) => [i, name]));
     by("model").value = data.models.length ? "0" : "";
     options(by("task"), [...(data.tasks.length === 1 ? [] : [["-1", "all tasks"]]), ...data.tasks.map((name, i) => [i, name])]);
-    charts.start();
-    viewer.start();
-    const tables = () => { results(); times(); evenness(); loyalty(); viewer.restart(); audit(); };
-    for (const id of ["model", "task"]) by(id).addEventListener("change", () => { tables(); charts.all(); });
-    unmeasured();
-    tables();
-    performance.mark("ready");
+    // each table and chart in a task of its own, so that the page answers in between
+    const tables = [results, times, evenness, loyalty, viewer.restart, audit, ...sections.all], draw = () => inTurn([...tables, () => performance.mark("ready"), ...charts.all, () => performance.mark("drawn")]);
+    for (const id of ["model", "task"]) by(id).addEventListener("change", draw);
+    inTurn([charts.start, viewer.start, unmeasured]);
+    draw();
   }
   start();
 })();

@@ -23,7 +23,9 @@ from effivlm.metrics.statistics import (
     sign_p,
     stated,
 )
+from effivlm.metrics.units import units as units_of
 from effivlm.records import Answer, Cell, Outcome
+from effivlm.report.additive import beyond
 from effivlm.report.controls import control_of, judged, wanted
 from effivlm.report.loyalty import Table, loyalties, noise
 
@@ -50,6 +52,7 @@ class Quality:
     parts: Mapping[str, Interval | None] = field(default_factory=dict)
     ratio_draws: Floats | None = None
     same_draws: Floats | None = None
+    beyond: dict[str, Any] | None = None
 
 
 def compare(outcomes: Sequence[Outcome], dense: Outcome | None) -> list[Quality]:
@@ -72,7 +75,7 @@ def compare(outcomes: Sequence[Outcome], dense: Outcome | None) -> list[Quality]
         return [Quality(ratio=ratio, remarks=why) for ratio, why in zip(ratios, unlike, strict=True)]
     columns = [_aligned(*one, ids) for one in zip(outcomes, names[len(lead) :], strict=True)]
     table = Table.of(outcomes, columns)
-    units = _units(ids, lead[0].group)
+    units = _numbered(units_of(ids, lead[0].group, _pictures(columns)))
     seed = zlib.crc32("\0".join(lead[0].cell.group).encode())
     plain = Resampling.of(units, seed)
     resamples = _as_scored(plain, units, seed, lead[0], table)
@@ -87,6 +90,11 @@ def compare(outcomes: Sequence[Outcome], dense: Outcome | None) -> list[Quality]
     )
     loyal = loyalties(outcomes, table, place, same_intervals)
     averaged = _averaged(outcomes, resamples.averages(table.scores))
+    usable = [
+        one and not why and outcome.weights != "random"
+        for one, why, outcome in zip(averaged, unlike, outcomes, strict=True)
+    ]
+    composed = beyond(outcomes, usable, place, resamples, table.scores, units)
     found = []
     for place, outcome in enumerate(outcomes):
         quality = Quality(
@@ -98,6 +106,7 @@ def compare(outcomes: Sequence[Outcome], dense: Outcome | None) -> list[Quality]
             noise=noise(outcome) if outcome is dense else None,
             remarks=_without_interval(outcome, averaged[place], resamples),
             parts=_parts(outcome, table.columns[place], table.scores[:, [place]], resamples),
+            beyond=composed[place],
         )
         if outcome.weights == "random":
             found.append(replace(quality, ratio=None, control=None, remarks=(*quality.remarks, RANDOM_WEIGHTS)))
@@ -205,9 +214,13 @@ def _averaged(outcomes: Sequence[Outcome], averages: Sequence[float | None]) -> 
     ]
 
 
-def _units(ids: Sequence[str], group: int) -> Places:
-    """The number of the group that each sample is drawn with, by its name, so that the order of samples decides nothing."""
-    names = [name.rpartition("-")[0] if group > 1 else name for name in ids]
+def _pictures(columns: Sequence[Sequence[Answer | None]]) -> list[str]:
+    """The digest of what each sample shows, as the first of the cells that answered it has it."""
+    return [next((one.pictures for one in row if one is not None), "") for row in zip(*columns, strict=True)]
+
+
+def _numbered(names: Sequence[str]) -> Places:
+    """The number of the unit that each sample is drawn with, by its name, so that the order of samples decides nothing."""
     numbers = {name: number for number, name in enumerate(sorted(set(names)))}
     return np.array([numbers[name] for name in names])
 

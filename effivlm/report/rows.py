@@ -62,7 +62,7 @@ def summarise(rows: Sequence[Row]) -> dict[str, list[dict[str, Any]]]:
     single = [(model,) for model in by_model]
     every = [*single, tuple(by_model)] if len(by_model) > 1 else single
     refused = Refused()
-    op = _op(Compare(by_model, refused, "op"), single, _budgets(rows))
+    op = op_rows(Compare(by_model, refused, "op"), single, _budgets(rows))
     return {
         "op": op,
         "og": _og(Compare(by_model, refused, "og"), every),
@@ -78,7 +78,7 @@ def _budgets(rows: Sequence[Row]) -> dict[Setting, str]:
     return {setting_of(row): row.data["control"]["method"] for row in rows if row.data["control"]}
 
 
-def _op(compare: Compare, scopes: Sequence[Scope], controls: Mapping[Setting, str]) -> list[dict[str, Any]]:
+def op_rows(compare: Compare, scopes: Sequence[Scope], controls: Mapping[Setting, str]) -> list[dict[str, Any]]:
     """`control` is OP minus that of the random row at the same budget and on the same pairs."""
     table = _Table()
     for scope in scopes:
