@@ -163,13 +163,13 @@ def own(press: KvPress, views: Sequence[LayerView], counts: Sequence[int], sampl
 
 def page(pairs: dict[str, Agreement], pressed: Sequence[Pressed], models: Sequence[str], samples: int) -> str:
     """Both tables, and the presses that cannot run, as Markdown."""
+    versions = f"kvpress {demanded('kvpress')}, torch {version('torch')}, transformers {version('transformers')}"
     lines = [
         "# kvpress beside our own cache methods",
         "",
-        f"kvpress {demanded('kvpress')}, torch {version('torch')}, transformers {version('transformers')}, on a CPU in"
-        f" float32. Layers of {samples} prompts of `{TASK}` at {' and '.join(KEEPS)} in {', '.join(models)};"
-        " both sides see the same tensors of one dense prefill. A head is alike where it keeps the same entries; entries in common"
-        " are those that both keep, of those that either does.",
+        f"{versions}, on a CPU in float32. Layers of {samples} prompts of `{TASK}` at {' and '.join(KEEPS)} in"
+        f" {', '.join(models)}; both sides see the same tensors of one dense prefill. A head is alike where it keeps the same"
+        " entries; entries in common are those that both keep, of those that either does.",
         "",
         "## The same method twice",
         "",
