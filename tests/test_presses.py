@@ -14,9 +14,11 @@ from toy_session import ROOT
 from effivlm import registry
 from effivlm.methods import _presses, _refused
 from effivlm.records import Budget, Cell
-from effivlm.run.steps import Step, apart, asked, stored, takes
+from effivlm.report.additive import methods_alone
+from effivlm.run.steps import Step, asked, stored, takes
 from effivlm.session import matrix
 from effivlm.session.matrix import Asked
+from effivlm.spelling import apart
 from effivlm.weights import libraries
 
 FILES = {
@@ -194,6 +196,9 @@ def test_a_press_stands_in_compositions_and_reads_back(text: str, method: str, r
     one = Cell("m", method, "paper", "0.10", "t")
     assert Cell.from_json(one.to_json()) == one
     assert takes(method, Budget.parse("0.10"))
+    alone = [Cell("m", step.method, step.preset, step.keep or "0.10", "t") for step in read]
+    assert list(methods_alone(one)) == alone
+    assert methods_alone(Cell("m", read[-1].method, "paper", "0.10", "t")) == ()
 
 
 @pytest.mark.parametrize(
