@@ -112,7 +112,11 @@ class KvPress(CachePart):
         self.press.compression_ratio = 1 - (budget + 0.25) / view.length
         home = view.keys.device
         with torch.random.fork_rng([home] if home.type == "cuda" else []):
-            torch.manual_seed(generator(self.seed, sample_id, view.layer).initial_seed())
+            seed = generator(self.seed, sample_id, view.layer).initial_seed()
+            torch.default_generator.manual_seed(seed)
+            if home.type == "cuda":  # and no other device
+                with torch.cuda.device(home):
+                    torch.cuda.manual_seed(seed)
             try:
                 yield
             except AssertionError as error:
