@@ -34,7 +34,8 @@ WRITTEN = {
     str(path.relative_to(DOCS)): markers.expanded(path.read_text(encoding="utf-8"))
     for path in sorted(DOCS.rglob("*.md"))
 }
-PAGES = {**WRITTEN, **GENERATED}
+PAGES = {**WRITTEN, **{path: text for path, text in GENERATED.items() if not path.startswith("measured/")}}
+"""Pages whose blocks a reader runs; those of studies say what was run."""
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 LANGUAGES = {"sh", "python", "toml", "yaml", "json"}
 
@@ -85,6 +86,14 @@ def test_the_page_of_options_names_all_that_pytest_takes(pytestconfig: pytest.Co
     assert {name.replace("-", "_") for name in found} == {
         name for name in vars(pytestconfig.option) if name[:4] == "vlm_"
     }
+
+
+def test_every_page_of_a_study_stands_in_the_site_as_it_was_written() -> None:
+    written = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "reports" / "baselines").glob("*.md")}
+    del written["README.md"]
+    shown = {Path(path).name: text for path, text in GENERATED.items() if path.startswith("measured/")}
+    assert all(f"]({name})" in shown["index.md"] for name in written)
+    assert shown == {**written, "index.md": shown["index.md"]}
 
 
 def test_every_block_is_in_a_language_that_a_test_reads() -> None:

@@ -251,7 +251,7 @@ def test_cells_lost_with_their_worker_are_recorded_as_interrupted(toy: Toy) -> N
         "def dying(cells, *rest):\n"
         "    if cells[0].task == 'count_micro':\n        toy_world.kill_once()\n"
         "    return assembled(cells, *rest)\n\n"
-        "toy_world.sys.modules['effivlm.run.group'].assembled = dying\n"
+        "toy_world.sys.modules['effivlm.run.assembling'].assembled = dying\n"
     )
     result = toy.run_apart(*QUALITY, TASKS, "-n2", "--max-worker-restart=0")
     assert result.ret != 0

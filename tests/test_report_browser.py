@@ -28,6 +28,7 @@ pytestmark = pytest.mark.skipif(
 COMPANY = "1 other process on the GPU, holding at least 3.0 GiB of its memory"
 HOSTILE = "<b>\u202e\0😀%{y}<img src=x onerror=alert(1)></script>{{x}}<br>&lt;"
 DRAWN_MS, BLOCKED_MS = 2000, 200
+LINE_PX = 60  # no row of a table is taller: nothing in it wraps
 TRIES = 3  # another process may take the processor for a while
 FOCUSABLE = "a[href], button:not(:disabled), select:not(:disabled), input, summary, [tabindex='0']"
 
@@ -210,6 +211,8 @@ def test_nothing_scrolls_sideways_but_what_says_so(desktop: Shown, width: int, t
     desktop.until("document.getElementById('chart').scrollWidth <= innerWidth")
     assert desktop.eval("document.documentElement.scrollWidth") == width
     assert desktop.eval("[...document.querySelectorAll('.chart')].every(e => e.scrollWidth <= e.clientWidth)")
+    heights = "[...document.querySelectorAll('table:not(.facts) tbody tr')].map(row => row.offsetHeight)"
+    assert max(desktop.eval(heights)) < LINE_PX
 
 
 @pytest.mark.parametrize(
@@ -341,12 +344,23 @@ def test_what_is_not_sure_is_marked_where_it_is_shown(browser: Any, tmp_path: Pa
     assert shown.eval("document.querySelectorAll('#ttft-chart .hatch').length") == 1
     assert "failed" in shown.tab.inner_text("#audit-body tbody tr:first-child")
     heights = "[...document.querySelectorAll('#results-body tbody tr')].map(row => row.offsetHeight)"
-    assert max(shown.eval(heights)) < 60
+    assert max(shown.eval(heights)) < LINE_PX
     shown.pick("task", "few")
     text = shown.tab.inner_text("#results-body")
     assert "100.0 [n too small]" in text
     assert "no control ran" in text
     assert "No random control ran for 1 of these rows" in shown.tab.inner_text("#results-lead")
+    assert shown.said == []
+
+
+def test_a_run_of_times_alone_has_no_columns_of_scores(browser: Any, tmp_path: Path) -> None:
+    found = [timed(one, part, *[3.0] * 6) for one in (cell(), cell("fastv", "0.10")) for part in ("ttft", "decode")]
+    path = tmp_path / "report.html"
+    path.write_text(page.render(document.build(HEADER, found, END), samples.changed([], samples.Facts())), "utf-8")
+    shown = show(browser, path)
+    heads = shown.tab.inner_text("#results-body thead")
+    assert "TTFT ms" in heads
+    assert "score" not in heads
     assert shown.said == []
 
 

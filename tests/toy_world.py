@@ -74,6 +74,9 @@ def install() -> None:
         run_group=run_group,
         cell_fingerprint=cell_fingerprint,
         Group=Group,
+    )
+    sys.modules["effivlm.run.assembling"] = _module(
+        "effivlm.run.assembling",
         assembled=assembled,
         still_answered=lambda cells, settings, family, stored: set(stored),
         count=lambda task, settings, family: settings.limit,
@@ -173,6 +176,10 @@ class Asked:
     lacking: list[tuple[Cell, str, str]] = field(default_factory=list)
     notes: list[dict[str, Any]] = field(default_factory=list)
     held: int = 0
+
+    @property
+    def ends(self) -> tuple[dict[Cell, str], ...]:
+        return self.answers, self.refused, self.failed
 
 
 def line_of(number: int, found: Asked, names: dict[Cell, str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the site has beside its written pages: a page for each method and each task, made from the code at every build."""
+"""What the site has beside its written pages: a page for each method, task and report, made anew at every build."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from mkdocs.structure.pages import Page as Shown
 sys.path.insert(0, str(Path(__file__).parent))
 
 import markers
+import measured
 import methods
 import tasks
 from documented import Page
 
-ROOT = Path(__file__).parents[2]
-TAKEN = {"pictures/report.png": "reports/baselines/report.png"}
+TAKEN = {"pictures/report.png": measured.FOLDER / "report.png"}
 """Files of the repository that pages show, by their place in the site."""
-KINDS = {"Methods": methods.pages, "Tasks": tasks.pages}
+KINDS = {"Methods": methods.pages, "Tasks": tasks.pages, "Measured": measured.pages}
 
 
 def generated() -> dict[str, list[Page]]:
@@ -41,8 +41,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     for page in (page for pages in config.extra.pop("generated").values() for page in pages):
         files.append(File.generated(config, page.path, content=page.text))
-    for path, source in TAKEN.items():
-        files.append(File.generated(config, path, abs_src_path=str(ROOT / source)))
+    for path, source in {**TAKEN, **measured.taken()}.items():
+        files.append(File.generated(config, path, abs_src_path=str(source)))
     return files
 
 
@@ -62,4 +62,5 @@ def _filled(entry: Any, made: dict[str, list[Page]]) -> Any:
     sections: dict[str, list[dict[str, str]]] = {}
     for page in pages:
         sections.setdefault(page.section, []).append({page.title: page.path})
-    return {heading: [index.path, *({name: found} for name, found in sections.items())]}
+    flat = sections.pop("", [])
+    return {heading: [index.path, *flat, *({name: found} for name, found in sections.items())]}

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from documented import plain, table
-from effivlm.session.suites import suites
 
 import effivlm.budget
 from effivlm import __main__ as cli
 from effivlm import registry
 from effivlm.plugin import gate, options
+from effivlm.suites import suites
 from effivlm.tasks._folder import METRICS
 
 ROOT = Path(__file__).parents[2]

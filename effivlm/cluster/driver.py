@@ -13,15 +13,16 @@ from typing import Any
 from effivlm.cluster.pool import Hand, Lost, Pool, connect, needed
 from effivlm.cluster.progress import Progress
 from effivlm.cluster.worker import Worker
-from effivlm.records import Cell, Outcome, Settings
+from effivlm.records import Answer, Cell, Outcome, Settings
 from effivlm.run.faults import FAULTS
 from effivlm.session import record
+from effivlm.session.beside import parted
 from effivlm.session.blocks import parts
-from effivlm.session.groups import Groups, changes, ending
+from effivlm.session.groups import Groups, ending
+from effivlm.session.journal import checkpoint
 from effivlm.session.matrix import Plan
 from effivlm.session.recorder import Recorder, facts
 
-ALONE = "workers of a cluster answer with the model as it is: run methods that change the checkpoint without --on"
 TRIES = 3  # workers that a sample may take with it
 WAIT_S = 1.0
 ROOM_S = 60.0  # for a cluster to have room for one worker at all
@@ -29,10 +30,17 @@ ROOM_S = 60.0  # for a cluster to have room for one worker at all
 
 @dataclass(eq=False)
 class Work:
-    """The samples of a group that nobody has answered: those waiting, and how many are with workers."""
+    """The samples of a group that nobody has answered: those waiting, and how many are with workers.
+
+    `cells` are those of one checkpoint; `later` are works of the changed ones, which follow. `begun`: a worker has told how it
+    goes, so that a changed checkpoint is there. `references` are dense's answers, for what is no work of dense.
+    """
 
     cells: Sequence[Cell]
     names: Mapping[Cell, str]
+    later: Sequence[Work] = ()
+    begun: bool = False
+    references: Mapping[int, Answer] = field(default_factory=dict)
     total: int = 0
     waiting: list[tuple[range, int]] = field(default_factory=list)
     out: int = 0
@@ -42,6 +50,19 @@ class Work:
     @property
     def over(self) -> bool:
         return not self.out and (not self.waiting or self.ended is not None)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a worker can be given a block: the first one makes the checkpoint, which others need not wait for."""
+        return bool(self.waiting) and (self.begun or not self.out or not self.model[1])
+
+    @property
+    def model(self) -> tuple[str, str]:
+        """Which one answers, and what is made of it for that."""
+        return self.cells[0].model, checkpoint(self.cells[0])
+
+    def all(self) -> list[Cell]:
+        return [cell for work in (self, *self.later) for cell in work.cells]
 
 
 @dataclass(eq=False)
@@ -162,19 +183,21 @@ class Suite:
         works = []
         for cell in firsts:
             groups.mark(cell)
-            waiting = groups.waiting(cell)
-            groups.end([one for one in waiting if changes(one)], "unsupported", ALONE)
-            if cells := [one for one in waiting if not changes(one)]:
-                works.append(self._work(cells, groups, pool))
+            if waiting := groups.waiting(cell):
+                own, changed = parted(waiting)
+                works.append(self._work(own, groups, pool))
+                works[-1].later = [self._work(cells, groups, pool) for cells in changed]
             self._store(groups, recorder)
-        progress = Progress(self.say, sum(work.total for work in works), sum(work.done for work in works))
+        every = [one for work in works for one in (work, *work.later)]
+        progress = Progress(self.say, sum(work.total for work in every), sum(work.done for work in every))
         while works:
             for work in [work for work in works if work.over]:
                 works.remove(work)
                 if work.ended:
-                    groups.end(work.cells, *work.ended)
+                    groups.end(work.all(), *work.ended)
                 else:
                     groups.complete(work.cells, partial(self._made, work, groups))
+                    works += self._later(work, groups)
                 self._store(groups, recorder)
             if works:
                 self._hand_out(pool, works)
@@ -198,8 +221,16 @@ class Suite:
             work.ended = ending(error)[:2]
         return work
 
+    def _later(self, work: Work, groups: Groups) -> Sequence[Work]:
+        """The works that follow one whose answers are all there."""
+        if work.later:
+            references = groups.together.references(work.cells[0], work.names)
+            for one in work.later:
+                one.references = references
+        return work.later
+
     def _standing(self, cells: Sequence[Cell], names: Mapping[Cell, str], groups: Groups) -> set[int]:
-        from effivlm.run.group import still_answered
+        from effivlm.run.assembling import still_answered
 
         if groups.journal.session <= 1 or groups.journal.how(cells[0]) is None:
             return set()
@@ -212,20 +243,22 @@ class Suite:
         pool.staff(sum(len(work.waiting) + work.out for work in live))
         for jobs in (1, 2):
             for hand in pool.free(jobs):
-                left = [work for work in live if work.waiting]
+                left = [work for work in live if work.ready]
                 if not left or (jobs > 1 and sum(len(work.waiting) for work in left) <= pool.size):
                     return
-                work = min(left, key=lambda one: one.cells[0].model != hand.model)
+                work = min(left, key=lambda one: (one.model[0] != hand.model[0], one.model != hand.model))
                 numbers, tries = work.waiting.pop(0)
-                hand.model = work.cells[0].model
+                hand.model = work.model
                 work.out += 1
-                pool.answer(hand, Job(work, numbers, tries), work.cells, work.names, numbers)
+                references = {number: work.references[number] for number in numbers if number in work.references}
+                pool.answer(hand, Job(work, numbers, tries), work.cells, work.names, numbers, references)
 
     def _take(self, job: Job, told: Any, groups: Groups, progress: Progress) -> None:
         """One event of a job."""
         work = job.work
         if isinstance(told, dict) and "how" in told:
             groups.journal.ran(work.cells[0], told["how"])
+            work.begun = True
         elif isinstance(told, dict) and "reason" in told:
             work.ended = work.ended or (str(told["status"]), str(told["reason"]))
         elif isinstance(told, dict):

@@ -58,7 +58,7 @@ class Hand:
     place: Any = None
     here: Settings | None = None
     memory: int = 0
-    model: str = ""
+    model: tuple[str, str] = ("", "")
     streams: list[Any] = field(default_factory=list)
 
 

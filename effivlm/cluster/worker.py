@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from effivlm.models._sources import ModelSource
-from effivlm.records import Cell, Settings
+from effivlm.records import Answer, Cell, Settings
 from effivlm.run.faults import FAULTS
 from effivlm.session.groups import ending, on_device
+from effivlm.session.journal import checkpoint
+from effivlm.session.opening import Opening
 from effivlm.session.shelf import Shelf, seed_all, settle
 
 
@@ -20,8 +23,8 @@ class Worker:
         self.settings = on_device(settings)
         settle(self.settings.device, 1)
         seed_all(settings.seed)
-        self.shelf = Shelf(sources, self.settings, self._forget)
-        self._group: tuple[Sequence[Cell], Any] | None = None
+        self.opening = Opening(self.settings)
+        self.shelf = Shelf(sources, self.settings, self.opening.close)
 
     def here(self) -> tuple[Settings, int]:
         """The settings with this machine's device and precision, and the bytes of its GPU, 0 on a CPU."""
@@ -31,8 +34,13 @@ class Worker:
 
         return self.settings, int(torch.cuda.get_device_properties(self.settings.device).total_memory)
 
-    def answer(self, cells: Sequence[Cell], names: Mapping[Cell, str], numbers: range) -> Iterator[dict[str, Any]]:
+    def answer(
+        self, cells: Sequence[Cell], names: Mapping[Cell, str], numbers: range, references: Mapping[int, Answer]
+    ) -> Iterator[dict[str, Any]]:
         """How the group of `cells` runs here ({"how"}), then what each sample of `numbers` gave, as a line of a journal.
+
+        Cells whose method changes the checkpoint are all of one, which is made here unless it is there; `references` are dense's
+        answers to compare theirs with, by number.
 
         Where the group as a whole goes wrong, the last is what becomes of its cells ({"status", "reason"}): also where this
         machine has other weights, code or versions of libraries than the one that names the cells.
@@ -40,7 +48,11 @@ class Worker:
         from effivlm.run.journal import line_of
 
         try:
-            group = self._opened(cells, names)
+            if not self.opening.has(cells):
+                self._check(names)
+            group: Any = self.opening.group(cells, partial(self.shelf.open, cells[0].model), lambda: references)
+            if checkpoint(cells[0]):
+                group.references = references
             yield {"how": group.how}
             for number, found, _ in group.through(numbers, {}, group.answers()):
                 yield line_of(number, found, names)
@@ -53,15 +65,6 @@ class Worker:
     def close(self) -> None:
         self.shelf.close()
 
-    def _opened(self, cells: Sequence[Cell], names: Mapping[Cell, str]) -> Any:
-        from effivlm.run.group import Group
-
-        if self._group is None or self._group[0] != cells:
-            self._check(names)
-            model = self.shelf.open(cells[0].model)
-            self._group = (cells, Group(cells, model, self.settings))
-        return self._group[1]
-
     def _check(self, names: Mapping[Cell, str]) -> None:
         from effivlm.run.group import cell_fingerprint
 
@@ -71,6 +74,3 @@ class Worker:
                     f"{cell.id} is another measurement on this machine: its checkpoint, the code or the versions of libraries"
                     " differ from those where the run was started"
                 )
-
-    def _forget(self) -> None:
-        self._group = None

@@ -20,11 +20,12 @@ from effivlm.data.rows import place_of
 from effivlm.models._sources import RANDOM, shape, shapes
 from effivlm.plugin.summary import estimate, span
 from effivlm.records import Cell
-from effivlm.run.steps import apart, weights_step
+from effivlm.run.steps import weights_step
 from effivlm.session import matrix
 from effivlm.session.judges import NONE, rubric_named
 from effivlm.session.matrix import Asked, Plan
 from effivlm.session.recorder import devices
+from effivlm.spelling import apart
 from effivlm.suites import expanded, suites
 
 LISTS = ("models", "methods", "budgets", "tasks")

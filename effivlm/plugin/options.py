@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from effivlm.run.steps import apart
 from effivlm.session import matrix
 from effivlm.session.matrix import Asked
+from effivlm.spelling import apart
 
 LISTS = {
     "models": f"checkpoint, NAME=FOLDER_OR_HUB_ID, folder or hub id (default: {matrix.DEFAULT_MODEL})",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from effivlm.metrics.statistics import LEAST, LEVEL, ROUNDS
 from effivlm.records import SCHEMA, Cell, Outcome
 from effivlm.report.cells import as_stored, describe, name
+from effivlm.report.collector import paused
 from effivlm.report.compositions import compositions
 from effivlm.report.conditions import differing
 from effivlm.report.families import settle
@@ -24,8 +25,13 @@ Header = dict[str, Any]
 INTERRUPTED = "interrupted"
 
 
-def read(path: Path) -> tuple[Header, list[Outcome], dict[str, Any] | None]:
+@paused()
+def read(
+    path: Path, beside: Callable[[Mapping[str, Any]], None] = lambda record: None
+) -> tuple[Header, list[Outcome], dict[str, Any] | None]:
     """Read a run's outcomes.jsonl: its header, its outcomes in order, and its end line (None if it never ended).
+
+    `beside` is given the lines of any other kind as they come, so that who wants them reads the file no second time.
 
     Of a run that was gone on with, the last session's header counts, with the first one's start; outcomes that it would
     measure differently (another seed, precision, checkpoint, code ...) are left out, and so are lines that cannot be read (a
@@ -50,6 +56,8 @@ def read(path: Path) -> tuple[Header, list[Outcome], dict[str, Any] | None]:
             outcomes.append((_outcome(record, path, place), len(headers)))
         elif kind == "end":
             end = record
+        else:
+            beside(record)
     if not headers:
         raise ValueError(f"{path} holds no run header, so it is not a record of a run")
     standing, left_out = _standing(outcomes, headers)
@@ -91,6 +99,7 @@ def records(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
                 yield place, _object(line)
 
 
+@paused()
 def build(header: Header, outcomes: Iterable[Outcome], end: Mapping[str, Any] | None) -> dict[str, Any]:
     """Make the document (report.json, schema 1) of a run; of several outcomes of one cell and part the last counts."""
     latest = {(outcome.cell, outcome.part): outcome for outcome in outcomes}

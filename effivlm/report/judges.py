@@ -22,11 +22,12 @@ def within(
     if not judged or not other or score is None or theirs is None or _named(judged) != _named(other):
         return None
     floors = [one["noise"]["spread"] for one in (judged, other) if one.get("noise")]
-    return max(floors) if floors and abs(score - theirs) <= max(floors) + EQUAL else None
+    noise = max(floors, default=0.0)
+    return noise if noise > EQUAL and abs(score - theirs) <= noise + EQUAL else None
 
 
 def _named(judged: Mapping[str, Any]) -> tuple[str, str]:
-    return str(judged["judge"]), str(judged["prompt_sha256"])
+    return str(judged.get("judge", "")), str(judged.get("prompt_sha256", ""))
 
 
 def remark(score: float, theirs: float, noise: float, scale: float) -> str:
@@ -58,12 +59,12 @@ def _row(cells: Sequence[Cell]) -> dict[str, Any]:
     return {
         "model": lead["model"],
         "task": lead["task"],
-        **{word: lead["judged"][word] for word in ("judge", "rubric", "prompt_sha256")},
-        "models": list(dict.fromkeys(name for one in told for name in one["models"])),
+        **{word: lead["judged"].get(word, "") for word in ("judge", "rubric", "prompt_sha256")},
+        "models": list(dict.fromkeys(name for one in told for name in one.get("models", ()))),
         "cells": len(cells),
         "scale": lead["scale"],
         "marks": sum(cell["n"] for cell in cells),
-        "missing": sum(one["missing"] for one in told),
+        "missing": sum(one.get("missing", 0) for one in told),
         "noise": _noise(floors) if floors else None,
         "agreement": _agreement(alike) if alike else None,
         "within": [_setting(*one) for one in close_to_dense(cells)],
@@ -87,7 +88,8 @@ def _pairs(cells: Sequence[Cell]) -> dict[str, int]:
     scores = np.array([cell["score"] for cell in known], dtype=np.float64)
     floors = np.array([(cell["judged"].get("noise") or {}).get("spread", np.nan) for cell in known])
     first, second = np.triu_indices(len(known), 1)
-    close = np.abs(scores[first] - scores[second]) <= np.fmax(floors[first], floors[second]) + EQUAL
+    noise = np.fmax(floors[first], floors[second])
+    close = (np.abs(scores[first] - scores[second]) <= noise + EQUAL) & (noise > EQUAL)
     return {"within": int(np.count_nonzero(close)), "of": len(first)}
 
 

@@ -94,11 +94,7 @@
     by("results-lead").textContent = `Scores are ${data.metrics[at.task] || "the task’s metric"} on the benchmark’s scale; the brackets are 95 % intervals over samples.${data.sets[at.task] ? visible(` This task: ${data.sets[at.task]}.`) : ""}${power(list, r => r.scale, 1)}${judged("random")}${uncontrolled(list)}`;
     show("results-body", [
       ...methodColumns, ...modelColumn(at),
-      { head: "score", tone: r => (r.failed ? "wrong" : ""), text: r => (r.failed ? "failed" : num(scaled(r.score, r), 1)) + range(scaled(r.low, r), scaled(r.high, r), 1) + tooFew(r), value: r => r.score },
-      { head: "n", text: r => String(r.n), value: r => r.n },
-      ...(list.some(r => !lacks(r.invalid)) ? [{ head: "invalid", text: r => (lacks(r.invalid) ? "–" : `${num(100 * r.invalid, 1)} %`), value: r => r.invalid }] : []),
-      { head: "OP ratio", text: r => num(r.ratio) + range(r.rlow, r.rhigh), value: r => r.ratio },
-      { head: "better / worse, p, q", text: r => (lacks(r.p) ? "–" : `${r.better} / ${r.worse}, p ${small(r.p)}${lacks(r.q) ? "" : `, q ${small(r.q)}`}`), value: r => r.p },
+      ...(list.some(r => r.failed || !lacks(r.score)) ? scores(list) : []),
       ...againstRandom(list, r => r.scale, 1),
       ...timed(list),
       { head: "asked / kept", text: r => (lacks(r.asked_keep) ? "–" : budgets(r).map(b => `${askedText(b)} / ${num(b.asked ? b.counted : b.keep)}`).join(", ")), value: r => r.keep },
@@ -117,6 +113,14 @@
       ...names.map(place => ({ head: data.figures[place], value: r => of(r, place)?.[1], text: r => { const one = of(r, place); return one ? num(one[1], 1) + range(one[2], one[3], 1) : "–"; } })),
     ], list, "Scores by part");
   }
+  // columns of scores only where there are scores
+  const scores = list => [
+    { head: "score", tone: r => (r.failed ? "wrong" : ""), text: r => (r.failed ? "failed" : num(scaled(r.score, r), 1)) + range(scaled(r.low, r), scaled(r.high, r), 1) + tooFew(r), value: r => r.score },
+    { head: "n", text: r => String(r.n), value: r => r.n },
+    ...(list.some(r => !lacks(r.invalid)) ? [{ head: "invalid", text: r => (lacks(r.invalid) ? "–" : `${num(100 * r.invalid, 1)} %`), value: r => r.invalid }] : []),
+    { head: "OP ratio", text: r => num(r.ratio) + range(r.rlow, r.rhigh), value: r => r.ratio },
+    { head: "better / worse, p, q", text: r => (lacks(r.p) ? "–" : `${r.better} / ${r.worse}, p ${small(r.p)}${lacks(r.q) ? "" : `, q ${small(r.q)}`}`), value: r => r.p },
+  ];
   // columns of times only where there are times
   const timed = list => [
     ...speedColumns.filter((_, i) => list.some(r => !lacks(r[["ttft", "decode", "batch"][i]]))),

@@ -55,7 +55,7 @@ const plot = (() => {
   }
   function axes(root, spec, room, area, atX, atY) {
     const { x, y } = spec, lines = svg("g", { class: "grid" }), words = svg("g", { class: "axis" });
-    const columns = x.top ? x.ticks : apart(x.ticks || steps(x.low, x.high, (area.right - area.left) / 90), atX);
+    const columns = x.top ? x.ticks : apart(x.ticks || steps(x.low, x.high, (area.right - area.left) / 64), atX);
     for (const [value, text] of columns) {
       const px = atX(value), edge = x.top ? area.top - 8 : area.bottom + LINE;
       if (!x.top) lines.append(svg("path", { d: `M${px} ${area.top}V${area.bottom}` }));

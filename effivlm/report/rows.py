@@ -138,8 +138,14 @@ def _og(compare: Compare, scopes: Sequence[Scope]) -> list[dict[str, Any]]:
             found = define(nested)
             if found.value is not None:
                 row = {**one.head(), "over": over, "value": found.value, "n": found.n}
-                table.add(row, None if draws is None else _spread(np.stack(one.by_model(draws)).mean(axis=axis)))
+                table.add(row, None if draws is None else _spread(_averages(one.by_model(draws), axis)))
     return table.rows()
+
+
+def _averages(draws: Sequence[Floats], axis: int) -> Floats:
+    """The means of draws by model, each (tasks, rounds), over models (axis 0) or tasks (1)."""
+    found: Floats = draws[0] if len(draws) == 1 and axis == 0 else np.stack(draws).mean(axis=axis)
+    return found
 
 
 def _spread(averages: Floats) -> Floats:
@@ -180,7 +186,10 @@ def _oe(compare: Compare, scopes: Sequence[Scope]) -> list[dict[str, Any]]:
     An untrusted speed-up is in no mean: its pair counts as undefined.
     """
     found = []
-    for word in SPEEDUPS:
+    measured = {
+        word for rows in compare.by_model.values() for row in rows for word, one in row.data["speedups"].items() if one
+    }
+    for word in (word for word in SPEEDUPS if word in measured):
         for one in compare(scopes, partial(_speedup, word=word), word):
             known = [value.interval for value in one.values.values() if value.interval is not None]
             bounds = [summary.efficiency(ends_[side] for ends_ in known).value for side in (0, 1)]

@@ -149,7 +149,7 @@ class Answers(Given):
     engine: Captured | Eager
     twice: AbstractSet[int]
     most_bytes: float = math.inf
-    references: Sequence[Answer] = ()
+    references: Mapping[int, Answer] = field(default_factory=dict)
 
     def ask(self, samples: Sequence[Sample], number: int, share: bool) -> Asked:
         """What every standing cell says to one sample, which is read once, and noted for the report.
@@ -186,5 +186,5 @@ class Answers(Given):
         return found
 
     def _reference(self, number: int, sample: Sample) -> Answer | None:
-        there = self.references[number : number + 1]
-        return next((answer for answer in there if answer.id == sample.id), None)
+        found = self.references.get(number)
+        return found if found and found.id == sample.id else None

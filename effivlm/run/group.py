@@ -7,7 +7,6 @@ to the seam at which their methods differ. `Settings.share` False runs every cel
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache, partial
@@ -28,8 +27,8 @@ from effivlm.models._compressed import readers
 from effivlm.models._presenting import Presenting
 from effivlm.models._sources import ModelSource
 from effivlm.records import Answer, Budget, Cell, Outcome, Settings, Unsupported, fingerprint
-from effivlm.run.answers import Answers, Given, Note
-from effivlm.run.assembly import Ran, outcomes, take_all
+from effivlm.run.answers import Answers, Note
+from effivlm.run.assembly import Ran, outcomes
 from effivlm.run.compressed import Compressed, changed_of, closing_after, identity
 from effivlm.run.faults import FAULTS, said
 from effivlm.run.faults import told as reason_of
@@ -39,7 +38,6 @@ from effivlm.run.listening import OnAnswers, Progress, Told
 from effivlm.run.noise import asked_again
 from effivlm.run.provenance import code_of, libraries_of, versions
 from effivlm.run.scoring import samples_of
-from effivlm.run.sharding import numbers_of
 from effivlm.run.steps import Step, stored
 from effivlm.run.untouched import tracked
 from effivlm.run.weighed import Weighed
@@ -48,6 +46,7 @@ from effivlm.tasks._base import Task
 from effivlm.tasks._folder import Folder
 from effivlm.tasks._opened import opened, profile_of
 
+WEIGHED = "weighed"
 TIMING = "effivlm.timing.timing"  # it is told by name: its wing stands above this one
 COMPILED = "sdpa in compiled layers"
 COMPILED_FROM = 400
@@ -167,7 +166,7 @@ def run_group(
     answers = asked.run(told)
     names = {cell: cell_fingerprint(cell, model.source, settings) for cell in asked.methods}
     found = outcomes(asked.cells, asked.unmade, names, answers, asked.ran)
-    found += run_changed(changed, model, settings, answers.given[asked.dense], told, compressed)
+    found += run_changed(changed, model, settings, dict(enumerate(answers.given[asked.dense])), told, compressed)
     by_cell = {one.cell: one for one in found}
     return [by_cell[cell] for cell in ordered]
 
@@ -176,11 +175,11 @@ def run_changed(
     changed: Mapping[WeightMethod, Sequence[Cell]],
     whole: Adapter,
     settings: Settings,
-    references: Sequence[Answer],
+    references: Mapping[int, Answer],
     told: Told,
     compressed: Compressed | None = None,
 ) -> list[Outcome]:
-    """The outcomes of cells by the method that makes their model of `whole`, whose dense answers are `references`."""
+    """The outcomes of cells by the method that makes their model of `whole`; `references` are its dense answers, by number."""
     found = []
     with closing_after(compressed, open_model, settings) as opener:
         for place, (method, cells) in enumerate(changed.items(), start=1):
@@ -264,14 +263,38 @@ class Changed(Group):
     """The cells of a group whose method made the open model out of that of the others; dense is not among them."""
 
     def __init__(
-        self, cells: Sequence[Cell], model: Adapter, weighed: Weighed, settings: Settings, references: Sequence[Answer]
+        self,
+        cells: Sequence[Cell],
+        model: Adapter,
+        weighed: Weighed,
+        settings: Settings,
+        references: Mapping[int, Answer],
     ) -> None:
         super().__init__(cells, model, settings)
         self.cells, self.weighed, self.references = list(cells), weighed, references
         del self.methods[self.dense]
 
+    @property
+    def how(self) -> dict[str, Any]:
+        return {**super().how, WEIGHED: self.weighed.to_json()}
+
     def answers(self, note: Note | None = None) -> Answers:
         return replace(super().answers(note), twice=frozenset(), references=self.references, weighed=self.weighed)
+
+
+def changed_group(
+    cells: Sequence[Cell], whole: Adapter, settings: Settings, references: Mapping[int, Answer], opener: Compressed
+) -> Changed:
+    """A group of cells of one method that changes the checkpoint, which `opener` opens.
+
+    Raises:
+        Unsupported: there is no such product. ValueError: it cannot be made or opened. OSError: the disk is full.
+    """
+    made, unmade = methods_of(cells, settings.seed)
+    if not made:
+        raise ValueError("; ".join(dict.fromkeys(unmade.values())))
+    (method,) = changed_of(made)
+    return Changed(cells, *opener.opened(whole, method), settings, references)
 
 
 def _kernel(engine: str, samples: int) -> str:
@@ -291,47 +314,3 @@ def methods_of(cells: Sequence[Cell], seed: int) -> tuple[dict[Cell, Method], di
                 raise
             unmade[cell] = reason_of(error)
     return made, unmade
-
-
-def assembled(
-    cells: Sequence[Cell],
-    settings: Settings,
-    family: str,
-    names: Mapping[Cell, str],
-    stored: Mapping[int, Asked],
-    how: Mapping[str, Any],
-    on_note: Note | None = None,
-) -> tuple[list[Outcome], list[int]]:
-    """The outcomes of a group from answers alone, equal to those of the run that asks them all; of a set its index is read.
-
-    `how` is that of a `Group` that gave some of them. Beside the outcomes, the numbers of samples of which not every cell's
-    answer is there; with any, there are no outcomes.
-    """
-    ran = Ran.from_json(how)
-    ordered = with_dense(cells)
-    methods, unmade = methods_of(ordered, settings.seed)
-    task = task_in(ordered[0].task, settings, family)
-    samples_of(ordered[0].task, task, settings.limit, settings.seed)
-    given = Given(task, cells[0].dense, methods, on_note or (lambda line: None))
-    if missing := take_all(given, stored, numbers_of(settings.shard, ran.total)):
-        return [], missing
-    return outcomes(ordered, unmade, names, given, ran, settings.shard), []
-
-
-def count(task: str, settings: Settings, family: str) -> int:
-    """How many samples a task has in a run; ValueError where it has none."""
-    return len(samples_of(task, task_in(task, settings, family), settings.limit, settings.seed))
-
-
-def still_answered(
-    cells: Sequence[Cell], settings: Settings, family: str, stored: Mapping[int, Asked]
-) -> AbstractSet[int]:
-    """Numbers of stored samples of which every cell's answer is there, to the question that the task asks now; no model is
-    needed, and no pictures where a task can do without."""
-    ordered = with_dense(cells)
-    methods, _ = methods_of(ordered, settings.seed)
-    task = task_in(ordered[0].task, settings, family)
-    task.pictured = False
-    samples = samples_of(ordered[0].task, task, settings.limit, settings.seed)
-    nobody = Given(task, cells[0].dense, methods, lambda line: None)
-    return {number for number, found in stored.items() if nobody.recalled(samples, number, found) is not None}

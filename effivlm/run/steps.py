@@ -14,9 +14,8 @@ from typing import cast
 
 from effivlm.budget import TOKEN_KINDS
 from effivlm.records import SEAMS, Budget
-from effivlm.registry import OPEN, WEIGHTS, check, declared, inherited, load, open_methods
-
-JOIN, FIXED, PRESET = "+", ":", "@"
+from effivlm.registry import WEIGHTS, check, declared, inherited, load, open_methods
+from effivlm.spelling import FIXED, JOIN, PRESET, joined, read
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,23 +36,10 @@ class Step:
         return Budget.parse(self.keep) if self.keep else case
 
 
-def apart(text: str, mark: str) -> list[str]:
-    """`text` cut at every `mark` outside of parentheses; at every one where parentheses do not close."""
-    pieces, depth = [""], 0
-    for char in text:
-        depth += (char == "(") - (char == ")")
-        if char == mark and not depth:
-            pieces.append("")
-        else:
-            pieces[-1] += char
-    return pieces if not depth else text.split(mark)
-
-
 def stored(method: str, preset: str) -> tuple[Step, ...]:
     """The steps of a stored case. A composition stands in its method alone, and there a preset that is not named is `paper`."""
-    if not _composed(method):
-        return (Step(method, preset),)
-    return tuple(_step(text, "paper") for text in apart(method, JOIN))
+    several = joined(method)
+    return tuple(_step(text, "paper") for text in several) if len(several) > 1 else (Step(method, preset),)
 
 
 def asked(text: str) -> tuple[str, str]:
@@ -62,7 +48,7 @@ def asked(text: str) -> tuple[str, str]:
     Raises:
         ValueError: a name, preset or budget does not exist, or the methods cannot be composed; says which and why.
     """
-    steps = [_step(piece) for piece in apart(text, JOIN)]
+    steps = [_step(piece) for piece in joined(text)]
     for step in steps:
         presets = _presets(step.method)
         if step.preset not in presets:
@@ -83,28 +69,14 @@ def asked(text: str) -> tuple[str, str]:
 
 def _step(text: str, preset: str = "") -> Step:
     """Read one method; without a preset it is `preset`, or the method's default one."""
-    words, fixed, keep = _budgeted(text)
-    name, at, named = words.partition(PRESET)
+    name, named, keep, fixed = read(text, open_methods())
     name = check("methods", name)
-    if not at:
+    if PRESET not in text:
         named = preset or str(declared("methods", name).get("default_preset", _presets(name)[0]))
     try:
         return Step(name, named, Budget.parse(keep).label if fixed else "")
     except ValueError as error:
         raise ValueError(f"{text!r}: {error}") from None
-
-
-def _budgeted(text: str) -> tuple[str, bool, str]:
-    """A method with its preset, and the budget behind it: behind the second colon of an open method, which has one already."""
-    head, *more = apart(text, FIXED)
-    if more and head in open_methods():
-        head += OPEN + more.pop(0)
-    return head, bool(more), FIXED.join(more)
-
-
-def _composed(method: str) -> bool:
-    """Whether a stored method is several."""
-    return JOIN in method and len(apart(method, JOIN)) > 1
 
 
 def _presets(method: str) -> list[str]:
@@ -113,7 +85,7 @@ def _presets(method: str) -> list[str]:
 
 def budgeted(method: str) -> bool:
     """Whether cases of a stored method vary with the budget."""
-    return _composed(method) or bool(declared("methods", method).get("budgeted", True))
+    return len(joined(method)) > 1 or bool(declared("methods", method).get("budgeted", True))
 
 
 def of_weights(method: str) -> bool:
@@ -129,6 +101,12 @@ def weights_step(method: str, preset: str, keep: str) -> Step | None:
     return first if first.keep else replace(first, keep=keep)
 
 
+def checkpoint_of(method: str, preset: str, keep: str) -> str:
+    """What makes the checkpoint that answers a stored case, as `wanda:2:4`; "" where the model stays as it is."""
+    step = weights_step(method, preset, keep)
+    return step.text if step else ""
+
+
 def takes(method: str, budget: Budget) -> bool:
     """Whether a stored method, or all methods of a composition that follow the case, can be given a budget."""
     following = [step.method for step in stored(method, "paper") if not step.keep]
@@ -137,7 +115,7 @@ def takes(method: str, budget: Budget) -> bool:
 
 def settings(method: str) -> tuple[str, ...]:
     """The budgets that a single method declares to run at where none of its kinds is named; none: those of everybody."""
-    return () if _composed(method) else tuple(inherited("methods", method, "settings") or ())
+    return () if len(joined(method)) > 1 else tuple(inherited("methods", method, "settings") or ())
 
 
 def wanted(method: str) -> str:

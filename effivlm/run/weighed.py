@@ -43,6 +43,15 @@ class Weighed:
     full: int = 0
     product: Product | None = None
 
+    @classmethod
+    def from_json(cls, method: WeightMethod, data: Mapping[str, Any]) -> Weighed:
+        """KeyError for what is none."""
+        return cls(method, **{name: data[name] for name in cls.__dataclass_fields__ if name != "method"})
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the method, which a cell names."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "method"}
+
     @property
     def of_bits(self) -> bool:
         return self.method.keep.kind == "bits"

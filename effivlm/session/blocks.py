@@ -53,6 +53,25 @@ class Blocks:
         self._place.mkdir(parents=True, exist_ok=True)
         (self._place / "over").touch()
 
+    @property
+    def made(self) -> bool:
+        """Whether the checkpoint that answers these samples was opened by somebody."""
+        return (self._place / "made").exists()
+
+    @contextmanager
+    def making(self) -> Iterator[bool]:
+        """Whether this process is the one to make the checkpoint; it is made when the context ends without an error."""
+        self._place.mkdir(parents=True, exist_ok=True)
+        lock = Lock(self._place, "making.lock", SILENCE_S)
+        if not _ours(lock):
+            yield False
+            return
+        try:
+            yield True
+            (self._place / "made").touch()
+        finally:
+            lock.release()
+
     def done(self, number: int) -> bool:
         return (self._place / f"{number}.done").exists()
 

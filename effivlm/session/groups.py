@@ -14,19 +14,18 @@ from effivlm import registry
 from effivlm.records import Cell, Outcome, Settings, Unsupported, dump
 from effivlm.run.faults import FAULTS, harmless, told
 from effivlm.run.sharding import shard_of
-from effivlm.run.steps import stored, weights_step
-from effivlm.session.journal import Journal
+from effivlm.run.steps import stored
+from effivlm.session.beside import Beside
+from effivlm.session.journal import Journal, checkpoint
 from effivlm.session.matrix import Plan
 from effivlm.session.recorder import Key
 from effivlm.session.resume import fingerprint_of, standing
 from effivlm.session.together import Together
 
 if TYPE_CHECKING:
-    from effivlm.run.compressed import Compressed
     from effivlm.timing.timing import Timing
 
 PACKAGE = Path(__file__).parent.parent
-NO_SHARDS = "a shard answers with the model as it is alone: run methods that change the checkpoint without --vlm-shard"
 Progress = Callable[[int, int], None]
 OpenModel = Callable[[], Any]
 
@@ -53,7 +52,6 @@ class Groups:
     together: Together = field(init=False)
     _unmarked: dict[Cell, Outcome] = field(default_factory=dict)
     _prepared: tuple[Cell, Timing] | None = None
-    _opener: Compressed | None = None
 
     def __post_init__(self) -> None:
         found = standing(self.folder, self.plan, self.settings)
@@ -82,20 +80,12 @@ class Groups:
 
     def help(self, open_model: Callable[[str], Any]) -> list[str]:
         """Answer what other workers have not answered yet of the groups of this session; what of it went wrong, in words."""
+        if self.workers < 2 or not self.settings.share:
+            return []
         firsts = {cell.group: cell for cell in reversed(self.selected["quality"])}
-        troubles = []
-        for cell in reversed(firsts.values()) if self.workers > 1 and self.settings.share else ():
-            cells = [one for one in self._waiting(cell) if not _unusable(one) and not changes(one)]
-            if not cells or self.together.blocks(cells).over:
-                continue
-            try:
-                names = self.names(cells)
-                while self.together.help(cells, names, partial(open_model, cell.model), lambda done, of: None):
-                    pass
-            except FAULTS as error:  # whoever owns the group does it without help, and tells if it cannot be done
-                troubles.append(f"no help with {' '.join(cell.group)}: {told(error)}")
-        self.together.forget()
-        return troubles
+        waiting = [self._waiting(cell) for cell in reversed(firsts.values())]
+        usable = [[one for one in cells if not _unusable(one)] for cells in waiting]
+        return Beside(self.together, self.names).help(usable, open_model)
 
     def waiting(self, cell: Cell) -> list[Cell]:
         """The selected cells of a cell's group that have no outcome and can be run; without sharing it alone.
@@ -159,17 +149,12 @@ class Groups:
         """Drop what holds on to an open model, and what methods made of it."""
         self._prepared = None
         self.together.forget()
-        if self._opener is not None:
-            self._opener.close()
+        self.together.opening.close()
 
     def _compressed(self, cells: Sequence[Cell]) -> dict[str, Any]:
         """What opens the checkpoints that methods make, where one is needed, or was before and may still be open."""
-        if self._opener is None and any(map(changes, cells)):
-            from effivlm.run.compressed import Compressed
-            from effivlm.run.group import open_model
-
-            self._opener = Compressed(open_model, self.settings)
-        return {"compressed": self._opener} if self._opener is not None else {}
+        needed = self.together.opening.changed or any(map(changes, cells))
+        return {"compressed": self.together.opening.compressed()} if needed else {}
 
     def fingerprint(self, cell: Cell, part: str = "quality") -> str:
         return fingerprint_of((cell, part), self.plan, self.settings)
@@ -182,11 +167,7 @@ class Groups:
             write = partial(self.journal.write, names=names)
             progress(0, self.settings.limit)
             if self.workers > 1 or self.settings.shard:
-                own = [cell for cell in cells if not changes(cell)] or [cells[0].dense]
-                found = self.together.outcomes(own, self.names(own), open_model, progress, note)
-                ours = [cell for cell in cells if changes(cell)]
-                listeners = {"on_progress": progress, "on_note": note, "on_answers": write}
-                return [*found, *(self._changed_too(ours, found, open_model, listeners) if ours else ())]
+                return Beside(self.together, self.names).outcomes(cells, open_model, progress, note)
             stored, more = self.journal.stored(names), self._compressed(cells)
             return run_group(cells, open_model(), self.settings, progress, note, write, stored, **more)
 
@@ -206,24 +187,6 @@ class Groups:
             outcomes[cell] = Outcome(cell, self.fingerprint(cell), "failed", reason="the run gave no outcome for it")
         for outcome in outcomes.values():
             self._keep(outcome)
-
-    def _changed_too(
-        self, cells: Sequence[Cell], answered: Sequence[Outcome], open_model: OpenModel, listeners: Mapping[str, Any]
-    ) -> list[Outcome]:
-        """Outcomes of the cells whose method changes the checkpoint, which this process answers alone."""
-        if self.settings.shard:
-            return [Outcome(cell, self._name(cell, "quality"), "unsupported", reason=NO_SHARDS) for cell in cells]
-        from effivlm.run.compressed import changed_of
-        from effivlm.run.group import methods_of, run_changed
-        from effivlm.run.listening import Told
-
-        made, unmade = methods_of(cells, self.settings.seed)
-        dense = next(one for one in answered if one.cell == one.cell.dense)
-        told = Told(**listeners, stored=self.journal.stored(self.names(cells)), count=2)
-        found = run_changed(
-            changed_of(made), open_model(), self.settings, dense.answers, told, **self._compressed(cells)
-        )
-        return [*found, *(Outcome(cell, "", "failed", reason=reason) for cell, reason in unmade.items())]
 
     def _time(self, cell: Cell, part: str, open_model: OpenModel, remarks: Sequence[str]) -> None:
         from effivlm.timing.rounds import unsettled
@@ -288,7 +251,7 @@ def ending(error: BaseException) -> tuple[str, str, str]:
 
 def changes(cell: Cell) -> bool:
     """Whether the method of a cell changes the checkpoint itself."""
-    return weights_step(cell.method, cell.preset, cell.keep) is not None
+    return bool(checkpoint(cell))
 
 
 def _unusable(cell: Cell) -> str:

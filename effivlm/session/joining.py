@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from effivlm.records import Cell, Outcome, Settings
 from effivlm.report.document import INTERRUPTED
 from effivlm.report.merge import Joined, Run
-from effivlm.run.sharding import lacking
+from effivlm.run.sharding import lacking, waits
+from effivlm.session.beside import parted
 from effivlm.session.journal import Journal, take_in
 
 if TYPE_CHECKING:
@@ -28,13 +29,13 @@ def join(runs: Sequence[Run]) -> Joined:
     absent = [f"shard {name}" for name in lacking(run.shard for run in runs)]
     why = f"{', '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing" if absent else ""
     made: list[Outcome] = []
-    for cells in _groups(runs):
+    for cells in [part for group in _groups(runs) for part in _parts(group)]:
         names = _names(cells, runs)
         told = [cell for cell in cells if cell in names]
         found = [journal.stored(names) for journal in journals] if told else []
-        how = [one for journal in journals if (one := journal.how(cells[0]))]
+        how = _alike([one for journal in journals if (one := journal.how(cells[0]))], cells)
         if not how:
-            made += [_missing(cell, names, why or "no answer was stored") for cell in cells]
+            made += [_ended(cell, runs) or _missing(cell, names, why or "no answer was stored") for cell in cells]
             continue
         made += [_missing(cell, names, "no shard got to it") for cell in cells if cell not in names]
         made += _assembled(told, names, _together(found, runs), how[-1], runs[0], why)
@@ -49,6 +50,31 @@ def _groups(runs: Sequence[Run]) -> list[list[Cell]]:
             if part == "quality":
                 found.setdefault(cell.group, {})[cell] = None
     return [list(cells) for cells in found.values()]
+
+
+def _parts(cells: Sequence[Cell]) -> Iterable[list[Cell]]:
+    own, changed = parted(cells)
+    return own, *changed
+
+
+def _alike(how: Sequence[Mapping[str, object]], cells: Sequence[Cell]) -> Sequence[Mapping[str, object]]:
+    """How shards ran cells, if all did so on one checkpoint; ValueError where methods made different ones of a model."""
+    weighed = [one.get("weighed") for one in how]
+    if other := [one for one in weighed if one != weighed[0]]:
+        raise ValueError(
+            f"{cells[0].id}: shards answered with different checkpoints ({weighed[0]} and {other[0]}): let them share one folder"
+            " of products"
+        )
+    return how
+
+
+def _ended(cell: Cell, runs: Sequence[Run]) -> Outcome | None:
+    """What became of a cell that no shard could ask anything, the same for all of it."""
+    for run in runs:
+        found = run.latest.get((cell, "quality"))
+        if found and found.status in ("failed", "unsupported") and found.reason != waits(run.shard):
+            return found
+    return None
 
 
 def _names(cells: Iterable[Cell], runs: Sequence[Run]) -> dict[Cell, str]:
@@ -95,7 +121,7 @@ def _assembled(
     run: Run,
     why: str,
 ) -> list[Outcome]:
-    from effivlm.run.group import assembled
+    from effivlm.run.assembling import assembled
 
     source = (run.header.get("models") or {}).get(cells[0].model) or {}
     made, missing = assembled(cells, settings_of(run), str(source.get("family", "")), names, stored, how)

@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from effivlm.records import Cell, dump
 from effivlm.report.strict import strict
+from effivlm.run.steps import checkpoint_of
 from effivlm.session.recorder import mend
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 PATTERN = "journal-*.jsonl"
 RAN = "ran"
+CHECKPOINT = "checkpoint"
 
 
 @dataclass
@@ -44,8 +46,8 @@ class Journal:
         self.put(line_of(number, found, names))
 
     def ran(self, cell: Cell, how: Mapping[str, Any]) -> None:
-        """Put down how the group of a cell runs here: what outcomes say beside its answers."""
-        self.put({"kind": RAN, "model": cell.model, "task": cell.task, "how": how})
+        """Put down how the cells of a group that a cell's checkpoint answers run here: what outcomes say beside answers."""
+        self.put({"kind": RAN, "model": cell.model, "task": cell.task, CHECKPOINT: checkpoint(cell), "how": how})
 
     def put(self, line: Mapping[str, Any]) -> None:
         """Write a line of this or another machine's."""
@@ -58,10 +60,13 @@ class Journal:
         self._file.flush()
 
     def how(self, cell: Cell) -> Mapping[str, Any] | None:
-        """How the group of a cell ran last; None where nobody told."""
-        found = None
+        """How the group of a cell ran last on the checkpoint that answers the cell; None where nobody told."""
+        found, wanted = None, (*cell.group, checkpoint(cell))
         for line in lines(self.folder):
-            if line.get("kind") == RAN and (line.get("model"), line.get("task")) == cell.group:
+            if (
+                line.get("kind") == RAN
+                and tuple(line.get(word, "") for word in ("model", "task", CHECKPOINT)) == wanted
+            ):
                 found = line.get("how")
         return found
 
@@ -80,7 +85,9 @@ class Journal:
 
         for line in of_group:
             try:
-                take_in(found, int(line["number"]), asked_of(self._current(line), names))
+                told = asked_of(self._current(line), names)
+                if any(told.ends):  # what it noted belongs to its own cells
+                    take_in(found, int(line["number"]), told)
             except (AttributeError, KeyError, TypeError, ValueError):
                 continue  # a damaged line costs its sample
         return found
@@ -89,6 +96,11 @@ class Journal:
         """A line without the cells that have failed since."""
         cells = [one for one in line["cells"] if line["session"] > self.ended.get(Cell.from_json(one["cell"]), 0)]
         return {**line, "cells": cells}
+
+
+def checkpoint(cell: Cell) -> str:
+    """What makes the checkpoint that answers a cell; "" where the model stays as it is."""
+    return checkpoint_of(cell.method, cell.preset, cell.keep)
 
 
 def take_in(found: dict[int, Asked], number: int, new: Asked) -> None:

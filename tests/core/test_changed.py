@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,9 @@ from effivlm.run.compressed import Compressed
 from effivlm.run.group import cell_fingerprint, open_model, run_group
 from effivlm.run.steps import asked
 from effivlm.run.weighed import Weighed
-from effivlm.session.groups import NO_SHARDS, Groups
+from effivlm.session.groups import Groups
 from effivlm.session.matrix import Plan
+from effivlm.session.recorder import Recorder
 from effivlm.timing.timing import prepare_timing
 from effivlm.weights.product import PRODUCT, product
 from effivlm.weights.saving import files_of
@@ -176,16 +177,13 @@ def test_a_session_of_several_workers_gives_the_same_outcomes(
 ) -> None:
     cells, settings = (ALONE, SNAPKV, BESIDE, HALF), Settings(limit=LIMIT)
     plan = Plan(settings, {"twin": whole.source}, cells)
+    recorder = Recorder(tmp_path)
+    recorder.open({"settings": asdict(settings), "device": "test"})
     groups = Groups(plan, settings, tmp_path, {"quality": cells}, workers=2, session="session")
     ours = {cell: groups.quality(cell, lambda: whole, lambda done, of: None) for cell in cells}
     assert ours == {cell: found[cell] for cell in cells}
     assert {one.cell for one in groups.drain()} == {DENSE, *cells}
     groups.forget_model()
-    sharded = replace(settings, shard="1/2")
-    shard = Groups(replace(plan, settings=sharded), sharded, tmp_path / "shard", {"quality": cells}, session="other")
-    (tmp_path / "shard").mkdir()
-    one = shard.quality(ALONE, lambda: whole, lambda done, of: None)
-    assert (one.status, one.reason) == ("unsupported", NO_SHARDS)
 
 
 def test_a_checkpoint_that_cannot_be_made_costs_its_own_cells(
