@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench_tests.studies.observations.effects import Effect
 from bench_tests.studies.observations.tally import Missing, Scores, Setting, Tally
@@ -65,24 +66,35 @@ class Book:
     def shared(self, wanted: Collection[Setting], tasks: Collection[str] = ()) -> Book:
         """A book of these settings alone, with the samples that a model answered under all of them: what is compared is paired.
 
+        A model on a task takes part with `LEAST` units of such samples, or where none has as many.
+
         Raises:
             Missing: one was not run, or no sample was answered under all.
         """
         named = list(dict.fromkeys(wanted))
         if lacking := [" at ".join(setting) for setting in named if setting not in self.settings]:
             raise Missing(f"not run: {', '.join(lacking)}")
-        columns, pages = [self.settings[setting] for setting in named], {}
-        for task in [one for one in tasks or self.tasks if one in self.pages]:
-            page = self.pages[task]
-            values = page.values[:, :, columns]
-            values[np.isnan(values).any(2)] = np.nan
-            rows = ~np.isnan(values).all((1, 2))
+        columns = [self.settings[setting] for setting in named]
+        values = {task: self.pages[task].values[:, :, columns] for task in tasks or self.tasks if task in self.pages}
+        for those in values.values():
+            those[np.isnan(those).any(2)] = np.nan
+        few = {task: self._few(those, task) for task, those in values.items()}
+        if not all(one.all() for one in few.values()):
+            values = {task: np.where(few[task][:, None], np.nan, those) for task, those in values.items()}
+        pages = {}
+        for task, those in values.items():
+            rows = ~np.isnan(those).all((1, 2))
             if rows.any():
-                _, numbers = np.unique(page.units[rows], return_inverse=True)
-                pages[task] = Page(numbers, values[rows], _means(numbers, values[rows], task))
+                _, numbers = np.unique(self.pages[task].units[rows], return_inverse=True)
+                pages[task] = Page(numbers, those[rows], _means(numbers, those[rows], task))
         if not pages:
             raise Missing(f"no model ran {', '.join(sorted({one for one, _ in named}))} on one of these tasks")
         return Book(self.models, {setting: number for number, setting in enumerate(named)}, pages)
+
+    def _few(self, values: Floats, task: str) -> NDArray[np.bool_]:
+        """Which models have fewer than `LEAST` units with values."""
+        units, there = self.pages[task].units, ~np.isnan(values[:, :, 0])
+        return np.array([len(np.unique(units[answered])) < LEAST for answered in there.T])
 
     def pairs(
         self, wanted: Collection[Setting], tasks: Collection[str] = (), models: Collection[str] = ()
@@ -132,7 +144,7 @@ class Book:
         columns, sizes = [self.settings[one] for one in settings], []
         for task in {task for _, task in pairs}:
             page, own = self.pages[task], [self.models.index(model) for model, one in pairs if one == task]
-            told = ~np.isnan(page.values[:, own][:, :, columns]).any((1, 2))
+            told = ~np.isnan(page.values[:, own][:, :, columns]).all((1, 2))
             sizes.append(len(np.unique(page.units[told])))
         return len(sizes) * min(sizes) if min(sizes) >= LEAST else 0
 

@@ -48,18 +48,24 @@ def spread(budget: str) -> Callable[[Evidence], Effect]:
         ]
         found = sides[0] - sides[1]
         units = book.units(pairs, wanted)
-        return Effect(float(found[0]), found[1:], units, units, f"{len({task for _, task in pairs})} tasks")
+        return Effect(float(found[0]), found[1:], units, units, f"{len(pairs)} (model, task) pairs")
 
     return told
 
 
 def whole(book: Book, wanted: Collection[Setting]) -> list[Pair]:
-    """Pairs of tasks that every model ran. Raises Missing under two such tasks."""
-    pairs = book.pairs(wanted)
-    tasks = [task for task in book.tasks if all((model, task) in pairs for model in book.models)]
-    if len(tasks) < 2:
-        raise Missing("two tasks at least that all models ran")
-    return [pair for pair in pairs if pair[1] in tasks]
+    """Pairs of tasks that several models ran, all of them, of as many models as have two such tasks.
+
+    Raises:
+        Missing: no model ran two tasks.
+    """
+    ran = {model: {task for other, task in book.pairs(wanted) if other == model} for model in book.models}
+    models = sorted((model for model in ran if ran[model]), key=lambda model: -len(ran[model]))
+    while models and len(tasks := set.intersection(*(ran[model] for model in models))) < 2:
+        models.pop()
+    if not models:
+        raise Missing("no model ran two tasks")
+    return [(model, task) for model in models for task in sorted(tasks)]
 
 
 def generalization(book: Book, pairs: Collection[Pair], setting: Setting) -> Floats:

@@ -10,20 +10,21 @@ from typing import Any
 from bench_tests.studies.observations.tally import DENSE, DIGITS, Cell, Group, Tally, read, setting_of, told
 from bench_tests.studies.observations.unfinished import rescued
 from effivlm.metrics.units import units as units_of
+from effivlm.report import baseline
 from effivlm.report.document import INTERRUPTED, records
 
 FACTS = ("started", "device", "driver", "versions", "commit", "command")
 
 
 def load(paths: Sequence[Path]) -> Tally:
-    """Run folders and tallies as one; of a cell in several the last counts, on samples that are the same.
+    """Run folders, tallies and baselines of the gate as one; of a cell in several the last counts, on samples that are the same.
 
     Raises:
         ValueError: a file is neither, or two hold one (model, task) with different samples.
     """
     found = Tally([], [])
     for path in paths:
-        one = gathered(path) if path.is_dir() else read(path)
+        one = gathered(path) if path.is_dir() else of_baseline(path) if path.suffix == ".json" else read(path)
         found.runs.extend(one.runs)
         for name, (count, reason) in one.unmeasured.items():
             found.unmeasured[name] = (found.unmeasured.get(name, (0, ""))[0] + count, reason)
@@ -62,6 +63,33 @@ def _both(old: Group, new: Group) -> Group:
         scores, same = ([answers.get(one, (None, None))[at] for one in ids] for at in (0, 1))
         found.cells[setting] = Cell(scores, same, sides[-1][1].kept, sides[-1][1].bytes)
     return found
+
+
+def of_baseline(path: Path) -> Tally:
+    """The tally of a baseline of the gate, which holds scores and no agreement. Raises ValueError where it is something else."""
+    side = baseline.load(path)
+    groups: dict[tuple[str, str], Group] = {}
+    for one in sorted(side.cells.values(), key=lambda one: setting_of(one.data) != DENSE):
+        data = one.data
+        if not one.ids:
+            continue
+        if setting_of(data) == DENSE:
+            ids = [*one.ids]
+            facts = (data["model"], data["task"], data["answer_type"])
+            groups[data["model"], data["task"]] = Group(*facts, ids, [*one.drawn_with], [0] * len(ids))
+        if (group := groups.get((data["model"], data["task"]))) and group.ids == [*one.ids]:
+            kept = data["achieved"] or {}
+            group.cells[setting_of(data)] = Cell(
+                [*one.scores], [None] * len(one.ids), round(float(kept.get("keep", 1.0)), DIGITS), bytes_of(kept)
+            )
+    settings = side.run["settings"]
+    told_of = {name: side.run.get(name) for name in FACTS}
+    return Tally([*groups.values()], [{**told_of, **{name: settings[name] for name in ("limit", "seed", "dtype")}}])
+
+
+def bytes_of(kept: Mapping[str, Any]) -> float:
+    """Bytes of a cache as a share of dense's."""
+    return round(kept["kv_bytes"] / kept["kv_bytes_dense"], DIGITS) if kept.get("kv_bytes_dense") else 1.0
 
 
 def gathered(folder: Path) -> Tally:
@@ -131,10 +159,9 @@ def _cell(record: Mapping[str, Any], ids: Sequence[str]) -> Cell:
         raise ValueError(f"{record['cell']}: its score is no mean over its answers")
     same = [answers[one]["same_as_dense"] if one in answers else None for one in ids]
     kept = record["achieved"] or {}
-    share = kept["kv_bytes"] / kept["kv_bytes_dense"] if kept.get("kv_bytes_dense") else 1.0
     return Cell(
         [told(one) for one in scores],
         [told(one) for one in same],
         round(float(kept.get("keep", 1.0)), DIGITS),
-        round(share, DIGITS),
+        bytes_of(kept),
     )

@@ -27,8 +27,10 @@ AT = ("0.10", "0.40")
 
 
 def sides(plus: Sequence[Setting], minus: Sequence[Setting]) -> Callable[[Evidence], Effect]:
+    """Mean score of some settings less that of others; tasks are drawn, for weights were measured as means over samples."""
+
     def told(evidence: Evidence) -> Effect:
-        return evidence.scores.contrast(plus, minus)
+        return evidence.by_task.contrast(plus, minus)
 
     return told
 
