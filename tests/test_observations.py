@@ -64,7 +64,7 @@ def planted(samples: int, right: dict[str, float], tasks: tuple[str, ...] = ("gq
 
 
 def verdict(evidence: Evidence, name: str) -> Row:
-    claims: list[Claim] = [*first_claims.CLAIMS, *cache_claims.CLAIMS]
+    claims: list[Claim] = [*first_claims.CLAIMS, *family_claims.CLAIMS, *cache_claims.CLAIMS]
     return next(row for row in rows_of(claims, evidence) if row.claim.name.startswith(name))
 
 
@@ -341,3 +341,9 @@ def test_generalization_is_over_tasks_that_the_same_models_ran() -> None:
     found = family_claims.spread("0.40")(evidence)
     assert found.over == "4 (model, task) pairs"
     assert found.value == pytest.approx(0, abs=0.1)
+
+
+def test_a_method_that_scores_nothing_has_no_generalization_and_the_page_says_so() -> None:
+    row = verdict(planted(40, {"fastv": 0.0}), "2.4")
+    assert (row.effect, row.verdict) == (None, OPEN)
+    assert row.reason == "fastv at 0.01 scores 0 on all tasks, so it has no OG"

@@ -69,7 +69,11 @@ def whole(book: Book, wanted: Collection[Setting]) -> list[Pair]:
 
 
 def generalization(book: Book, pairs: Collection[Pair], setting: Setting) -> Floats:
-    """OG (1 + rounds): spread over tasks of the share of dense's score, averaged over models, as a share of its mean."""
+    """OG (1 + rounds): spread over tasks of the share of dense's score, averaged over models, as a share of its mean.
+
+    Raises:
+        Missing: the mean is 0.
+    """
     tasks = list(dict.fromkeys(task for _, task in pairs))
     ratios = np.stack(
         [
@@ -77,7 +81,10 @@ def generalization(book: Book, pairs: Collection[Pair], setting: Setting) -> Flo
             for task in tasks
         ]
     )
-    found: Floats = ratios.std(0) / ratios.mean(0)
+    average = ratios.mean(0)
+    if not average[0]:
+        raise Missing(f"{setting[0]} at {setting[1]} scores 0 on all tasks, so it has no OG")
+    found: Floats = np.divide(ratios.std(0), average, out=np.full(average.shape, np.nan), where=average > 0)
     return found
 
 
