@@ -15,12 +15,22 @@ import pytest
 from toy_session import ROOT
 
 from bench_tests.studies.observations import __main__ as study
-from bench_tests.studies.observations import cache_claims, first_claims, gathering, page, pareto, tally, webpage
+from bench_tests.studies.observations import (
+    cache_claims,
+    family_claims,
+    first_claims,
+    gathering,
+    page,
+    pareto,
+    tally,
+    webpage,
+)
 from bench_tests.studies.observations.claims import CLAIMS
 from bench_tests.studies.observations.effects import HOLDS, NOT, OPEN, Claim, Row, rows_of
 from bench_tests.studies.observations.evidence import Evidence
 from bench_tests.studies.observations.names import BUDGETS, TOKENS
 from bench_tests.studies.observations.plugging import METHODS, plug
+from bench_tests.studies.observations.weight_claims import OWN
 from effivlm.records import Answer, Outcome, dump
 from tests.outcomes import HEADER, cell, missing, quality, store
 
@@ -146,7 +156,7 @@ def test_runs_with_other_samples_are_refused_by_name(tmp_path: Path) -> None:
         group.ids[:] = [f"other {one}" for one in group.ids]
     for name, one in (("first", first), ("second", second)):
         one.write(tmp_path / name)
-    with pytest.raises(ValueError, match=r"second: one on gqa_micro holds samples such as other gqa_micro-0"):
+    with pytest.raises(ValueError, match=r"second: one on gqa_micro holds other samples, such as other gqa_micro-0"):
         gathering.load([tmp_path / "first", tmp_path / "second"])
 
 
@@ -246,3 +256,88 @@ def test_cells_without_a_result_are_counted_by_method_with_a_reason(tmp_path: Pa
     assert found.unmeasured == {"pyramiddrop, unsupported": (4, "keep 0.05 is too little")}
     found.write(tmp_path / "tally.json.gz")
     assert gathering.load([tmp_path / "tally.json.gz"]).unmeasured == found.unmeasured
+
+
+def test_only_samples_that_all_sides_answered_are_compared() -> None:
+    evidence = planted(40, RIGHT)
+    for group in evidence.tally.groups:
+        for label in BUDGETS:
+            cell = group.cells["fastv", label]
+            scores = [1.0 if place < 20 else None for place in range(40)]  # right where all others were made wrong
+            group.cells["fastv", label] = tally.Cell(scores, scores, cell.kept, cell.bytes)
+            for name in ("visionzip", "prumerge_plus"):
+                own = [0.0 if place < 20 else 1.0 for place in range(40)]
+                group.cells[name, label] = tally.Cell(own, own, cell.kept, cell.bytes)
+    effect = verdict(evidence, "1.4").effect
+    assert effect is not None
+    assert (effect.value, effect.units) == (-1.0, 40)
+
+
+def test_runs_of_other_samples_of_one_task_are_put_together(tmp_path: Path) -> None:
+    first, second = planted(10, RIGHT).tally, planted(10, {}).tally
+    for group in second.groups:
+        group.ids[5:] = [f"later {one}" for one in group.ids[5:]]
+        group.units[:] = group.ids
+        group.cells["cake", "0.10"] = group.cells.pop(("h2o", "0.10"))
+    for name, one in (("first", first), ("second", second)):
+        one.write(tmp_path / name)
+    group = gathering.load([tmp_path / "first", tmp_path / "second"]).groups[0]
+    old, new = first.groups[0].cells, second.groups[0].cells
+    assert len(group.ids) == 15
+    assert group.cells["h2o", "0.10"].scores == [*old["h2o", "0.10"].scores, *[None] * 5]
+    assert group.cells["cake", "0.10"].scores[5:10] == [None] * 5
+    both = group.cells["fastv", "0.10"].scores
+    assert both == [
+        *new["fastv", "0.10"].scores[:5],
+        *old["fastv", "0.10"].scores[5:],
+        *new["fastv", "0.10"].scores[5:],
+    ]
+
+
+def test_a_baseline_of_the_gate_is_read_as_a_run(tmp_path: Path) -> None:
+    found = gathering.load([ROOT / "reports" / "baselines" / "cpu_micro.json"])
+    group = next(one for one in found.groups if one.task == "mme_image_micro")
+    stored = json.loads((ROOT / "reports" / "baselines" / "cpu_micro.json").read_text())
+    cell = next(
+        one
+        for one in stored["cells"]
+        if (one["model"], one["task"], one["method"], one["keep"]) == (group.model, group.task, "snapkv", 0.1)
+    )
+    assert group.cells["snapkv", "0.10"].scores == cell["scores"]
+    assert 2 * len(set(group.units)) == len(group.ids)
+
+
+def test_what_was_measured_as_means_alone_is_drawn_by_task() -> None:
+    evidence = planted(40, dict.fromkeys(TOKENS, 0.5), tuple(f"task_{number}" for number in range(8)))
+    rows = [
+        {"model": model, "variant": "plain", "method": method, "budget": budget, "score": scores}
+        for model in ("one", "two")
+        for method, budget in OWN
+        for scores in [{f"task_{number}": 0.9 for number in range(8)}]
+    ]
+    claim = next(one for one in CLAIMS if one.name.startswith("5.1"))
+    (row,) = rows_of([claim], replace(evidence, weights=rows))
+    assert row.effect is not None
+    assert (row.verdict, row.effect.units) == (HOLDS, 8)
+    assert row.effect.value == pytest.approx(0.4, abs=0.05)
+    assert rows_of([claim], evidence)[0].reason.startswith("not run: wanda at sparsity0.20")
+
+
+def test_a_model_with_few_samples_takes_no_part_where_others_have_more() -> None:
+    evidence = planted(40, RIGHT)
+    for group in evidence.tally.groups:
+        if group.model == "two":
+            for setting, cell in group.cells.items():
+                kept = [score if place < 4 else None for place, score in enumerate(cell.scores)]
+                group.cells[setting] = tally.Cell(kept, kept, cell.kept, cell.bytes)
+    effect = verdict(evidence, "1.4").effect
+    assert effect is not None
+    assert (effect.over, effect.units) == ("1 models, 2 tasks", 80)
+
+
+def test_generalization_is_over_tasks_that_the_same_models_ran() -> None:
+    evidence = planted(40, {}, ("a", "b", "c"))
+    del evidence.tally.groups[-1]
+    found = family_claims.spread("0.40")(evidence)
+    assert found.over == "4 (model, task) pairs"
+    assert found.value == pytest.approx(0, abs=0.1)

@@ -36,7 +36,8 @@ def command() -> str:
 
 def judge(options: argparse.Namespace) -> None:
     """Every claim's verdict, as a table, a JSON and a page."""
-    evidence = Evidence(gathering.load(options.runs), [costs.read(path) for path in options.oe])
+    weights = json.loads(options.weights.read_text(encoding="utf-8"))["rows"] if options.weights else ()
+    evidence = Evidence(gathering.load(options.runs), [costs.read(path) for path in options.oe], weights)
     runs = evidence.tally.runs
     found = {
         "schema": 1,
@@ -69,6 +70,7 @@ def main() -> None:
     one = commands.add_parser("judge", help="the verdicts")
     one.add_argument("runs", type=Path, nargs="+", help="run folders, or files that `gather` made")
     one.add_argument("--oe", type=Path, nargs="*", default=[], help="report.json of efficiency runs")
+    one.add_argument("--weights", type=Path, help="weights.json of the study of weights")
     one.add_argument("--out", type=Path, default=BASELINES)
     one.set_defaults(run=judge)
     one = commands.add_parser("mass", help="how much attention sinks hold, as a file beside those of gather")

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench_tests.studies.observations.effects import Effect
 from bench_tests.studies.observations.tally import Missing, Scores, Setting, Tally
@@ -19,7 +20,7 @@ Pair = tuple[str, str]
 @dataclass(frozen=True)
 class Page:
     """Values of one task, (samples, models, settings), NaN where there is none, and their means: as they are (row 0), then in
-    each resample (1 + rounds, models, settings)."""
+    each resample (1 + rounds, models, settings); of settings that may not have answered the same samples as they are alone."""
 
     units: Places
     values: Floats
@@ -52,7 +53,7 @@ class Book:
                     column: Scores = getattr(cell, measure)
                     values[rows, models.index(group.model), settings[setting]] = np.array(column, dtype=np.float64)
             _, numbers = np.unique(list(units.values()), return_inverse=True)
-            pages[task] = Page(numbers, values, _means(numbers, values, task))
+            pages[task] = Page(numbers, values, _mean(values))
         return cls(models, settings, pages)
 
     @property
@@ -61,6 +62,39 @@ class Book:
 
     def has(self, setting: Setting) -> bool:
         return setting in self.settings
+
+    def shared(self, wanted: Collection[Setting], tasks: Collection[str] = ()) -> Book:
+        """A book of these settings alone, with the samples that a model answered under all of them: what is compared is paired.
+
+        A model on a task takes part with `LEAST` units of such samples, or where none has as many.
+
+        Raises:
+            Missing: one was not run, or no sample was answered under all.
+        """
+        named = list(dict.fromkeys(wanted))
+        if lacking := [" at ".join(setting) for setting in named if setting not in self.settings]:
+            raise Missing(f"not run: {', '.join(lacking)}")
+        columns = [self.settings[setting] for setting in named]
+        values = {task: self.pages[task].values[:, :, columns] for task in tasks or self.tasks if task in self.pages}
+        for those in values.values():
+            those[np.isnan(those).any(2)] = np.nan
+        few = {task: self._few(those, task) for task, those in values.items()}
+        if not all(one.all() for one in few.values()):
+            values = {task: np.where(few[task][:, None], np.nan, those) for task, those in values.items()}
+        pages = {}
+        for task, those in values.items():
+            rows = ~np.isnan(those).all((1, 2))
+            if rows.any():
+                _, numbers = np.unique(self.pages[task].units[rows], return_inverse=True)
+                pages[task] = Page(numbers, those[rows], _means(numbers, those[rows], task))
+        if not pages:
+            raise Missing(f"no model ran {', '.join(sorted({one for one, _ in named}))} on one of these tasks")
+        return Book(self.models, {setting: number for number, setting in enumerate(named)}, pages)
+
+    def _few(self, values: Floats, task: str) -> NDArray[np.bool_]:
+        """Which models have fewer than `LEAST` units with values."""
+        units, there = self.pages[task].units, ~np.isnan(values[:, :, 0])
+        return np.array([len(np.unique(units[answered])) < LEAST for answered in there.T])
 
     def pairs(
         self, wanted: Collection[Setting], tasks: Collection[str] = (), models: Collection[str] = ()
@@ -98,23 +132,19 @@ class Book:
         tasks: Collection[str] = (),
         models: Collection[str] = (),
     ) -> Effect:
-        """Mean of some settings less that of others, over all pairs that have both."""
-        pairs = self.pairs([*plus, *minus], tasks, models)
-        found = self.over(pairs, plus) - self.over(pairs, minus)
-        return Effect(
-            float(found[0]),
-            found[1:],
-            self.units(pairs, [*plus, *minus]),
-            self._unlike(pairs, plus, minus),
-            _told(pairs),
-        )
+        """Mean of some settings less that of others, over all pairs that have both, on samples that all answered."""
+        book = self.shared([*plus, *minus], tasks)
+        pairs = book.pairs([*plus, *minus], (), models)
+        found = book.over(pairs, plus) - book.over(pairs, minus)
+        units, unlike = book.units(pairs, [*plus, *minus]), book._unlike(pairs, plus, minus)
+        return Effect(float(found[0]), found[1:], units, unlike, _told(pairs))
 
     def units(self, pairs: Sequence[Pair], settings: Sequence[Setting]) -> int:
         """As many as a mean over tasks can count: tasks times the units of the smallest, of those that the settings answered."""
         columns, sizes = [self.settings[one] for one in settings], []
         for task in {task for _, task in pairs}:
             page, own = self.pages[task], [self.models.index(model) for model, one in pairs if one == task]
-            told = ~np.isnan(page.values[:, own][:, :, columns]).any((1, 2))
+            told = ~np.isnan(page.values[:, own][:, :, columns]).all((1, 2))
             sizes.append(len(np.unique(page.units[told])))
         return len(sizes) * min(sizes) if min(sizes) >= LEAST else 0
 
@@ -140,5 +170,9 @@ def _told(pairs: Sequence[Pair]) -> str:
 def _means(units: Places, values: Floats, task: str) -> Floats:
     flat = values.reshape(len(values), -1)
     drawn = weights(int(units.max()) + 1, zlib.crc32(task.encode()))[:, units]
-    rows: Floats = np.vstack([means(np.ones((1, len(flat))), flat), means(drawn, flat)])
-    return rows.reshape(-1, *values.shape[1:])
+    return np.concatenate([_mean(values), means(drawn, flat).reshape(-1, *values.shape[1:])])
+
+
+def _mean(values: Floats) -> Floats:
+    """Means over samples (1, models, settings)."""
+    return means(np.ones((1, len(values))), values.reshape(len(values), -1)).reshape(1, *values.shape[1:])

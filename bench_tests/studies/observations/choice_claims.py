@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 
 from bench_tests.studies.observations import paper
-from bench_tests.studies.observations.book import Pair
+from bench_tests.studies.observations.book import Book, Pair
 from bench_tests.studies.observations.costs import BATCH, Timed, drawn
 from bench_tests.studies.observations.effects import Claim, Effect
 from bench_tests.studies.observations.evidence import Evidence
@@ -62,13 +62,14 @@ def chosen(evidence: Evidence) -> Effect:
     For every setting that is the best of those as fast, when used for all tasks: the best mix that is as fast, less it. Which is
     best is told by scores as they are, and kept in resamples.
     """
-    book, budgets = evidence.scores, ("0.10", "0.40")
+    budgets = ("0.10", "0.40")
     settings = at(TOKENS, budgets)
+    book = evidence.scores.shared([*settings, DENSE])
     pairs = book.pairs([*settings, DENSE])
     tasks = list(dict.fromkeys(task for _, task in pairs))
     if not set(tasks) & set(LONG) or not set(tasks) - set(LONG):
         raise Missing("tasks with short and with long answers")
-    scores = {(setting, task): _score(evidence, pairs, setting, task) for setting in settings for task in tasks}
+    scores = {(setting, task): _score(book, pairs, setting, task) for setting in settings for task in tasks}
     gains = []
     for own in by_place(evidence, settings, ("ttft", BATCH)).values():
         speed = {(one, task): _faster(own, one, evidence.length(task)) for one in settings for task in tasks}
@@ -88,8 +89,8 @@ def chosen(evidence: Evidence) -> Effect:
     return Effect(float(found[0]), found[1:], units, units, f"{len(tasks)} tasks, {len(gains)} speeds")
 
 
-def _score(evidence: Evidence, pairs: Sequence[Pair], setting: Setting, task: str) -> Floats:
-    return evidence.scores.over([pair for pair in pairs if pair[1] == task], [setting])
+def _score(book: Book, pairs: Sequence[Pair], setting: Setting, task: str) -> Floats:
+    return book.over([pair for pair in pairs if pair[1] == task], [setting])
 
 
 def _faster(own: dict[Setting, Timed], setting: Setting, tokens: float) -> Floats:

@@ -34,17 +34,18 @@ def curves(evidence: Evidence) -> list[dict[str, Any]]:
     for kind, tasks in KINDS.items():
         methods = [name for name in (*TOKENS, *CONTROLS) if all(book.has(one) for one in at(name, BUDGETS))]
         try:
-            pairs = book.pairs([*at(methods, BUDGETS), DENSE], tasks)
+            own = book.shared([*at(methods, BUDGETS), DENSE], tasks)
+            pairs = own.pairs(own.settings)
         except Missing:
             continue
         lines = [
             {
                 "method": name,
                 "prunes": name in (*PRUNING, CONTROLS[0]),
-                "scores": [float(book.over(pairs, [(name, label)])[0]) for label in BUDGETS],
+                "scores": [float(own.over(pairs, [(name, label)])[0]) for label in BUDGETS],
             }
             for name in methods
         ]
-        dense = float(book.over(pairs, [DENSE])[0])
+        dense = float(own.over(pairs, [DENSE])[0])
         found.append({"kind": kind, "budgets": [*BUDGETS], "dense": dense, "pairs": len(pairs), "lines": lines})
     return found

@@ -39,8 +39,8 @@ def spread(budget: str) -> Callable[[Evidence], Effect]:
     """OG of pruning less that of cache methods, each the mean over methods."""
 
     def told(evidence: Evidence) -> Effect:
-        book = evidence.scores
         wanted = [*at(TOKENS, budget), DENSE]
+        book = evidence.scores.shared(wanted)
         pairs = whole(book, wanted)
         sides = [
             np.mean([generalization(book, pairs, (name, budget)) for name in names], axis=0)
@@ -48,18 +48,24 @@ def spread(budget: str) -> Callable[[Evidence], Effect]:
         ]
         found = sides[0] - sides[1]
         units = book.units(pairs, wanted)
-        return Effect(float(found[0]), found[1:], units, units, f"{len({task for _, task in pairs})} tasks")
+        return Effect(float(found[0]), found[1:], units, units, f"{len(pairs)} (model, task) pairs")
 
     return told
 
 
 def whole(book: Book, wanted: Collection[Setting]) -> list[Pair]:
-    """Pairs of tasks that every model ran. Raises Missing under two such tasks."""
-    pairs = book.pairs(wanted)
-    tasks = [task for task in book.tasks if all((model, task) in pairs for model in book.models)]
-    if len(tasks) < 2:
-        raise Missing("two tasks at least that all models ran")
-    return [pair for pair in pairs if pair[1] in tasks]
+    """Pairs of tasks that several models ran, all of them, of as many models as have two such tasks.
+
+    Raises:
+        Missing: no model ran two tasks.
+    """
+    ran = {model: {task for other, task in book.pairs(wanted) if other == model} for model in book.models}
+    models = sorted((model for model in ran if ran[model]), key=lambda model: -len(ran[model]))
+    while models and len(tasks := set.intersection(*(ran[model] for model in models))) < 2:
+        models.pop()
+    if not models:
+        raise Missing("no model ran two tasks")
+    return [(model, task) for model in models for task in sorted(tasks)]
 
 
 def generalization(book: Book, pairs: Collection[Pair], setting: Setting) -> Floats:
@@ -84,7 +90,8 @@ def alike(tasks: Collection[str], within: bool) -> Callable[[Evidence], Effect]:
     """Rank correlation of settings' scores on single-image tasks with those on `tasks`; `within` a budget, averaged over them."""
 
     def told(evidence: Evidence) -> Effect:
-        book, settings = evidence.scores, at(TOKENS, BUDGETS)
+        settings = at(TOKENS, BUDGETS)
+        book = evidence.scores.shared(settings)
         sides = []
         every: list[Pair] = []
         for of in (SINGLE, tasks):

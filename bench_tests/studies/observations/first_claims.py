@@ -29,7 +29,7 @@ HALVINGS = {("0.40", "0.20"): 1.0, ("0.05", "0.01"): float(np.log2(5))}
 
 def fall(evidence: Evidence) -> Effect:
     """Loss for each halving of the budget: between 5 % and 1 % less between 40 % and 20 %."""
-    book = evidence.scores
+    book = evidence.scores.shared(at(TOKENS, BUDGETS))
     pairs = book.pairs(at(TOKENS, BUDGETS))
     kept = {label: book.over(pairs, at(TOKENS, label)) for label in BUDGETS}
     high, low = ((kept[a] - kept[b]) / halvings for (a, b), halvings in HALVINGS.items())
@@ -40,7 +40,8 @@ def fall(evidence: Evidence) -> Effect:
 
 def _lost(evidence: Evidence, tasks: tuple[str, ...], others: tuple[str, ...]) -> Effect:
     """Share of dense's score that is lost at 1 % on some tasks, less that on others."""
-    book, dense = evidence.scores, ("dense", "1.00")
+    dense = ("dense", "1.00")
+    book = evidence.scores.shared([*at(TOKENS, LOWEST), dense])
     sides, every = [], []
     for of in (tasks, others):
         pairs = book.pairs([*at(TOKENS, LOWEST), dense], of)

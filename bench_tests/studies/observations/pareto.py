@@ -44,7 +44,8 @@ def points(evidence: Evidence) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     if not able:
         return found
-    pairs = book.pairs(list(dict.fromkeys([*(one.setting for one in able), DENSE])))
+    book = book.shared([*(one.setting for one in able), DENSE])
+    pairs = book.pairs(book.settings)
     quality = {setting: op(book, pairs, setting) for setting in {one.setting for one in able}}
     for where in dense:
         for word, cost in COSTS.items():

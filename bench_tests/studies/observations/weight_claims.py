@@ -27,8 +27,10 @@ AT = ("0.10", "0.40")
 
 
 def sides(plus: Sequence[Setting], minus: Sequence[Setting]) -> Callable[[Evidence], Effect]:
+    """Mean score of some settings less that of others; tasks are drawn, for weights were measured as means over samples."""
+
     def told(evidence: Evidence) -> Effect:
-        return evidence.scores.contrast(plus, minus)
+        return evidence.by_task.contrast(plus, minus)
 
     return told
 
@@ -47,8 +49,9 @@ def beyond(weights: Sequence[tuple[str, str]]) -> Callable[[Evidence], Effect]:
     """Share of dense's score that a composition keeps, less the product of what each keeps: 0 where neither minds the other."""
 
     def told(evidence: Evidence) -> Effect:
-        book, all_of = evidence.scores, [(name, label, *one) for name, label in weights for one in at(WITH, AT)]
+        all_of = [(name, label, *one) for name, label in weights for one in at(WITH, AT)]
         settings = [one for name, label, token, budget in all_of for one in together(name, label, token, budget)]
+        book = evidence.scores.shared([*settings, DENSE])
         pairs = book.pairs([*settings, DENSE])
         found = np.mean([_beyond(book, pair, *together(*one)) for pair in pairs for one in all_of], axis=0)
         units = book.units(pairs, settings)
