@@ -1,11 +1,24 @@
-"""How names of methods are put together: `fastv@effivlm:0.40+snapkv`, `kvpress:SnapKVPress(window_size=16)+...`."""
+"""How methods of a case are written: `fastv@effivlm:0.40+kvpress:SnapKVPress(window_size=16)`.
+
+Several are joined by +, each with a preset behind @ and a budget of its own behind a colon; what an open method runs stands
+behind a colon too, and what is in parentheses is its alone.
+"""
 
 from __future__ import annotations
 
-from effivlm.registry import OPEN, open_methods
+from collections.abc import Collection
+from typing import NamedTuple
 
 JOIN, FIXED, PRESET = "+", ":", "@"
-"""Between methods, before a method's own budget, before its preset."""
+
+
+class Read(NamedTuple):
+    """One method: its name with what it runs, its preset and its budget, "" where none is written; `fixed`: a budget is."""
+
+    name: str
+    preset: str
+    keep: str
+    fixed: bool
 
 
 def apart(text: str, mark: str) -> list[str]:
@@ -20,15 +33,15 @@ def apart(text: str, mark: str) -> list[str]:
     return pieces if not depth else text.split(mark)
 
 
-def composed(method: str) -> bool:
-    """Whether a stored method is several."""
-    return JOIN in method and len(apart(method, JOIN)) > 1
+def joined(text: str) -> list[str]:
+    """The methods of a composition; a single one alone."""
+    return apart(text, JOIN) if JOIN in text else [text]
 
 
-def budgeted(text: str) -> tuple[str, bool, str]:
-    """A method with its preset, whether a budget of its own is behind it, and that: behind the second colon of an open method,
-    which has one already."""
+def read(text: str, opened: Collection[str]) -> Read:
+    """One method, where `opened` are those that run something."""
     head, *more = apart(text, FIXED)
-    if more and head in open_methods():
-        head += OPEN + more.pop(0)
-    return head, bool(more), FIXED.join(more)
+    if more and head in opened:
+        head += FIXED + more.pop(0)
+    name, _, preset = head.partition(PRESET)
+    return Read(name, preset, FIXED.join(more), bool(more))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from toy_session import ROOT
@@ -12,7 +14,7 @@ from toy_session import ROOT
 from effivlm.cluster.driver import Job, Suite, Work, without
 from effivlm.cluster.pool import Hand, Lost, Pool, needed
 from effivlm.commands import clustered
-from effivlm.records import Cell, Settings
+from effivlm.records import Answer, Cell, Settings
 from effivlm.run.sharding import lacking, numbers_of, shard_of
 from effivlm.session.matrix import Plan
 
@@ -73,13 +75,17 @@ class Dealt(Pool):
     def __init__(self) -> None:
         super().__init__(ray=None, arguments=(), gpus=0, hands=[Hand("one"), Hand("two")])
         self.given: list[tuple[str, range]] = []
+        self.jobs: list[tuple[str, Job]] = []
+        self.references: list[Mapping[int, Answer]] = []
 
     def staff(self, wanted: int) -> None:
         self.wanted = wanted
 
-    def answer(self, hand: Hand, job: Job, *arguments: object) -> None:
+    def answer(self, hand: Hand, job: Job, *arguments: Any) -> None:
         hand.streams.append(job)
         self.given.append((hand.actor, job.left))
+        self.jobs.append((hand.actor, job))
+        self.references.append(arguments[-1])
 
 
 @pytest.fixture
@@ -91,16 +97,34 @@ def work(blocks: int) -> Work:
     return Work([Cell("m", "dense", "paper", "1.00", "t")], {}, waiting=[(range(n, n + 1), 0) for n in range(blocks)])
 
 
-@pytest.mark.parametrize(("blocks", "given"), [(1, 1), (2, 2), (4, 2), (5, 3), (6, 4), (9, 4)])
+def given(number: int) -> Answer:
+    return Answer(f"s{number}", "0" * 64, "yes", "yes", 1.0)
+
+
+@pytest.mark.parametrize(("blocks", "handed"), [(1, 1), (2, 2), (4, 2), (5, 3), (6, 4), (9, 4)])
 def test_a_block_waits_with_every_worker_while_more_wait_than_there_are_workers(
-    blocks: int, given: int, suite: Suite
+    blocks: int, handed: int, suite: Suite
 ) -> None:
     pool, whole = Dealt(), work(blocks)
     suite._hand_out(pool, [whole])
     suite._hand_out(pool, [whole])
-    assert [number for _, (number,) in pool.given] == list(range(given))
+    assert [number for _, (number,) in pool.given] == list(range(handed))
     assert [name for name, _ in pool.given[:2]] == ["one", "two"][: min(blocks, 2)]
-    assert (whole.out, len(whole.waiting), pool.wanted) == (given, blocks - given, blocks)
+    assert (whole.out, len(whole.waiting), pool.wanted) == (handed, blocks - handed, blocks)
+
+
+def test_a_changed_checkpoint_is_made_by_one_worker_while_the_other_does_something_else(suite: Suite) -> None:
+    pool, whole, changed = Dealt(), work(1), work(3)
+    changed.cells, changed.references = [Cell("m", "magnitude", "paper", "2:4", "t")], {0: given(0), 2: given(2)}
+    suite._hand_out(pool, [changed, whole])
+    assert [(name, job.work) for name, job in pool.jobs] == [("one", changed), ("two", whole)]
+    pool.hands[1].streams.clear()
+    suite._hand_out(pool, [changed, whole])
+    assert len(pool.jobs) == 2, "it would only wait"
+    changed.begun = True
+    suite._hand_out(pool, [changed, whole])
+    assert [(name, job.work) for name, job in pool.jobs][2:] == [("two", changed)]
+    assert [sorted(references) for references in pool.references] == [[0], [], []], "of its own samples"
 
 
 def test_workers_lost_with_one_sample_fail_a_group_and_those_lost_on_the_way_do_not(suite: Suite) -> None:

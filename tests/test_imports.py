@@ -32,10 +32,9 @@ WINGS = (
     ("kernels",),
     ("report", "tasks", "judging"),
     ("data", "metrics"),
-    ("spelling",),
     ("registry",),
     ("records",),
-    ("sample", "stored", "budget", "suites"),
+    ("sample", "stored", "budget", "suites", "spelling"),
     ("__init__",),
 )
 ROW = {wing: number for number, wings in enumerate(WINGS) for wing in wings}
@@ -48,9 +47,9 @@ LIGHT = {
         "sample",
         "stored",
         "budget",
+        "spelling",
         "suites",
         "registry",
-        "spelling",
         "metrics",
         "report",
         "tasks",

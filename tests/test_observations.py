@@ -15,14 +15,14 @@ import pytest
 from toy_session import ROOT
 
 from bench_tests.studies.observations import __main__ as study
-from bench_tests.studies.observations import cache_claims, first_claims, page, pareto, tally, webpage
+from bench_tests.studies.observations import cache_claims, first_claims, gathering, page, pareto, tally, webpage
 from bench_tests.studies.observations.claims import CLAIMS
 from bench_tests.studies.observations.effects import HOLDS, NOT, OPEN, Claim, Row, rows_of
 from bench_tests.studies.observations.evidence import Evidence
 from bench_tests.studies.observations.names import BUDGETS, TOKENS
 from bench_tests.studies.observations.plugging import METHODS, plug
 from effivlm.records import Answer, Outcome, dump
-from tests.outcomes import HEADER, cell, quality, store
+from tests.outcomes import HEADER, cell, missing, quality, store
 
 RUN = {
     "started": "then",
@@ -131,9 +131,9 @@ def test_a_tally_holds_what_the_run_said_and_is_read_back_equal(tmp_path: Path) 
     header = {**HEADER, "settings": {"limit": 4, "seed": 0, "dtype": "float32"}}
     (tmp_path / "run").mkdir()
     store(tmp_path / "run", outcomes, header=header)
-    gathered = tally.load([tmp_path / "run"])
+    gathered = gathering.load([tmp_path / "run"])
     gathered.write(tmp_path / "tally.json.gz")
-    again = tally.load([tmp_path / "tally.json.gz"])
+    again = gathering.load([tmp_path / "tally.json.gz"])
     assert again == gathered
     (group,) = again.groups
     found = group.cells["snapkv@effivlm", "0.10"]
@@ -147,7 +147,7 @@ def test_runs_with_other_samples_are_refused_by_name(tmp_path: Path) -> None:
     for name, one in (("first", first), ("second", second)):
         one.write(tmp_path / name)
     with pytest.raises(ValueError, match=r"second: one on gqa_micro holds samples such as other gqa_micro-0"):
-        tally.load([tmp_path / "first", tmp_path / "second"])
+        gathering.load([tmp_path / "first", tmp_path / "second"])
 
 
 def test_the_study_methods_are_listed_once_they_are_plugged_in(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_run_that_was_cut_off_gives_what_it_answered(tmp_path: Path) -> None:
         if (one, number) != (snapkv, 1)
     ]
     journal.write_text("".join(dump(line) + "\n" for line in lines), encoding="utf-8")
-    (group,) = tally.load([tmp_path]).groups
+    (group,) = gathering.load([tmp_path]).groups
     assert (group.task, group.ids) == ("docvqa_micro", ["s0", "s1", "s2"])
     assert group.cells["snapkv", "0.10"].scores == [0.0, None, 1.0]
     assert group.cells["snapkv", "0.10"].same == [0.0, None, 1.0]
@@ -234,3 +234,15 @@ def timings(method: str, times: float) -> dict[str, Any]:
         return {**facts, "costs": costs, "speedups": {"ttft": {"value": value, "interval": None}}}
 
     return {"run": {"device": "card"}, "cells": [cell("dense", 1.0, 1.0), cell(method, 0.1, times)]}
+
+
+def test_cells_without_a_result_are_counted_by_method_with_a_reason(tmp_path: Path) -> None:
+    header = {**HEADER, "settings": {"limit": 4, "seed": 0, "dtype": "float32"}}
+    refused = [
+        missing(cell("pyramiddrop", keep), "unsupported", f"keep {keep} is too little") for keep in ("0.01", "0.05")
+    ]
+    store(tmp_path, [quality(cell(), [1.0]), *refused], header=header)
+    found = gathering.load([tmp_path, tmp_path])
+    assert found.unmeasured == {"pyramiddrop, unsupported": (4, "keep 0.05 is too little")}
+    found.write(tmp_path / "tally.json.gz")
+    assert gathering.load([tmp_path / "tally.json.gz"]).unmeasured == found.unmeasured

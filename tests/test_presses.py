@@ -9,11 +9,13 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
+from _pytest.mark.expression import Expression
 from toy_session import ROOT
 
 from effivlm import registry
 from effivlm.methods import _presses, _refused
 from effivlm.records import Budget, Cell
+from effivlm.report.additive import methods_alone
 from effivlm.run.steps import Step, asked, stored, takes
 from effivlm.session import matrix
 from effivlm.session.matrix import Asked
@@ -195,6 +197,9 @@ def test_a_press_stands_in_compositions_and_reads_back(text: str, method: str, r
     one = Cell("m", method, "paper", "0.10", "t")
     assert Cell.from_json(one.to_json()) == one
     assert takes(method, Budget.parse("0.10"))
+    alone = [Cell("m", step.method, step.preset, step.keep or "0.10", "t") for step in read]
+    assert list(methods_alone(one)) == alone
+    assert methods_alone(Cell("m", read[-1].method, "paper", "0.10", "t")) == ()
 
 
 @pytest.mark.parametrize(
@@ -210,6 +215,26 @@ def test_a_press_stands_in_compositions_and_reads_back(text: str, method: str, r
 def test_what_cannot_be_composed_says_why(text: str, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         asked(text)
+
+
+@pytest.mark.parametrize(
+    ("expression", "count"),
+    [
+        ("kvpress", 4),
+        ("kvpress:SnapKVPress", 2),
+        ("AdaKVPress and keep0.20", 1),
+        ("SnapKVPress and not AdaKVPress and window_size", 2),
+        ("kvpress and keep0.40", 2),
+        ("fastv", 0),
+    ],
+)
+def test_k_selects_cases_by_the_words_of_a_press(expression: str, count: int) -> None:
+    methods = ("kvpress:SnapKVPress(window_size=8)", "kvpress:AdaKVPress(press=SnapKVPress)")
+    plan = matrix.build(Asked(methods=methods, budgets=("0.20", "0.40")))
+    chosen = Expression.compile(expression)
+    ids = [f"test_quality[{name}]" for name in plan.by_id]
+    assert all(plan.cell_of(name) in plan.cells for name in ids)
+    assert sum(chosen.evaluate(lambda word, **_: word.lower() in name.lower()) for name in ids) == count  # noqa: B023
 
 
 def test_text_is_cut_outside_of_parentheses_and_everywhere_where_they_do_not_close() -> None:

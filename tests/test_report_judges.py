@@ -86,6 +86,13 @@ def test_noise_that_was_not_measured_makes_no_difference_small() -> None:
     assert (row["noise"], row["pairs"], row["within"]) == (None, None, [])
 
 
+def test_a_judge_that_always_says_the_same_makes_no_difference_small() -> None:
+    found = document([marked("dense", told(0.0)), marked("fastv", told(0.0), right=RIGHT["dense"])])
+    (row,) = found["judges"]
+    assert (row["within"], row["pairs"]) == ([], {"within": 0, "of": 1})
+    assert not any("within the judge's noise" in text for one in found["cells"] for text in one["remarks"])
+
+
 def test_marks_of_two_judges_and_of_two_prompts_are_not_one_judges() -> None:
     outcomes = [marked("dense", told(0.5)), marked("fastv", told(0.5, judge="openai:other"))]
     outcomes.append(marked("snapkv", told(0.5, prompt_sha256="cd" * 32)))

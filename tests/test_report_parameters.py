@@ -13,10 +13,12 @@ from jsonschema import validate
 
 from effivlm.records import Achieved, Outcome, Product, dump
 from effivlm.report import export, terminal
+from effivlm.report.columns import FURTHER, PRINTED
 from effivlm.report.document import build
 from tests.outcomes import END, HEADER, cell, quality, timed
 
 SCHEMAS = Path(export.__file__).parent / "schema"
+OP = ("op_ratio", "op_ratio_low", "op_ratio_high")
 TASKS = ("docvqa_micro", "gqa_micro")
 DENSE = {"docvqa_micro": [1.0] * 7 + [0.0], "gqa_micro": [1.0] * 6 + [0.0] * 2}
 RIGHT = {"rtn": {"docvqa_micro": 6, "gqa_micro": 6}, "magnitude": {"docvqa_micro": 4, "gqa_micro": 3}}
@@ -141,6 +143,16 @@ def test_tables_and_terminal_hold_the_same_numbers(document: dict[str, Any], tmp
     assert line.split()[1:3] == ["w4g128", "4.158"]
     assert "30%" in line
     assert "62 s" in line
+
+
+def test_in_latex_stand_the_columns_that_fit_a_page(document: dict[str, Any], tmp_path: Path) -> None:
+    export.export(document, tmp_path, ["latex", "csv"])
+    head = (tmp_path / "parameters.tex").read_text().splitlines()[2].replace("\\_", "_").removesuffix(r" \\")
+    beside = ["counted", *OP, "ol_share", "read_by", "disk_bytes", "disk_bytes_dense"]
+    assert head.split(" & ") == ["model", "method", "asked", *beside]
+    for name, columns in PRINTED.items():
+        assert set(columns) - {"asked", "keep_fraction", "model", "method", *OP} <= set(FURTHER[name]), name
+    assert len((tmp_path / "parameters.csv").read_text().splitlines()[0].split(",")) == len(FURTHER["parameters"])
 
 
 def test_a_product_reads_back_equal_and_follows_the_outcome_schema() -> None:

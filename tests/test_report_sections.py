@@ -12,7 +12,7 @@ import pytest
 from effivlm.records import Outcome
 from effivlm.report import document, page, samples
 from tests.browsing import ARGUMENTS, CHROMIUM, Shown, show
-from tests.outcomes import END, HEADER, cell, quality
+from tests.outcomes import END, HEADER, cell, quality, timed
 from tests.test_report_compositions import TASKS, mixed
 from tests.test_report_compositions import run as of_compositions
 from tests.test_report_judges import run as of_judges
@@ -63,9 +63,19 @@ def test_methods_of_the_checkpoint_stand_with_their_quality_and_with_what_is_sto
     assert any("rtn" in row and "4.158" in row and "0.931 [" in row for row in rows)
     assert any("30 B (30 %)" in row and "dequantised" in row and "62 s" in row for row in rows)
     assert "w4g128: no speed-up" in shown.tab.inner_text("#parameters .notes")
+    assert "this machine vary" not in shown.tab.inner_text("#parameters .notes")  # nothing was timed
     shown.pick("task", "docvqa_micro")
     assert any("rtn" in row and "75.0 [" in row and "0.857 [" in row for row in shown.eval(ROWS, "parameters"))
     assert fits(shown)
+
+
+def test_times_of_weights_that_nothing_reads_faster_are_said_to_be_the_machines(browser: Any, tmp_path: Path) -> None:
+    times = [timed(cell(), "decode", *[4.0] * 6), timed(cell("rtn", "w4g128"), "decode", *[3.0] * 6)]
+    shown = opened(browser, tmp_path, [*of_weights(), *times])
+    assert any("rtn" in row and "1.33 [1.33, 1.33]" in row for row in shown.eval(ROWS, "parameters"))
+    assert "times unlike dense’s show how far the times of this machine vary" in shown.tab.inner_text(
+        "#parameters .notes"
+    )
 
 
 def test_a_composition_stands_beside_its_methods_alone_over_tasks_and_on_each(browser: Any, tmp_path: Path) -> None:

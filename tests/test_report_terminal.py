@@ -26,7 +26,7 @@ def test_names_that_begin_alike_are_told_apart_by_their_ends() -> None:
     longs = [replace(quality(cell(name, "0.10"), [0.3] * 9), scale=2800.0) for name in names]
     blocks = table(document.build(HEADER, [*small_run(), *longs], END)).split("\n\n")
     shown = [re.findall(r"^((?:kvpress|fastv:)\S*\.\.\S*)", block, re.MULTILINE) for block in blocks]
-    assert [len(set(firsts)) for firsts in shown if firsts] == [len(names)] * 2 + [2]
+    assert [len(set(firsts)) for firsts in shown if firsts] == [4, 4, 2]  # compositions have a table of their own
     assert any("kvpress:A..16,kernel_" in firsts for firsts in shown)
 
 

@@ -3,8 +3,9 @@
 A suite over the tests' toy world, whose samples take 50 ms, runs beside xdist or on a Ray cluster of two nodes of this machine. A
 worker, the main process or a node is killed at a random moment, again and again; where the main process went, the run is gone on
 with. In the end the outcomes must be those of a run that nothing disturbed, and no more samples may have been asked twice than
-were in work. Prints a line a run, and fails where one of them does not hold. With `--overhead` it times the same work on xdist
-and on Ray instead, undisturbed.
+were in work. Prints a line a run, and fails where one of them does not hold. `--rows FILE` puts the lines behind those of runs
+before, and writes a table of all of them beside it. With `--overhead` it times the same work on xdist and on Ray instead,
+undisturbed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,11 @@ PATIENCE_S = 1800.0
 CONFTEST = (ROOT / "conftest.py").read_text(encoding="utf-8")
 INI = f"[pytest]\npythonpath = {ROOT} {ROOT / 'tests'}\naddopts = -p no:cacheprovider -p no:hypothesispytest\n"
 OPTIONS = ("--vlm-models=toy_a", "--vlm-device=cpu", "--vlm-budgets=0.10", "--vlm-tasks=docvqa_micro,count_micro")
+
+TABLE = f"""\
+`python bench_tests/studies/kills.py --rows reports/baselines/kills.jsonl` adds runs to these. A sample may be asked twice
+only where it was in work: one a lost worker, {WORKERS} where the main process of {WORKERS} workers was lost; on a cluster
+one more, which was on its way."""
 
 
 @dataclass
@@ -147,8 +153,10 @@ def _whole(folder: Path) -> bool:
     return '"kind":"end"' in lines[-1] and '"status":"finished"' in lines[-1]
 
 
-def study(kills: int, kinds: Sequence[str], seed: int, limit: int, each: int) -> list[dict[str, Any]]:
-    """Runs of all kinds in turn until there were so many kills."""
+def study(
+    kills: int, kinds: Sequence[str], seed: int, limit: int, each: int, told: Callable[[dict[str, Any]], None]
+) -> list[dict[str, Any]]:
+    """Runs of all kinds in turn until there were so many kills; `told` hears of each as it ends."""
     draw, found, done = random.Random(seed), list[dict[str, Any]](), 0
     with tempfile.TemporaryDirectory() as place:
         world = World(Path(place), limit)
@@ -160,10 +168,40 @@ def study(kills: int, kinds: Sequence[str], seed: int, limit: int, each: int) ->
             row = disturbed(world, kinds[len(found) % len(kinds)], min(each, kills - done), draw)
             found.append(row)
             done += row["kills"]
-            print(json.dumps(row), flush=True)
+            told(row)
         if world.cluster:
             world.cluster.shutdown()
     return found
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """All runs so far as a page in Markdown."""
+    lines = [
+        "# Random kills",
+        "",
+        *TABLE.splitlines(),
+        "",
+        "| killed | runs | kills | samples | asked twice | in work at a kill, at most | outcomes as undisturbed |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for kind in (*KINDS, "all"):
+        these = [row for row in rows if kind in (row["kind"], "all")]
+        total = [sum(row[word] for row in these) for word in ("kills", "samples", "asked_twice", "in_work")]
+        identical = sum(bool(row["identical"]) for row in these)
+        lines.append(f"| {kind} | {len(these)} | {' | '.join(map(str, total))} | {identical} of {len(these)} |")
+    return "\n".join(lines) + "\n"
+
+
+def keep(rows: Path, row: Mapping[str, Any]) -> None:
+    """Put a run behind those of before, and make the table anew."""
+    with rows.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+    every = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
+    rows.with_suffix(".md").write_text(table(every), encoding="utf-8")
+
+
+def bad(row: Mapping[str, Any]) -> bool:
+    return not row["identical"] or row["asked_twice"] > row["in_work"]
 
 
 def overhead(rounds: int, limit: int) -> dict[str, float]:
@@ -199,18 +237,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, default=100, help="samples of each of two tasks")
     parser.add_argument("--each", type=int, default=8, help="kills of one run at most")
+    parser.add_argument("--rows", type=Path, help="a .jsonl file that collects runs")
     parser.add_argument("--overhead", type=int, default=0, metavar="ROUNDS")
     options = parser.parse_args(arguments)
+    rows_file = options.rows.absolute() if options.rows else None  # a cluster begins in a folder of its own
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     os.environ.update({"RAY_health_check_period_ms": "200", "RAY_raylet_start_wait_time_s": "120"})
     if options.overhead:
         print(json.dumps(overhead(options.overhead, options.limit)))
         return 0
-    rows = study(options.kills, options.kinds.split(","), options.seed, options.limit, options.each)
-    bad = [row for row in rows if not row["identical"] or row["asked_twice"] > row["in_work"]]
+
+    def told(row: dict[str, Any]) -> None:
+        print(json.dumps(row), flush=True)
+        if rows_file:
+            keep(rows_file, row)
+
+    rows = study(options.kills, options.kinds.split(","), options.seed, options.limit, options.each, told)
+    wrong = list(filter(bad, rows))
     total = {word: sum(row[word] for row in rows) for word in ("kills", "asked_twice", "in_work")}
-    print(json.dumps({"runs": len(rows), **total, "bad": bad}))
-    return int(bool(bad))
+    print(json.dumps({"runs": len(rows), **total, "bad": wrong}))
+    return int(bool(wrong))
 
 
 if __name__ == "__main__":

@@ -88,9 +88,9 @@ class KvPress(CachePart):
         pairs = list(zip(views, budgets, strict=True))
         if self.scores:
             return taken(views, [self.select(view, budget, sample_id) for view, budget in pairs])
-        return [self._pressed(view, budget, sample_id, len(views)) for view, budget in pairs]
+        return [self.pressed(view, budget, sample_id, len(views)) for view, budget in pairs]
 
-    def _pressed(self, view: LayerView, budget: int, sample_id: str, depth: int) -> KeptLayer:
+    def pressed(self, view: LayerView, budget: int, sample_id: str, depth: int) -> KeptLayer:
         """What a press leaves of a layer that compresses by itself."""
         if budget == view.length:
             return KeptLayer(view.keys, view.values)
@@ -112,7 +112,11 @@ class KvPress(CachePart):
         self.press.compression_ratio = 1 - (budget + 0.25) / view.length
         home = view.keys.device
         with torch.random.fork_rng([home] if home.type == "cuda" else []):
-            torch.manual_seed(generator(self.seed, sample_id, view.layer).initial_seed())
+            seed = generator(self.seed, sample_id, view.layer).initial_seed()
+            torch.default_generator.manual_seed(seed)
+            if home.type == "cuda":  # and no other device
+                with torch.cuda.device(home):
+                    torch.cuda.manual_seed(seed)
             try:
                 yield
             except AssertionError as error:

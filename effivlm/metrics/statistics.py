@@ -127,8 +127,9 @@ def quotients(values: Floats, others: Floats) -> Floats:
     if there.all():
         found: Floats = values / others
         return found
-    gaps = np.full(np.broadcast_shapes(values.shape, others.shape), np.nan)
-    return np.divide(values, others, out=gaps, where=there)
+    found = np.full(np.broadcast_shapes(values.shape, others.shape), np.nan)
+    np.divide(values, others, out=found, where=there)
+    return found
 
 
 def column_means(values: Floats) -> list[float | None]:

@@ -16,7 +16,8 @@ from effivlm.metrics.discoveries import RATE, detectable, difference_p, spreads
 from effivlm.metrics.resampling import Places, Resampling
 from effivlm.metrics.statistics import NO_WIDTH, Floats, ends, intervals, stated
 from effivlm.records import Budget, Cell, Outcome
-from effivlm.spelling import JOIN, PRESET, apart, budgeted, composed
+from effivlm.registry import open_methods
+from effivlm.spelling import joined, read
 
 MORE, LESS, OPEN, FEW = "loses more", "loses less", "open", "n too small"
 """What a composition comes to beside its methods together; one that is no discovery among all of a report is open."""
@@ -27,14 +28,12 @@ NUMBERS = ("difference", "interval", "better", "worse", "mean_p", "q", "detectab
 
 def methods_alone(cell: Cell) -> tuple[Cell, ...]:
     """The cells of a composition's methods by themselves, each at the budget that it has there; none for a single method."""
-    if not composed(cell.method):
-        return ()
-    return tuple(_alone(cell, text) for text in apart(cell.method, JOIN))
+    several = joined(cell.method)
+    return tuple(_alone(cell, text) for text in several) if len(several) > 1 else ()
 
 
 def _alone(cell: Cell, text: str) -> Cell:
-    words, _, keep = budgeted(text)
-    name, _, preset = words.partition(PRESET)
+    name, preset, keep, _ = read(text, open_methods())
     return Cell(cell.model, name, preset or "paper", Budget.parse(keep).label if keep else cell.keep, cell.task)
 
 

@@ -111,3 +111,19 @@ FURTHER: Mapping[str, Columns] = {
     },
 }
 """Tables that stand in a document beside its summary, and are there only where a run has what they are about."""
+_WHO = ("model", "method", "asked", "keep_fraction", "op_ratio", "op_ratio_low", "op_ratio_high")
+PRINTED: Mapping[str, tuple[str, ...]] = {
+    "parameters": (*_WHO, "counted", "ol_share", "disk_bytes", "disk_bytes_dense", "read_by"),
+    "compositions": (*_WHO, "tasks", "expected_op_ratio", "beyond_fraction", "beyond_q", "verdict"),
+    "suites": ("suite", "suite_tasks_count", "scored", *_WHO, "tasks_count"),
+    "judges": (
+        "task",
+        "judge",
+        "missing_count",
+        "noise_fraction",
+        "same_mark_share",
+        "pairs_within_noise_count",
+        "pairs_count",
+    ),
+}
+"""Of each, the columns that stand in LaTeX: all of them fit no page."""

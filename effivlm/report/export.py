@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from effivlm.report import grids
-from effivlm.report.columns import FURTHER, Columns, Path_
+from effivlm.report.columns import FURTHER, PRINTED, Columns, Path_
 from effivlm.report.costs import BESIDE, FLOORS, SPEEDUPS
 
 Row = Sequence[Any]
@@ -156,7 +156,7 @@ def tables(document: Mapping[str, Any]) -> dict[str, list[Row]]:
 def export(document: Mapping[str, Any], folder: Path, formats: Sequence[str]) -> list[Path]:
     """Write every table in each of `formats` (csv, md, latex) into `folder`; returns the files in order.
 
-    In LaTeX cells stand as method x task tables, one for each model.
+    In LaTeX cells stand as method x task tables, one for each model, and tables that only some runs have hold what fits a page.
 
     Raises ValueError for another format, OSError where the folder cannot be written.
     """
@@ -169,10 +169,18 @@ def export(document: Mapping[str, Any], folder: Path, formats: Sequence[str]) ->
         suffix, form = FORMATS[format_]
         for name, rows in tables(document).items():
             path = folder / f"{name}.{suffix}"
-            text = paper_tables(document) if (format_, name) == ("latex", "cells") else form(rows)
+            printed = _printed(name, rows) if format_ == "latex" else rows
+            text = paper_tables(document) if (format_, name) == ("latex", "cells") else form(printed)
             path.write_bytes(text.encode("utf-8", "replace"))
             written.append(path)
     return written
+
+
+def _printed(name: str, rows: Sequence[Row]) -> Sequence[Row]:
+    """Those columns of a table that a paper has room for."""
+    wanted = PRINTED.get(name, rows[0])
+    places = [place for place, column in enumerate(rows[0]) if column in wanted]
+    return [[row[place] for place in places] for row in rows]
 
 
 def paper_tables(document: Mapping[str, Any]) -> str:

@@ -22,7 +22,8 @@ def within(
     if not judged or not other or score is None or theirs is None or _named(judged) != _named(other):
         return None
     floors = [one["noise"]["spread"] for one in (judged, other) if one.get("noise")]
-    return max(floors) if floors and abs(score - theirs) <= max(floors) + EQUAL else None
+    noise = max(floors, default=0.0)
+    return noise if noise > EQUAL and abs(score - theirs) <= noise + EQUAL else None
 
 
 def _named(judged: Mapping[str, Any]) -> tuple[str, str]:
@@ -87,7 +88,8 @@ def _pairs(cells: Sequence[Cell]) -> dict[str, int]:
     scores = np.array([cell["score"] for cell in known], dtype=np.float64)
     floors = np.array([(cell["judged"].get("noise") or {}).get("spread", np.nan) for cell in known])
     first, second = np.triu_indices(len(known), 1)
-    close = np.abs(scores[first] - scores[second]) <= np.fmax(floors[first], floors[second]) + EQUAL
+    noise = np.fmax(floors[first], floors[second])
+    close = (np.abs(scores[first] - scores[second]) <= noise + EQUAL) & (noise > EQUAL)
     return {"within": int(np.count_nonzero(close)), "of": len(first)}
 
 

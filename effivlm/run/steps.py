@@ -14,9 +14,8 @@ from typing import cast
 
 from effivlm.budget import TOKEN_KINDS
 from effivlm.records import SEAMS, Budget
-from effivlm.registry import WEIGHTS, check, declared, inherited, load
-from effivlm.spelling import FIXED, JOIN, PRESET, apart, composed
-from effivlm.spelling import budgeted as split_budget
+from effivlm.registry import WEIGHTS, check, declared, inherited, load, open_methods
+from effivlm.spelling import FIXED, JOIN, PRESET, joined, read
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +38,8 @@ class Step:
 
 def stored(method: str, preset: str) -> tuple[Step, ...]:
     """The steps of a stored case. A composition stands in its method alone, and there a preset that is not named is `paper`."""
-    if not composed(method):
-        return (Step(method, preset),)
-    return tuple(_step(text, "paper") for text in apart(method, JOIN))
+    several = joined(method)
+    return tuple(_step(text, "paper") for text in several) if len(several) > 1 else (Step(method, preset),)
 
 
 def asked(text: str) -> tuple[str, str]:
@@ -50,7 +48,7 @@ def asked(text: str) -> tuple[str, str]:
     Raises:
         ValueError: a name, preset or budget does not exist, or the methods cannot be composed; says which and why.
     """
-    steps = [_step(piece) for piece in apart(text, JOIN)]
+    steps = [_step(piece) for piece in joined(text)]
     for step in steps:
         presets = _presets(step.method)
         if step.preset not in presets:
@@ -71,10 +69,9 @@ def asked(text: str) -> tuple[str, str]:
 
 def _step(text: str, preset: str = "") -> Step:
     """Read one method; without a preset it is `preset`, or the method's default one."""
-    words, fixed, keep = split_budget(text)
-    name, at, named = words.partition(PRESET)
+    name, named, keep, fixed = read(text, open_methods())
     name = check("methods", name)
-    if not at:
+    if PRESET not in text:
         named = preset or str(declared("methods", name).get("default_preset", _presets(name)[0]))
     try:
         return Step(name, named, Budget.parse(keep).label if fixed else "")
@@ -88,7 +85,7 @@ def _presets(method: str) -> list[str]:
 
 def budgeted(method: str) -> bool:
     """Whether cases of a stored method vary with the budget."""
-    return composed(method) or bool(declared("methods", method).get("budgeted", True))
+    return len(joined(method)) > 1 or bool(declared("methods", method).get("budgeted", True))
 
 
 def of_weights(method: str) -> bool:
@@ -118,7 +115,7 @@ def takes(method: str, budget: Budget) -> bool:
 
 def settings(method: str) -> tuple[str, ...]:
     """The budgets that a single method declares to run at where none of its kinds is named; none: those of everybody."""
-    return () if composed(method) else tuple(inherited("methods", method, "settings") or ())
+    return () if len(joined(method)) > 1 else tuple(inherited("methods", method, "settings") or ())
 
 
 def wanted(method: str) -> str:

@@ -12,7 +12,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from bench_tests.studies.observations import costs, curves, page, pareto, tally, webpage
+from bench_tests.studies.observations import costs, curves, gathering, page, pareto, webpage
 from bench_tests.studies.observations.claims import CLAIMS
 from bench_tests.studies.observations.effects import rows_of
 from bench_tests.studies.observations.evidence import Evidence
@@ -36,7 +36,7 @@ def command() -> str:
 
 def judge(options: argparse.Namespace) -> None:
     """Every claim's verdict, as a table, a JSON and a page."""
-    evidence = Evidence(tally.load(options.runs), [costs.read(path) for path in options.oe])
+    evidence = Evidence(gathering.load(options.runs), [costs.read(path) for path in options.oe])
     runs = evidence.tally.runs
     found = {
         "schema": 1,
@@ -65,7 +65,7 @@ def main() -> None:
     one = commands.add_parser("gather", help="one small file of run folders")
     one.add_argument("out", type=Path)
     one.add_argument("runs", type=Path, nargs="+")
-    one.set_defaults(run=lambda options: tally.load(options.runs).write(options.out))
+    one.set_defaults(run=lambda options: gathering.load(options.runs).write(options.out))
     one = commands.add_parser("judge", help="the verdicts")
     one.add_argument("runs", type=Path, nargs="+", help="run folders, or files that `gather` made")
     one.add_argument("--oe", type=Path, nargs="*", default=[], help="report.json of efficiency runs")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,6 @@ def drawn(one: Timed, word: str, seed: int) -> Floats:
     """Logarithms of a speed-up, as it is and as its interval lets it be (1 + rounds)."""
     value, low, high = np.log(one.speedups[word])
     spread = (high - low) / 2 / Z
-    rng = np.random.default_rng([seed, len(one.where)])
+    rng = np.random.default_rng([seed, zlib.crc32(one.where.encode())])
     found: Floats = np.concatenate([[value], value + spread * rng.standard_normal(ROUNDS)])
     return found

@@ -25,7 +25,9 @@ def markdown(found: Mapping[str, Any]) -> str:
     lines += _fronts(found["pareto"])
     if found["unmeasured"]:
         lines += ["## Not measured", ""]
-        lines += [f"- {count} cells {reason}" for reason, count in sorted(found["unmeasured"].items())] + [""]
+        lines += [f"- {name}: {count} cells; {why}" for name, (count, why) in sorted(found["unmeasured"].items())] + [
+            ""
+        ]
     lines += ["## Where this is from", "", *(f"- {one}" for one in found["sources"]), ""]
     return "\n".join([*lines, "```", *found["commands"], "```", ""])
 
