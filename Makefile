@@ -5,12 +5,13 @@ SPARSEML_VENV ?= .venv-sparseml
 CASES := $(VENV)/.cases
 STAMP := $(VENV)/.installed
 AUTOAWQ := $(VENV)/.autoawq
+KVPRESS := $(VENV)/.kvpress
 SPARSEML := $(SPARSEML_VENV)/.installed
 PYTEST := $(VENV)/bin/python -m pytest
 # Without bytecode of the thousands of modules that nobody imports: the first import makes that of those that are.
 PIP := $(VENV)/bin/python -m pip install -q --no-compile -c constraints.txt
 
-.PHONY: bench clean env env-autoawq env-sparseml help test test-autoawq test-sparseml
+.PHONY: bench clean docs env env-autoawq env-kvpress env-sparseml help test test-autoawq test-kvpress test-sparseml
 .DEFAULT_GOAL := help
 
 help:  ## what there is
@@ -37,12 +38,23 @@ bench: $(CASES)  ## run cases: K="fastv and docvqa" selects, ARGS="--vlm-limit 1
 test: $(STAMP)  ## run the tests: K and ARGS as above
 	$(PYTEST) tests $(if $(strip $(K)),-k "$(K)") $(ARGS)
 
+docs: $(STAMP)  ## the documentation, into site/
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --quiet
+
 env-autoawq: $(AUTOAWQ)  ## bring AutoAWQ into the environment
 
 # Without its dependencies: all that it needs is there, and triton would bring a gigabyte and break its way on a CPU.
 $(AUTOAWQ): $(STAMP)
 	$(VENV)/bin/python -m pip install -q --no-deps autoawq==0.2.9 zstandard==0.25.0
 	$(VENV)/bin/python -c 'from effivlm.weights._autoawq import quantizer; quantizer()'
+	@touch $@
+
+env-kvpress: $(KVPRESS)  ## bring kvpress into the environment
+
+# Without its dependencies: it asks for a transformers older than ours, and runs with ours.
+$(KVPRESS): $(STAMP)
+	$(VENV)/bin/python -m pip install -q --no-deps kvpress==0.5.5 cachetools==5.5.2 fire==0.7.1 termcolor==3.1.0
+	$(VENV)/bin/python -c 'from effivlm.weights._kvpress import kvpress; kvpress()'
 	@touch $@
 
 env-sparseml: $(SPARSEML)  ## the environment of the sparseml engine, apart from the other: 2 GB; wants Python 3.11
@@ -57,6 +69,9 @@ $(SPARSEML): constraints-sparseml.txt
 
 test-autoawq: $(AUTOAWQ)  ## the tests of that engine; they fail where it is not there
 	REQUIRED_ENGINE=autoawq $(PYTEST) tests/engines -m autoawq $(ARGS)
+
+test-kvpress: $(KVPRESS)  ## the tests of its presses; they fail where it is not there
+	REQUIRED_ENGINE=kvpress $(PYTEST) tests/engines -m kvpress $(ARGS)
 
 test-sparseml: $(STAMP) $(SPARSEML)  ## the same
 	REQUIRED_ENGINE=sparseml EFFIVLM_SPARSEML_PYTHON=$(abspath $(SPARSEML_VENV))/bin/python $(PYTEST) tests/engines -m sparseml $(ARGS)

@@ -31,7 +31,7 @@ from effivlm.session.places import trial
 from effivlm.session.recorder import devices
 from effivlm.weights import libraries
 
-NECESSARY = ("torch", "transformers", "pytest", "numpy", "scipy", "plotly", "pillow", "rapidfuzz")
+NECESSARY = ("torch", "transformers", "pytest", "numpy", "scipy", "pillow", "rapidfuzz")
 USEFUL = ("pytest-benchmark", "pytest-xdist", "tokenizers", "safetensors", "datasets", "av")
 MICRO = "effivlm_micro"
 EXIT_CODES = {"passed": 0, "failed": 1, "refused": 2}
@@ -183,6 +183,8 @@ def _list(options: argparse.Namespace) -> int:
         broken = registry.unusable(kind)
         for name in names:
             print(f"  {name.ljust(wide)}  {broken[name] if name in broken else _described(kind, name)}".rstrip())
+        for name in registry.open_methods() if kind == "methods" else ():
+            print(f"  {name}{registry.OPEN}NAME  {registry.documented(kind, name + registry.OPEN)}")
         if kind == "models":
             print(f"  real shapes with random weights: {', '.join(RANDOM + name for name in shapes())}")
     return 0
@@ -204,7 +206,7 @@ def _doctor(options: argparse.Namespace) -> int:
         print(f"{name:18}{found or ('MISSING' if name in NECESSARY else 'not installed (optional)')}")
         if found is None and name in NECESSARY:
             missing.append(name)
-    for name in libraries.ENGINES:
+    for name in libraries.LIBRARIES:
         why = libraries.missing(name)
         print(f"{name:18}{f'{why} (optional)' if why else libraries.installed(name)}")
     print(f"{'cores':18}{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}")

@@ -7,7 +7,8 @@ outcomes alone. Everything stored is made of JSON types and reads back equal und
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import lru_cache
 from typing import Any
 
 from effivlm.budget import Budget as Budget
@@ -35,6 +36,16 @@ class Unsupported(ValueError):
     """A (model, method, budget) that cannot exist; the message is the reason the report shows."""
 
 
+@lru_cache(maxsize=4096)
+def _budget(keep: str) -> Budget:
+    return Budget.parse(keep)
+
+
+@lru_cache(maxsize=4096)
+def _named(keep: str) -> str:
+    return _budget(keep).named
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Cell:
     """One case: a model, a method with its preset, a budget and a task.
@@ -50,7 +61,7 @@ class Cell:
 
     @property
     def budget(self) -> Budget:
-        return Budget.parse(self.keep)
+        return _budget(self.keep)
 
     @property
     def dense(self) -> Cell:
@@ -66,7 +77,7 @@ class Cell:
     def id(self) -> str:
         """The case id, e.g. `micro_qwen2_vl-fastv-keep0.10-docvqa_micro`; other presets stand as `fastv@effivlm`."""
         method = self.method if self.preset == "paper" else f"{self.method}@{self.preset}"
-        return f"{self.model}-{method}-{self.budget.named}-{self.task}"
+        return f"{self.model}-{method}-{_named(self.keep)}-{self.task}"
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "keep": self.budget.stored}
@@ -87,7 +98,8 @@ class Answer:
     there. Dense alone has `again`, its answer under a harmless numeric change; its `forced` is that second run's.
     None: dense broke on this sample, or what was wanted could not be computed, which the outcome's remarks say.
     `invalid`: it says nothing that can be scored (no option, or several; blank), None where that is not known. `part`: the
-    part of the benchmark that it counts in.
+    part of the benchmark that it counts in. `pictures`: a digest of what the sample shows, "" where it shows nothing or none was
+    made: samples that show the same are drawn together.
     """
 
     id: str
@@ -109,6 +121,7 @@ class Answer:
     of: int = 0
     invalid: bool | None = None
     part: str = ""
+    pictures: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +183,31 @@ class Achieved:
 
 
 @dataclass(frozen=True, slots=True)
+class Product:
+    """The checkpoint that a method of the seam `weights` made, which a cell ran on.
+
+    `disk_bytes` are those of its files of tensors and `memory_bytes` those of its open weights, each beside that of the model it
+    was made of. `reading`: what computes with the weights ("dequantised", a kernel, "zeros stored densely"), `engine`:
+    what computed them, in how many `seconds`. `calibration` is the set that was looked at, `samples` how many of it, `tokens` how
+    their tokens count, `drawn` a fingerprint of what was drawn; empty for a method that looks at none.
+    """
+
+    fingerprint: str
+    engine: str
+    packing: str
+    reading: str
+    disk_bytes: int
+    disk_bytes_dense: int
+    memory_bytes: int
+    memory_bytes_dense: int
+    seconds: float
+    calibration: str = ""
+    samples: int = 0
+    tokens: str = ""
+    drawn: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Cost:
     """Repeated measurements of one quantity; the unit stands in the name under which it is stored."""
 
@@ -190,7 +228,8 @@ class Outcome:
     and `profile` whether by the rule that is meant or as the paper's code has it; `average`: what of the answers' scores the
     score is a mean over (one of `AVERAGES`), and `parts` what the benchmark reports beside it; `samples_from`: the state of the
     published set that was asked; `change`: the numeric change under which dense was asked `again`; `judged`: who marked the
-    answers, by which prompt, and how far such marks can be trusted (`session.judged`), None where no judge did.
+    answers, by which prompt, and how far such marks can be trusted (`session.judged`), None where no judge did; `product`: the
+    checkpoint that its method made, None for a method that makes none.
     """
 
     cell: Cell
@@ -219,6 +258,7 @@ class Outcome:
     average: str = "samples"
     parts: Mapping[str, Reported] = field(default_factory=dict)
     samples_from: str = ""
+    product: Product | None = None
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
@@ -242,19 +282,20 @@ class Outcome:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Outcome:
-        fields = {name: value for name, value in data.items() if name != "kind"}
-        check_types("it", fields, OUTCOME_TYPES)
-        achieved = fields["achieved"]
+        known = {name: value for name, value in data.items() if name != "kind"}
+        check_types("it", known, OUTCOME_TYPES)
+        achieved, product = known["achieved"], known.get("product")
         return cls(
             **{
-                **fields,
-                "cell": Cell.from_json(fields["cell"]),
-                "answers": tuple(answer_of(answer) for answer in fields["answers"]),
+                **known,
+                "cell": Cell.from_json(known["cell"]),
+                "answers": tuple(answer_of(answer) for answer in known["answers"]),
                 "achieved": achieved and Achieved.from_json(achieved),
-                "costs": {name: Cost(tuple(cost["rounds"])) for name, cost in fields["costs"].items()},
-                "remarks": tuple(fields["remarks"]),
+                "costs": {name: Cost(tuple(cost["rounds"])) for name, cost in known["costs"].items()},
+                "remarks": tuple(known["remarks"]),
+                "product": product and Product(**product),
                 "parts": {
-                    name: Reported(**{**one, "of": tuple(one["of"])}) for name, one in fields.get("parts", {}).items()
+                    name: Reported(**{**one, "of": tuple(one["of"])}) for name, one in known.get("parts", {}).items()
                 },
             }
         )
@@ -263,7 +304,17 @@ class Outcome:
 def answer_of(data: Mapping[str, Any]) -> Answer:
     """An answer as `asdict` and JSON leave it, read back."""
     check_types("an answer", data, ANSWER_TYPES)
-    return Answer(**{**data, **{name: tuple(data[name]) for name in ("tokens", "again_tokens") if name in data}})
+    if tuple(data) == _ANSWER:  # as it is written today; a report of a million reads them in half the time
+        values = list(data.values())
+        for place in _TUPLES:
+            values[place] = tuple(values[place])
+        return Answer(*values)
+    return Answer(**{**data, **{name: tuple(data[name]) for name in _TOKENS if name in data}})
+
+
+_ANSWER = tuple(one.name for one in fields(Answer))
+_TOKENS = ("tokens", "again_tokens")
+_TUPLES = tuple(map(_ANSWER.index, _TOKENS))
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,8 @@ BASES = {
 KINDS = tuple(BASES)
 WEIGHTS = "weights"
 """The seam of methods that change the checkpoint."""
+OPEN = ":"
+"""Between the name of an open method and what it runs: `kvpress:SnapKVPress`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +66,52 @@ def names(kind: str) -> list[str]:
     return list(entries(kind))
 
 
+@cache
+def open_methods() -> Mapping[str, Entry]:
+    """Methods that run something of a library, whose name stands behind theirs: files `_NAME.py` whose class is `spelled_by` a
+    module. They are not among `names`, for without that name there is nothing to run."""
+    found = {}
+    for path in sorted((Path(__file__).parent / "methods").glob("_[a-z]*.py")):
+        entry = Entry(path.stem[1:], f"effivlm.methods.{path.stem}")
+        nodes = ast.parse(path.read_text(encoding="utf-8")).body
+        if any("spelled_by" in _literals(node) for node in nodes if isinstance(node, ast.ClassDef)):
+            found[entry.name] = entry
+    return found
+
+
+def opened(name: str) -> tuple[Entry, str] | None:
+    """The open method behind the name of a method, and what it runs; None for any other name."""
+    head, colon, what = name.partition(OPEN)
+    return (open_methods()[head], what) if colon and head in open_methods() else None
+
+
+def filled(name: str) -> dict[str, str]:
+    """The field of an open method's class that says what it runs; none for any other."""
+    found = opened(name)
+    return {"what": found[1]} if found else {}
+
+
 def check(kind: str, name: str) -> str:
-    """Return `name` if it exists, else ValueError with the nearest and all choices: a typo never runs something else."""
+    """The one spelling of `name` if it exists, else ValueError with the nearest and all choices: a typo never runs something
+    else. What an open method runs is looked up without importing its library.
+    """
+    if kind == "methods" and name in open_methods():
+        raise ValueError(f"method {name!r} runs what is named behind it: {name}{OPEN}NAME")
+    if kind == "methods" and (found := opened(name)):
+        entry, what = found
+        spelled: str = importlib.import_module(declared(kind, name)["spelled_by"]).spelled(what)
+        return f"{entry.name}{OPEN}{spelled}"
     known = names(kind)
     if name not in known:
         raise ValueError(unknown(kind[:-1], name, known))
     return name
+
+
+def _entry(kind: str, name: str) -> Entry:
+    """Where a name comes from; ValueError as `check`, but for what an open method runs, which is not looked at."""
+    if kind == "methods" and (found := opened(name)):
+        return found[0]
+    return entries(kind)[check(kind, name)]
 
 
 def unknown(what: str, name: str, known: list[str]) -> str:
@@ -85,7 +127,7 @@ def declared(kind: str, name: str) -> Mapping[str, Any]:
 
     Only literals of the class body itself count; what is computed or inherited is absent.
     """
-    entry = entries(kind)[check(kind, name)]
+    entry = _entry(kind, name)
     with _naming(kind, name):
         return _literals(_class(_tree(entry.module), entry))
 
@@ -95,7 +137,7 @@ def documented(kind: str, name: str) -> str:
 
     Raises ValueError as `declared`.
     """
-    entry = entries(kind)[check(kind, name)]
+    entry = _entry(kind, name)
     with _naming(kind, name):
         tree = _tree(entry.module)
         text = ast.get_docstring(_class(tree, entry)) or ast.get_docstring(tree) or ""
@@ -120,7 +162,7 @@ def _naming(kind: str, name: str) -> Iterator[None]:
         yield
     except (Exception, SystemExit) as error:
         said = str(error) if isinstance(error, ValueError) and str(error) else f"{type(error).__name__}: {error}"
-        raise ValueError(f"{kind[:-1]} {name!r} ({entries(kind)[name].module}) cannot be used: {said}") from error
+        raise ValueError(f"{kind[:-1]} {name!r} ({_entry(kind, name).module}) cannot be used: {said}") from error
 
 
 def _tree(module: str) -> ast.Module:
@@ -156,7 +198,7 @@ def inherited(kind: str, name: str, attribute: str) -> Any:
 
     Read without running a file; base classes are followed through `from ... import` statements.
     """
-    entry = entries(kind)[check(kind, name)]
+    entry = _entry(kind, name)
     return _found(entry.module, entry, attribute)
 
 
@@ -205,7 +247,7 @@ def load(kind: str, name: str) -> type:
     Raises:
         ValueError: the file fails at import, or holds no class that can be made into what `kind` says; names it and says why.
     """
-    entry = entries(kind)[check(kind, name)]
+    entry = _entry(kind, name)
     with _naming(kind, name):
         module = importlib.import_module(entry.module)
         return _fitting(kind, getattr(module, entry.attribute or _class(_tree(entry.module), entry).name, None))

@@ -46,7 +46,7 @@ OUTCOME_TYPES: Mapping[str, Any] = {
     "score": int | float | None,
     "scale": int | float,
     **dict.fromkeys(("costs", "parts"), Mapping),
-    "judged": Mapping | None,
+    **dict.fromkeys(("judged", "product"), Mapping | None),
 }
 ANSWER_TYPES: Mapping[str, Any] = {
     **dict.fromkeys(("id", "prompt_sha256", "text", "extracted", "error"), str),
@@ -54,6 +54,7 @@ ANSWER_TYPES: Mapping[str, Any] = {
     "tokens": list | tuple,
     "invalid": bool | None,
     "part": str,
+    "pictures": str,
 }
 
 

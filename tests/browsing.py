@@ -41,7 +41,7 @@ CONTRAST = """() => {
   };
   const stops = document.createElement("canvas").getContext("2d");
   const rgb = hex => { stops.fillStyle = hex; return [1, 3, 5].map(i => parseInt(stops.fillStyle.slice(i, i + 2), 16)); };
-  const heat = document.getElementById("heat-chart").data[0].colorscale.map(stop => rgb(stop[1]));
+  const heat = [0, 1, 2, 3, 4].map(i => rgb(getComputedStyle(document.documentElement).getPropertyValue(`--h${i}`).trim()));
   const found = [];
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
@@ -49,11 +49,15 @@ CONTRAST = """() => {
     if (!text || !e.checkVisibility()) continue;
     if (e.closest("script, noscript, .unseen, .skip, button:disabled, option")) continue;
     const svg = e.closest("svg"), colour = parse(svg ? getComputedStyle(e).fill : getComputedStyle(e).color);
-    const grounds = svg && e.closest(".heatmap-label") ? heat : [behind(svg ? svg.parentElement : e)];
+    const grounds = svg && e.closest(".tiles") ? heat : [behind(svg ? svg.parentElement : e)];
     found.push([Math.min(...grounds.map(ground => against(colour, ground))), text.slice(0, 40)]);
   }
   return found;
 }"""
+
+# Milliseconds of each task that held the page for 50 and more, from its first byte on.
+LONG = """window.long = []; new PerformanceObserver(list => list.getEntries().forEach(one => window.long.push(one.duration)))
+  .observe({ type: "longtask", buffered: true });"""
 
 
 @dataclass
@@ -92,9 +96,7 @@ class Shown:
             choose()
 
     def traces(self, chart: str = "chart") -> int:
-        found: int = self.eval(
-            "id => document.getElementById(id).querySelectorAll('.scatterlayer > .trace').length", chart
-        )
+        found: int = self.eval("id => document.getElementById(id).querySelectorAll('.series').length", chart)
         return found
 
 
@@ -102,6 +104,7 @@ def show(browser: Any, path: Path) -> Shown:
     tab = browser.new_context(viewport={"width": WIDTH, "height": 900}, color_scheme="light").new_page()
     tab.set_default_timeout(1000 * PATIENCE_S)
     shown = Shown(tab)
+    tab.add_init_script(LONG)
     tab.on("console", lambda message: shown.said.append(message.text))
     tab.on("pageerror", lambda error: shown.said.append(str(error)))
     tab.on("dialog", lambda dialog: (shown.said.append("dialog"), dialog.dismiss()))

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from effivlm.report import grids
 from effivlm.report.document import build
 from effivlm.report.export import FORMATS, TABLES, export, tables, to_csv, to_latex, to_markdown
+from effivlm.report.grids import Grid
 from tests.outcomes import END, HEADER, achieved, cell, missing, quality, small_run
 
 DOCUMENT = build(HEADER, small_run(), END)
@@ -119,11 +123,71 @@ def test_cells_stand_in_latex_as_papers_print_them(tmp_path: Path) -> None:
             for task in ("a_b", "c")[: 1 + (right > 4)]
         ]
     export(build(HEADER, outcomes, END), tmp_path, ["latex"])
-    lines = (tmp_path / "cells.tex").read_text().splitlines()
-    assert lines[:4] == [r"% micro\_llava", r"\begin{tabular}{lrrr}", r"\hline", r"method & a\_b & c & OP \\"]
-    assert lines[5] == r"dense & 100.0 & 100.0 & 1.000 \\"
-    headings = [line.split("{")[-1].split("}")[0] for line in lines if "multicolumn" in line]
-    assert headings == ["0.1 of prompt entries", "0.4 of visual tokens", "0.1 of visual tokens"]
+    text = (tmp_path / "cells.tex").read_text()
+    lines = text.splitlines()
+    assert lines[:4] == [
+        r"\begin{tabular}{lrrr}",
+        r"\hline",
+        r"\multicolumn{4}{c}{\textbf{micro\_llava}} \\",
+        r"\hline",
+    ]
+    assert lines[4:7] == [r"method & a\_b & c & OP \\", r"\hline", r"dense & 100.0 & 100.0 & 1.000 \\"]
+    assert headings(text)[1:] == [r"10 \% of prompt entries", r"40 \% of visual tokens", r"10 \% of visual tokens"]
+    assert columns(text) == [4]
     assert r"fastv & 50.0 & -- & 0.500 \\" in lines, "a task that it lacks"
     assert r"random\_visual & \textbf{75.0} & 75.0 & \textbf{0.750} \\" in lines, "the best of its block, whoever it is"
     assert r"snapkv & 100.0 & 100.0 & 1.000 \\" in lines, "alone in its block, so the best of nothing"
+
+
+def headings(text: str) -> list[str]:
+    """What stands over all columns of a tabular, line by line."""
+    return [line.partition("}{c}{")[2].removesuffix(r"} \\") for line in text.splitlines() if "multicolumn" in line]
+
+
+def columns(text: str) -> list[int]:
+    """Columns of every tabular, read as LaTeX reads it: braces and environments close, each row ends and fills its columns."""
+    found = []
+    for table in text.split("\\begin{tabular}")[1:]:
+        body, end, rest = table.partition("\\end{tabular}")
+        assert end
+        assert not rest.strip()
+        letters, *rows = body.strip().splitlines()
+        wide = len(letters.strip("{}"))
+        for row in (row for row in rows if row != r"\hline"):
+            bare = re.sub(r"\\[\\&%$#_{}]", "", row.removesuffix(r" \\"))  # what is left is syntax
+            assert row.endswith(r" \\")
+            assert bare.count("{") == bare.count("}")
+            spans = re.findall(r"\\multicolumn\{(\d+)\}", row)
+            assert sum(map(int, spans)) + bare.count("&") + (not spans) == wide, row
+        found.append(wide)
+    return found
+
+
+def test_blocks_of_every_kind_of_budget_are_headed_as_papers_say_them(tmp_path: Path) -> None:
+    said = {
+        ("fastv", "64tok"): "64 visual tokens",
+        ("snapkv", "64tok"): "64 prompt entries a layer",
+        ("fastv", "0.015"): r"1.5 \% of visual tokens",
+        ("wanda", "2:4"): "2:4",
+        ("wanda", "sparsity0.60"): r"60 \% sparsity",
+        ("gptq", "w4g128"): "W4 g128",
+        ("rtn", "w8"): "W8",
+        ("fp8", "fp8"): "FP8",
+    }
+    of = {"wanda": "weights", "gptq": "weight bits", "rtn": "weight bits", "fp8": "weight bits"}
+    outcomes = [quality(cell(task=task, model=model), [1.0] * 4) for task in "ab" for model in ("one", "two")]
+    for (method, keep), model in product(said, ("one", "two")):
+        kept = {"achieved": achieved(0.5, of=of[method])} if method in of else {}
+        outcomes.append(quality(cell(method, keep, "a", model), [1.0, 0.0] * 2, **kept))
+    export(build(HEADER, outcomes, END), tmp_path, ["latex"])
+    text = (tmp_path / "cells.tex").read_text()
+    assert columns(text) == [4, 4]
+    names, found = [r"\textbf{one}", r"\textbf{two}"], headings(text)
+    assert [heading for heading in found if heading in names] == names
+    assert sorted(found) == sorted([*names, *said.values(), *said.values()])
+
+
+@given(st.text(max_size=20))
+def test_a_tabular_stays_one_whatever_a_name_holds(name: str) -> None:
+    grid = Grid(name, (name, "OP"), (1.0, None), {name: {name: (0.5, 1.0), "other": (1.0, None)}}, (1, 3))
+    assert columns(grids.to_latex(grid, lambda text: to_latex([[text]]).splitlines()[2].removesuffix(r" \\"))) == [3]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,24 +41,6 @@ class Newest(CachePart):
         scores = view.keys.new_zeros(view.keys.shape[:2]) + self.gap
         scores[:, -budget:] += 1
         return best(scores, budget)
-"""
-TASK = """
-from PIL import Image
-from effivlm.extending import Sample, Task, anls
-
-class Receipts(Task):
-    '''Two receipts, of which nobody knows the total.'''
-
-    metric = "anls"
-    answer_type = "short"
-    max_new_tokens = 4
-
-    def samples(self, limit, seed):
-        picture = Image.radial_gradient("L").resize((32, 32))
-        return [Sample(f"receipts-{n}", f"Total {n}?", ("17",), (picture,)) for n in range(2)][:limit]
-
-    def score(self, text, sample):
-        return anls(text, sample.references)
 """
 QUIZZES = """
 from effivlm.extending import Choice, Source, by_part, listed, numbered
@@ -102,29 +85,6 @@ class Quizzes(Choice):
     def overall(self, ids, scores):
         return by_part(self.known, ids, scores, self.stratum)
 """
-FAMILY = """
-from effivlm.extending import Adapter, Visual, brought, capturing, feeding, grid
-
-class VipLlava(Adapter):
-    '''ViP-LLaVA: every picture is one tile of a tower with a class token, seen by several of its layers.'''
-
-    model_type = "vipllava"
-    class_name = "VipLlavaForConditionalGeneration"
-    checkpoints = {}
-
-    def encode(self, inputs, looking=False):
-        if "pixel_values" not in inputs:
-            return Visual((), ())
-        config = self.model.config
-        source = feeding(self.model.model.vision_tower, config.vision_feature_layers)
-        with capturing(source, looking, class_token=True) as shown:
-            features = tuple(self.model.get_image_features(inputs["pixel_values"], return_dict=True).pooler_output)
-        side = round(len(features[0]) ** 0.5)
-        places = tuple(grid(1, side, side, one.device) for one in features)
-        heads = config.vision_config.num_attention_heads
-        towers = tuple(brought(*pair, heads) for pair in zip(shown, features)) if looking else None
-        return Visual(features, places, towers)
-"""
 HALF = "from effivlm.extending import CachePart\nclass Half(CachePart):\n    pass\n"
 BROKEN = {
     "raising": f"{HALF}raise ZeroDivisionError('at import')",
@@ -136,19 +96,25 @@ BROKEN = {
 }
 POINTS = {
     "methods": {"newest": "newest:Newest", **{name: f"plugged.{name}" for name in BROKEN}},
-    "tasks": {"receipts": "receipts:Receipts", "quizzes": "quizzes:Quizzes", "no_task": "newest:Newest"},
-    "models": {"vip_llava": "vip_llava:VipLlava"},
+    "tasks": {"quizzes": "quizzes:Quizzes", "no_task": "newest:Newest"},
 }
+EXAMPLES = ROOT / "docs" / "examples"
+BUILD = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as pip leaves it behind: one package of somebody else's, and its entry points."""
+    """A folder as pip leaves it behind: the examples of the documentation, and a package of somebody else's with faults."""
     folder = tmp_path_factory.mktemp("site")
+    sources = shutil.copytree(EXAMPLES, tmp_path_factory.mktemp("sources") / "examples")
+    for project in sorted(path.parent for path in sources.glob("*/pyproject.toml")):
+        subprocess.run([sys.executable, "-c", BUILD, str(sources)], cwd=project, capture_output=True, check=True)
+    for wheel in sources.glob("*.whl"):
+        shutil.unpack_archive(wheel, folder, "zip")
     package, facts = folder / "plugged", folder / "plugged-1.0.dist-info"
     package.mkdir()
     facts.mkdir()
-    whole = {"__init__": "", "newest": METHOD, "receipts": TASK, "quizzes": QUIZZES, "vip_llava": FAMILY}
+    whole = {"__init__": "", "newest": METHOD, "quizzes": QUIZZES}
     for name, code in {**whole, **BROKEN}.items():
         (package / f"{name}.py").write_text(dedent(code).lstrip(), encoding="utf-8")
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: plugged\nVersion: 1.0\n", encoding="utf-8")
@@ -229,7 +195,7 @@ def test_an_unknown_name_is_told_with_all_there_are() -> None:
 
 def test_a_task_that_comes_through_the_door_needs_no_torch(site: Path) -> None:
     code = (
-        "import sys, plugged.receipts; print(plugged.receipts.Receipts().samples(1, 0)[0].id, 'torch' in sys.modules)"
+        "import sys, my_tasks.receipts; print(my_tasks.receipts.Receipts().samples(1, 0)[0].id, 'torch' in sys.modules)"
     )
     assert run(site, "-c", code).stdout.split() == ["receipts-0", "False"]
 
@@ -261,17 +227,17 @@ def session(site: Path, checkpoint: Path, folder: Path, *words: str) -> tuple[st
     return done.stdout + done.stderr, done.returncode, found
 
 
-def test_a_package_adds_a_method_a_task_and_a_family_and_a_broken_one_fails_alone(
+def test_the_examples_add_a_method_a_task_and_a_family_and_a_broken_one_fails_alone(
     site: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     loadable = ["raising", "leaving", "half_done", "foreign"]
-    methods = ",".join(["dense", "newest", "newest@older", "fastv", *loadable])
+    working = ("dense", "newest", "fastv", "evenly")
+    methods = ",".join([*working, "newest@older", "evenly@leftmost", *loadable])
     text, code, found = session(site, checkpoint, tmp_path / "run", f"--vlm-methods={methods}", "--vlm-tasks=receipts")
     assert code == 1, text
-    assert {name: found[name]["status"] for name in ("dense", "newest", "fastv")} == dict.fromkeys(
-        ("dense", "newest", "fastv"), "ok"
-    ), text
-    assert abs(found["newest"]["achieved"]["keep"] - 0.25) < 0.02
+    assert {name: found[name]["status"] for name in working} == dict.fromkeys(working, "ok"), text
+    for name in ("newest", "evenly"):
+        assert abs(found[name]["achieved"]["keep"] - 0.25) < 0.02
     for name, words in zip(loadable, ("at import", "SystemExit: 3", "select", "subclass of Method"), strict=True):
         assert found[name]["status"] == "failed"
         assert name in found[name]["reason"]
@@ -330,7 +296,7 @@ def test_list_names_what_cannot_be_used_and_all_the_rest(site: Path) -> None:
     assert "The newest entries stay." in lines["newest"]
     assert "[presets: paper, older]" in lines["newest"]
     assert "SyntaxError" in lines["unreadable"]
-    assert {"snapkv", "receipts", "vip_llava"} <= set(lines)
+    assert {"snapkv", "evenly", "receipts", "vip_llava"} <= set(lines)
 
 
 def test_what_nobody_asked_for_is_left_out_and_said(site: Path) -> None:

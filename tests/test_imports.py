@@ -34,7 +34,7 @@ WINGS = (
     ("data", "metrics"),
     ("registry",),
     ("records",),
-    ("sample", "stored", "budget"),
+    ("sample", "stored", "budget", "suites", "spelling"),
     ("__init__",),
 )
 ROW = {wing: number for number, wings in enumerate(WINGS) for wing in wings}
@@ -42,7 +42,20 @@ DEVICE = {"kernels", "seams", "decoding", "compression", "methods", "models"}  #
 LISTED = {"methods", "models", "tasks"}
 APART = {"methods": {"models"}}  # they meet in a run
 LIGHT = {
-    *("records", "sample", "stored", "budget", "registry", "metrics", "report", "tasks", "judging", "data"),
+    *(
+        "records",
+        "sample",
+        "stored",
+        "budget",
+        "spelling",
+        "suites",
+        "registry",
+        "metrics",
+        "report",
+        "tasks",
+        "judging",
+        "data",
+    ),
     *("plugin", "commands", "__main__", "__init__"),
 }
 # A type's word: it has no business at run time, and the file it stands in must not be loaded for it.

@@ -7,25 +7,8 @@ import tracemalloc
 
 from effivlm.records import Outcome
 from effivlm.report.document import build
-from tests.outcomes import END, HEADER, cell, quality
-
-SAMPLES = 4
-
-
-def run_of(models: int, tasks: int, settings: int) -> list[Outcome]:
-    """One dense cell and `settings` - 1 others for each model and task, of four answers each."""
-    found = []
-    for place in range(models * tasks * settings):
-        setting, pair = place % settings, place // settings
-        which = cell(
-            f"m{setting}" if setting else "dense",
-            "0.10" if setting else "1.00",
-            f"t{pair % tasks}",
-            f"k{pair // tasks}",
-        )
-        scores = [float((place * step) % 7 < 4) for step in range(1, SAMPLES + 1)]
-        found.append(quality(which, [1.0, *scores[1:]], [score > 0 for score in scores] if setting else None))
-    return found
+from tests.outcomes import END, HEADER
+from tests.thousands import run_of
 
 
 def seconds(outcomes: list[Outcome]) -> float:

@@ -14,8 +14,20 @@ def test_the_table_fits_100_columns_and_shows_missing_values_as_a_dash() -> None
     long = replace(quality(cell("pyramid_drop_with_a_long_name", "0.015", preset="effivlm"), [0.3] * 9), scale=2800.0)
     text = table(document.build(HEADER, [*small_run(), long, missing(cell("h2o", "0.10"), reason="x" * 300)], END))
     assert max(map(len, text.splitlines())) <= 100
-    row, _ = [line for line in text.splitlines() if line.startswith("pyramid_drop")]
+    row, _ = [line for line in text.splitlines() if re.match(r"pyramid_.*\.\..*effivlm ", line)]
     assert re.search(r" -\s+-\s+-\s+0\.015/0\.015$", row)
+
+
+def test_names_that_begin_alike_are_told_apart_by_their_ends() -> None:
+    names = [f"kvpress:AdaKVPress(press=SnapKVPress(window_size={size},kernel_size=5))" for size in (8, 16)]
+    names += [
+        f"fastv:0.40+kvpress:AdaKVPress(press={name},alpha_safeguard=0.5)" for name in ("KnormPress", "TOVAPress")
+    ]
+    longs = [replace(quality(cell(name, "0.10"), [0.3] * 9), scale=2800.0) for name in names]
+    blocks = table(document.build(HEADER, [*small_run(), *longs], END)).split("\n\n")
+    shown = [re.findall(r"^((?:kvpress|fastv:)\S*\.\.\S*)", block, re.MULTILINE) for block in blocks]
+    assert [len(set(firsts)) for firsts in shown if firsts] == [4, 4, 2]  # compositions have a table of their own
+    assert any("kvpress:A..16,kernel_" in firsts for firsts in shown)
 
 
 def test_the_table_counts_reasons_and_lets_no_control_character_through() -> None:

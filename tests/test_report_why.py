@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from effivlm.records import Cost, Outcome
+from effivlm.report.costs import FLOORS, SPEEDUPS
 from effivlm.report.document import build
 from effivlm.report.payload import payload
-from effivlm.report.why import LIMITS, why
+from effivlm.report.why import ALIKE, HOST, LIMITS, WHOLE, why
 from tests.outcomes import END, HEADER, cell, quality, timed
 
+BASELINES = Path(__file__).parents[1] / "reports" / "baselines"
 TTFT = {"ttft_s": 0.100, "ttft_floor_s": 0.060, "tower_s": 0.020, "prefill_s": 0.075}
 DENSE = {"ttft_s": 0.200, "ttft_floor_s": 0.120, "tower_s": 0.020, "prefill_s": 0.175}
 STEP = {"kv_bytes": 3e8, "device_bytes_per_s": 1e12, "decode_floor_ms_per_token": 10.0, "decode_ms_per_token": 12.0}
@@ -31,6 +37,10 @@ BATCH = {"batch": 8.0, "batch_decode_ms_per_step": 14.0, "batch_decode_floor_ms_
          "no faster to the first token: the prefill is 88% of it and sees the whole prompt, as dense's does"),
         ({}, 2.0, "prefill", "2.00 times as fast to the first token: the prefill is 75% of it, and the whole takes 1.7"
                              " times what its operations need on this device"),
+        ({"tower_s": 0.046, "prefill_s": 0.037, "ttft_floor_s": 0.03}, 2.6, "tower",
+         "2.60 times as fast to the first token: the vision tower is 46% of it, which nothing behind the tower shortens"),
+        ({"method_s": 0.016, "prefill_s": 0.176, "ttft_s": 0.205, "ttft_floor_s": 0.12}, 0.98, "prefill",
+         "no faster to the first token: the prefill is 86% of it and sees the whole prompt, as dense's does"),
         ({"ttft_floor_s": 0.02}, 2.0, "host", "2.00 times as fast to the first token: it takes 5.0 times what its"
                                               " operations need on this device, so launches and the host set the pace"),
     ],
@@ -68,6 +78,56 @@ def test_nothing_is_said_where_the_record_lacks_what_would_tell(lacks: str) -> N
     told = set(why(known, DENSE, {}))
     without = set(why({name: value for name, value in known.items() if name != lacks}, DENSE, {}))
     assert told - without == {"ttft" if lacks == "ttft_floor_s" else "decode"}
+
+
+RECORDED = ("gpu_efficiency", "gpu_efficiency_qwen2_vl", "gpu_efficiency_h200", "gpu_efficiency_38b")
+
+
+def recorded() -> Iterator[tuple[str, dict[str, float], dict[str, float]]]:
+    """Method, medians and dense's medians of every cell of the committed GPU runs that was timed as dense was."""
+    for name in RECORDED:
+        cells = json.loads((BASELINES / f"{name}.json").read_text(encoding="utf-8"))["cells"]
+        medians = [(one, {word: cost["median"] for word, cost in one["costs"].items()}) for one in cells]
+        dense = {one["model"]: costs for one, costs in medians if one["method"] == "dense"}
+        yield from ((one["method"], costs, dense[one["model"]]) for one, costs in medians if "prefill_s" in costs)
+
+
+def test_from_where_a_timing_is_the_hosts_is_what_the_committed_runs_show() -> None:
+    """A device-bound prefill saves at least the time that the operations need which it leaves out."""
+    devices, hosts = [], []
+    for _, costs, dense in recorded():
+        ratio = costs["ttft_s"] / costs["ttft_floor_s"]
+        saved, spared = (dense[name] - costs[name] for name in ("prefill_s", "ttft_floor_s"))
+        if costs["prefill_s"] >= WHOLE * dense["prefill_s"]:
+            devices.append(ratio)
+            devices += [costs[SPEEDUPS[w]] / costs[FLOORS[w]] for w in ("decode", "batch") if SPEEDUPS[w] in costs]
+        elif costs["prefill_s"] > costs["tower_s"] and saved < spared:
+            hosts.append(ratio)
+    assert len(devices) > 100
+    assert hosts
+    assert max(devices) < HOST < min(hosts)
+    assert round((max(devices) * min(hosts)) ** 0.5, 1) == HOST
+
+
+def test_a_whole_prefill_and_one_of_fewer_tokens_lie_on_either_side_in_the_committed_runs() -> None:
+    shares = sorted(costs["prefill_s"] / dense["prefill_s"] for _, costs, dense in recorded())
+    gap, above = max((high - low, high) for low, high in pairwise(shares))
+    assert above - gap < WHOLE < above
+    assert gap > 0.3
+
+
+def test_a_second_session_of_the_same_cells_differs_by_less_than_what_counts_as_alike() -> None:
+    stored = (
+        json.loads((BASELINES / f"{name}.json").read_text()) for name in ("gpu_efficiency", "gpu_efficiency_again")
+    )
+    first, again = ({one["id"]: one["costs"] for one in document["cells"]} for document in stored)
+    apart = [
+        abs(costs[name]["median"] / first[one][name]["median"] - 1)
+        for one, costs in again.items()
+        for name in SPEEDUPS.values()
+    ]
+    assert len(apart) == 6
+    assert max(apart) < ALIKE
 
 
 def measured(method: str, keep: str, ttft: float, **split: float) -> list[Outcome]:

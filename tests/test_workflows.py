@@ -13,7 +13,7 @@ import yaml
 from effivlm import __main__ as cli
 from effivlm import registry
 from effivlm.models._sources import checkpoints
-from effivlm.weights.libraries import ENGINES
+from effivlm.weights.libraries import LIBRARIES
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / ".github" / "workflows"
@@ -115,7 +115,7 @@ def test_every_engine_outside_the_main_environment_is_built_and_tested_in_a_job_
     found = workflow("engines")
     one = job("engines")
     names = one["strategy"]["matrix"]["name"]
-    assert set(names) == set(ENGINES) - {"llmcompressor"}
+    assert set(names) == set(LIBRARIES) - {"llmcompressor"}
     assert found["permissions"] == {"contents": "read"}
     assert "schedule" in found[True]
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))

@@ -1,8 +1,8 @@
 """What methods of weights cost on the micro models: score, and how far next-token distributions move from dense.
 
-`python bench_tests/studies/weights.py --samples 100 --tasks all --workers 16` makes every product, answers the tasks with it,
-and writes `weights.json` and `weights.md` under reports/baselines. What is in the file is not done again. KL (nats a token) is
-dense against compressed, teacher-forced on the reference answer: it tells methods apart where scores cannot.
+`python bench_tests/studies/weights.py --samples 100 --tasks all --workers 15 --device cuda` makes every product, answers the
+tasks with it, and writes `weights.json` and `weights.md` under reports/baselines. What is in the file is not done again. KL
+(nats a token) is dense against compressed, teacher-forced on the reference answer: it tells methods apart where scores cannot.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -53,7 +53,7 @@ def jobs(models: Sequence[str], only: Sequence[str]) -> list[Job]:
 
 
 @cache
-def loaded(model: str, variant: str) -> Any:
+def loaded(model: str, variant: str, device: str) -> Any:
     """The dense model and where it comes from."""
     import torch
     from salient import planted
@@ -67,11 +67,19 @@ def loaded(model: str, variant: str) -> Any:
     if variant == "salient":
         folder = Path(tempfile.mkdtemp()) / "salient"
         source = resolve(f"{model}_salient={planted(Path(source.source), folder)}")
-    return open_model(source, Settings())
+    return open_model(source, Settings(device=device, dtype="float32"))
 
 
 @cache
-def forced(model: str, variant: str, task: str, samples: int) -> list[tuple[Any, Any]]:
+def shown(model: str, device: str, task: str, samples: int) -> Any:
+    """The prompts of a task, which are those of the salient variant too: what is planted lies behind them."""
+    from answered import prompts
+
+    return prompts(loaded(model, "plain", device), task, samples)
+
+
+@cache
+def forced(model: str, variant: str, device: str, task: str, samples: int) -> list[tuple[Any, Any]]:
     """Samples of a task as the decoder meets them with their reference answers, and dense's logits [A, vocab] on those."""
     import torch
 
@@ -79,7 +87,7 @@ def forced(model: str, variant: str, task: str, samples: int) -> list[tuple[Any,
     from effivlm.run.group import task_in
     from effivlm.weights.texts import texts
 
-    adapter = loaded(model, variant)
+    adapter = loaded(model, variant, device)
     found = task_in(task, Settings()).samples(samples, 0)
     read = texts(adapter, [found[number] for number in range(len(found))], "all")
     with torch.no_grad():
@@ -137,31 +145,29 @@ def wearing(adapter: Any, folder: Path | None) -> Iterator[None]:
 
 def measured(job: Job, asked: Mapping[str, Any]) -> dict[str, Any]:
     """One row of the table."""
+    from answered import score
+
     from effivlm import registry
-    from effivlm.records import Budget, Cell, Settings
-    from effivlm.run.group import run_group
+    from effivlm.records import Budget, Settings
     from effivlm.weights.product import PRODUCT, product
 
-    model, variant, method, budget = job
-    adapter, folder, started = loaded(model, variant), None, time.perf_counter()
+    (model, variant, method, budget), device = job, asked["device"]
+    adapter, folder = loaded(model, variant, device), None
+    started = time.perf_counter()
     row: dict[str, Any] = {"model": model, "variant": variant, "method": method, "budget": budget}
     if method != "dense":
         name, _, preset = method.partition("@")
         kind: Any = registry.load("methods", name)
         fields = kind.presets[preset or "paper"]
         made = kind(keep=Budget.parse(budget), calibration="micro", samples=asked["calibration"], **fields)
-        folder = product(adapter.source, made, Settings())
+        folder = product(adapter.source, made, Settings(device=device, dtype="float32"))
         row |= json.loads((folder / PRODUCT).read_text(encoding="utf-8"))["achieved"]
     row["made_s"] = round(time.perf_counter() - started, 1)
     # dense's logits are kept for all products, so they are computed while the model still is dense
-    pairs = {task: forced(model, variant, task, asked["kl_samples"]) for task in asked["kl_tasks"]}
+    pairs = {task: forced(model, variant, device, task, asked["kl_samples"]) for task in asked["kl_tasks"]}
     with wearing(adapter, folder):
         row["kl"] = {task: divergence(adapter, of) for task, of in pairs.items()}
-        row["score"] = {}
-        for task in asked["tasks"]:
-            cell = Cell(adapter.source.name, "dense", "paper", "1.00", task)
-            (outcome,) = run_group([cell], adapter, Settings(limit=asked["samples"]))
-            row["score"][task] = outcome.score
+        row["score"] = {task: score(adapter, shown(model, device, task, asked["samples"])) for task in asked["tasks"]}
     return row
 
 
@@ -174,7 +180,7 @@ RULES: tuple[tuple[str, str, dict[str, Any], str], ...] = (
 )
 
 
-def reconstructed(model: str, count: int) -> list[dict[str, Any]]:
+def reconstructed(model: str, count: int, device: str) -> list[dict[str, Any]]:
     """How the error of every linear's outputs on `count` calibration samples compares with that of the floor, dense before it."""
     import torch
 
@@ -185,7 +191,7 @@ def reconstructed(model: str, count: int) -> list[dict[str, Any]]:
     from effivlm.weights.seen import gathered
     from effivlm.weights.texts import texts
 
-    adapter = loaded(model, "plain")
+    adapter = loaded(model, "plain", device)
     samples = calibration.drawn("micro", adapter.source, count, 0, True).samples
     walk, ratios = Walk(adapter, samples, lambda: texts(adapter, samples, "all")), [list[float]() for _ in RULES]
     with torch.no_grad():
@@ -253,7 +259,8 @@ def told(document: Mapping[str, Any]) -> list[str]:
     return [
         f"{asked['samples']} samples of each of {', '.join(asked['tasks']) or 'no task'} for the score,"
         f" {asked['kl_samples']} of each of {', '.join(asked['kl_tasks'])} for the KL (nats a token, dense against compressed,"
-        f" on reference answers); {asked['calibration']} calibration samples of the generators' training split, float32.",
+        f" on reference answers); {asked['calibration']} calibration samples of the generators' training split, float32"
+        f" on {asked['device']}.",
         "",
         "Variant salient: 3 % of norm gains and up-rows raised 8 to 32 times, the weights behind lowered; dense is the same.",
         "",
@@ -282,6 +289,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "kl_samples": options.kl_samples,
         "kl_tasks": list(TASKS),
         "calibration": options.calibration,
+        "device": options.device,
     }
     document: dict[str, Any] = {"asked": asked, "versions": versions(), "rows": [], "layers": []}
     file = options.out.with_suffix(".json")
@@ -293,10 +301,17 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     known = {_key(row) for row in document["rows"]}
     order = {job: place for place, job in enumerate(jobs(MODELS, ()))}
     waiting = [job for job in jobs(options.models, options.only) if job not in known]
+    waiting.sort(key=lambda job: not job[2].startswith("awq"))  # what takes longest begins first
     unlooked = [model for model in options.models if model not in {row["model"] for row in document["layers"]}]
-    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
-        running = {pool.submit(measured, job, asked): job for job in waiting}
-        looking = {pool.submit(reconstructed, model, options.calibration): (model, "layers") for model in unlooked}
+    # workers of a model each: what a worker knows of a model (prompts, dense's logits) takes longer than a row
+    share, spawn = max(1, options.workers // len(options.models)), get_context("spawn")
+    with ExitStack() as pools:
+        of = {model: pools.enter_context(ProcessPoolExecutor(share, mp_context=spawn)) for model in options.models}
+        looking = {
+            of[model].submit(reconstructed, model, options.calibration, options.device): (model, "layers")
+            for model in unlooked
+        }
+        running = {of[job[0]].submit(measured, job, asked): job for job in waiting}
         for done, future in enumerate(as_completed({**looking, **running}), 1):
             if future in looking:
                 document["layers"] += future.result()
@@ -317,7 +332,8 @@ def main() -> int:
     parser.add_argument("--calibration", type=int, default=64, help="samples that methods see")
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--only", nargs="+", default=(), help="methods, budgets or a variant; others are left out")
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1, help="processes, as many for each model")
+    parser.add_argument("--device", default="cpu", help="where products are made and asked, in float32")
     parser.add_argument("--out", type=Path, default=BASELINES / "weights")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -12,7 +12,7 @@ from typing import Any, cast
 from effivlm import registry
 from effivlm.models._sources import resolve
 from effivlm.records import Budget, Settings
-from effivlm.run.steps import PRESET
+from effivlm.spelling import PRESET
 
 
 def add(command: Callable[..., Any]) -> None:

@@ -12,7 +12,7 @@ from effivlm import registry
 from effivlm.data.fetch import bill, fetch, size_of
 from effivlm.data.places import data_home
 from effivlm.data.source import Source
-from effivlm.session.suites import expanded
+from effivlm.suites import expanded
 from effivlm.tasks._benchmark import Benchmark
 
 

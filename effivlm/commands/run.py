@@ -25,7 +25,8 @@ from effivlm.session import matrix
 from effivlm.session.judges import NONE, rubric_named
 from effivlm.session.matrix import Asked, Plan
 from effivlm.session.recorder import devices
-from effivlm.session.suites import expanded, suites
+from effivlm.spelling import apart
+from effivlm.suites import expanded, suites
 
 LISTS = ("models", "methods", "budgets", "tasks")
 ALL = "1000000000"
@@ -88,7 +89,7 @@ def _on_cluster(asked: dict[str, tuple[str, ...]], options: argparse.Namespace) 
 
 
 def _words(options: argparse.Namespace, name: str) -> tuple[str, ...]:
-    given = tuple(word.strip() for word in getattr(options, name).split(",") if word.strip())
+    given = tuple(word.strip() for word in apart(getattr(options, name), ",") if word.strip())
     if given or name == "budgets" or not options.suite:
         return given
     return (options.suite,) if options.suite in suites(name) else ()

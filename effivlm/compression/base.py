@@ -24,6 +24,7 @@ from effivlm.compression.gather import Source
 from effivlm.decoding.caches import KeptLayer
 from effivlm.records import Budget
 from effivlm.seams.angles import Angles, Moments
+from effivlm.seams.attended import Attended
 from effivlm.seams.columns import LayeredKeys
 from effivlm.seams.hooks import Tower
 
@@ -150,9 +151,9 @@ class LayerView:
     queries [H_q, W, D]: the last W rows, after rotary embedding; keys, values [H_kv, N, D]; visual [N] marks visual entries;
     received [H_q, N]: attention that every key got, summed over all N rows, for parts that ask for it. `moments` are those of the
     queries before rotary embedding, by the row from which on they are counted, for parts that ask for them; following(n): the
-    angles of the n positions after the prompt. `question` is how many rows follow the last visual entry, where that is known
-    without asking the device (-1: it is not). `found` keeps what was computed from these tensors, for every part that wants the
-    same.
+    angles of the n positions after the prompt; `attended`: the layer and what entered it, for parts that ask for it. `question`
+    is how many rows follow the last visual entry, where that is known without asking the device (-1: it is not). `found` keeps
+    what was computed from these tensors, for every part that wants the same.
     """
 
     queries: Tensor
@@ -164,6 +165,7 @@ class LayerView:
     question: int = -1
     moments: Mapping[int, Moments] = field(default_factory=dict)
     following: Callable[[int], Angles] | None = None
+    attended: Attended | None = None
     found: dict[Hashable, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @property
@@ -249,12 +251,13 @@ class LayerPart(Part):
 class CachePart(Part):
     """Cache seam: after a dense prefill, entries of the key-value cache are dropped (or merged).
 
-    `columns` says whether views need `received`.
+    `columns` says whether views need `received`, `attends` whether they need `attended`.
     """
 
     seam: ClassVar[str] = "cache"
     of: ClassVar[str] = "prompt entries"
     columns: ClassVar[bool] = False
+    attends: ClassVar[bool] = False
 
     def rows(self, visual: Tensor) -> int:
         """How many of the last query rows are needed; `visual` [N] marks the prompt's visual entries."""

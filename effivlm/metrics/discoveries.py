@@ -27,9 +27,11 @@ def spreads(draws: Floats) -> list[float | None]:
     """Standard deviation of each column of draws (rounds, columns) over what is not NaN; None under two draws."""
     gaps = np.isnan(draws)
     counts = len(draws) - np.count_nonzero(gaps, axis=0)
-    known = np.where(gaps, 0.0, draws) if gaps.any() else draws
+    incomplete = gaps.any()
+    known = np.where(gaps, 0.0, draws) if incomplete else draws
     averages = known.sum(axis=0) / np.maximum(counts, 1)
-    squares = np.where(gaps, 0.0, (known - averages) ** 2).sum(axis=0)
+    apart = (known - averages) ** 2
+    squares = (np.where(gaps, 0.0, apart) if incomplete else apart).sum(axis=0)
     found: list[float] = np.sqrt(squares / np.maximum(counts - 1, 1)).tolist()
     return [one if count > 1 else None for one, count in zip(found, counts.tolist(), strict=True)]
 

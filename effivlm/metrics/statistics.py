@@ -115,12 +115,21 @@ def means(resamples: Floats, values: Floats) -> Floats:
     gaps = np.isnan(values)
     if not gaps.any():
         sizes = resamples.sum(axis=1)
-        totals = values.T @ resamples.T
-        found: Floats = np.divide(totals, sizes, out=np.full_like(totals, np.nan), where=sizes > 0).T
-        return found
+        return quotients(values.T @ resamples.T, sizes).T
     counts = (~gaps).astype(np.float64).T @ resamples.T
     totals = np.where(gaps, 0.0, values).T @ resamples.T
-    return np.divide(totals, counts, out=np.full_like(totals, np.nan), where=counts > 0).T
+    return quotients(totals, counts).T
+
+
+def quotients(values: Floats, others: Floats) -> Floats:
+    """values / others; NaN where the other is not above 0."""
+    there = others > 0
+    if there.all():
+        found: Floats = values / others
+        return found
+    found = np.full(np.broadcast_shapes(values.shape, others.shape), np.nan)
+    np.divide(values, others, out=found, where=there)
+    return found
 
 
 def column_means(values: Floats) -> list[float | None]:
@@ -142,9 +151,10 @@ def intervals(draws: Floats, level: float = LEVEL) -> list[Interval | None]:
     """
     rounds = len(draws)
     cut = int(rounds * (1 - level) / 2)
-    ordered = np.partition(draws, (cut, rounds - 1 - cut), axis=0)  # NaN goes last
-    found: list[list[float]] = ordered[[cut, rounds - 1 - cut]].T.tolist()
-    undefined: list[int] = np.count_nonzero(np.isnan(draws), axis=0).tolist()
+    columns = draws.T  # in one piece each, as `means` leaves them
+    ordered = np.partition(columns, (cut, rounds - 1 - cut), axis=1)  # NaN goes last
+    found: list[list[float]] = ordered[:, [cut, rounds - 1 - cut]].tolist()
+    undefined: list[int] = np.count_nonzero(np.isnan(columns), axis=1).tolist()
     return [
         (low, high)
         if not gaps

@@ -6,10 +6,12 @@ from typing import Any
 
 from effivlm.session import matrix
 from effivlm.session.matrix import Asked
+from effivlm.spelling import apart
 
 LISTS = {
     "models": f"checkpoint, NAME=FOLDER_OR_HUB_ID, folder or hub id (default: {matrix.DEFAULT_MODEL})",
-    "methods": "method, METHOD@PRESET, or several in a row such as fastv:0.40+snapkv (default: all but those of the checkpoint)",
+    "methods": "method, METHOD@PRESET, or several in a row such as fastv:0.40+snapkv; kvpress:PRESS, such as"
+    " kvpress:SnapKVPress(window_size=16) (default: all but those of the checkpoint and of kvpress)",
     "budgets": "what stays, for the methods that take it: a fraction in (0, 1], 64tok, sparsity0.50, 2:4, w4g128, fp8"
     f" (default: {' '.join(matrix.DEFAULT_BUDGETS)}, or what a method of the checkpoint declares)",
     "tasks": f"task, suite such as paper, or NAME=DIR (default: {matrix.DEFAULT_TASK})",
@@ -79,7 +81,7 @@ def _field(name: str) -> str:
 
 def _split(option: str, values: list[str]) -> tuple[str, ...]:
     """Comma separated or repeated, alike. An empty word is refused: a mistake is no wish for the default."""
-    words = [word.strip() for value in values for word in value.split(",")]
+    words = [word.strip() for value in values for word in apart(value, ",")]
     if "" in words:
         raise ValueError(f"{option}: {','.join(values)!r} holds an empty name")
     return tuple(words)

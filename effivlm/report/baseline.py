@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from effivlm.records import SCHEMA, Outcome, dump
+from effivlm.metrics.units import units as units_of
+from effivlm.records import SCHEMA, Answer, Outcome, dump
 from effivlm.report.conditions import Conditions, conditions, machines
 from effivlm.report.document import build, read
 from effivlm.report.strict import strict
@@ -18,7 +19,7 @@ from effivlm.report.trust import TIMED, own_doubts
 OUTCOMES, DOCUMENT = "outcomes.jsonl", "report.json"
 DIGITS = 6  # of a stored score; both sides are rounded alike, so that a run never differs from its own baseline
 Key = tuple[str, str]
-Set = tuple[str, tuple[str, ...], str, tuple[str, ...]]
+Set = tuple[str, tuple[str, ...], str, tuple[str, ...], tuple[str, ...]]
 # What the gate looks at; the rest of a cell can be made again from its run and would fill a committed file.
 KEPT = (
     *("id", "model", "method", "preset", "keep", "task", "fingerprints", "metric", "answer_type", "scale", "n"),
@@ -32,7 +33,8 @@ LATER = ("judged", "profile")  # a baseline of before this was stored is without
 class Measured:
     """One cell of a side. `ids`, `scores` and `prompts` (a digest of the questions) are empty where only a document is
     known; a score is None where the sample broke; `places` are the parts of the benchmark that samples count in, where the
-    score is a mean over such parts (`average`). `where` and `engines` are by part, `untrusted` holds reasons by timing.
+    score is a mean over such parts (`average`). `units` names what each sample is drawn with, where pictures that samples share
+    tell more than their `group` does. `where` and `engines` are by part, `untrusted` holds reasons by timing.
     """
 
     data: Mapping[str, Any]
@@ -45,6 +47,12 @@ class Measured:
     scores: tuple[float | None, ...] = ()
     average: str = "samples"
     places: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
+
+    @property
+    def drawn_with(self) -> Sequence[str]:
+        """The name of the unit that each sample is drawn with."""
+        return self.units or units_of(self.ids, self.group)
 
     @property
     def id(self) -> str:
@@ -106,8 +114,16 @@ def of_run(document: Mapping[str, Any], outcomes: Iterable[Outcome], name: str) 
             scores=tuple(None if answer.score is None else round(answer.score, DIGITS) for answer in answers),
             average=outcome.average if outcome else "samples",
             places=tuple(answer.part for answer in answers) if outcome and outcome.average == "parts" else (),
+            units=_units(answers, outcome.group) if outcome else (),
         )
     return Side(name, document["run"], cells, _reasons(document))
+
+
+def _units(answers: Sequence[Answer], group: int) -> tuple[str, ...]:
+    """The unit of each sample, () where ids tell it."""
+    ids = [answer.id for answer in answers]
+    found = units_of(ids, group, [answer.pictures for answer in answers])
+    return tuple(found) if found != units_of(ids, group) else ()
 
 
 def write_baseline(path: Path, side: Side) -> None:
@@ -148,11 +164,14 @@ def _score(value: Any, of: str) -> float:
 
 
 def _set(one: Measured) -> Set:
-    return (str(one.data["task"]), one.ids, one.prompts, one.places)
+    return (str(one.data["task"]), one.ids, one.prompts, one.places, one.units)
 
 
-def _stored_set(task: str, ids: Sequence[str], prompts: str, places: Sequence[str]) -> dict[str, Any]:
-    return {"task": task, "ids": ids, "prompts": prompts, **({"parts": places} if places else {})}
+def _stored_set(
+    task: str, ids: Sequence[str], prompts: str, places: Sequence[str], units: Sequence[str]
+) -> dict[str, Any]:
+    more = {name: held for name, held in (("parts", places), ("units", units)) if held}
+    return {"task": task, "ids": ids, "prompts": prompts, **more}
 
 
 def _cell(one: Measured, sets: Sequence[Set]) -> dict[str, Any]:
@@ -222,10 +241,15 @@ def of_document(document: Mapping[str, Any], name: str) -> Side:
 
 
 def _of_baseline(stored: Mapping[str, Any], name: str) -> Side:
-    sets = [(tuple(one["ids"]), str(one["prompts"]), tuple(one.get("parts", ()))) for one in stored["sets"]]
+    sets = [
+        (tuple(one["ids"]), str(one["prompts"]), *(tuple(one.get(name, ())) for name in ("parts", "units")))
+        for one in stored["sets"]
+    ]
     cells, known = {}, machines(stored["run"])
     for cell in stored["cells"]:
-        ids, prompts, places = ((), "", ()) if cell["set"] is None else sets[cell["set"]]
+        ids, prompts, places, units = ((), "", (), ()) if cell["set"] is None else sets[cell["set"]]
+        if units and len(units) != len(ids):
+            raise ValueError(f"{cell['id']} has {len(units)} units of {len(ids)} samples")
         if len(cell["scores"]) != len(ids):
             raise ValueError(f"{cell['id']} has {len(cell['scores'])} scores of {len(ids)} samples")
         data = {key: cell.get(key) if key in LATER else cell[key] for key in KEPT}
@@ -233,6 +257,7 @@ def _of_baseline(stored: Mapping[str, Any], name: str) -> Side:
         where, engines = conditions(stored["run"], known, cell), dict(cell["engines"])
         doubted, group = dict(cell.get("untrusted", {})), int(cell["group"])
         average = str(cell.get("average", "samples"))
-        cells[str(cell["id"])] = Measured(data, where, engines, doubted, group, ids, prompts, scores, average, places)
+        told = (group, ids, prompts, scores, average, places, units)
+        cells[str(cell["id"])] = Measured(data, where, engines, doubted, *told)
     unmeasured = {(str(cell), str(part)): str(why) for cell, part, why in stored["unmeasured"]}
     return Side(name, stored["run"], cells, unmeasured)

@@ -7,6 +7,8 @@ from functools import cache
 from effivlm.records import Budget
 
 Keep = float | str
+ENTRIES = "prompt entries"
+"""What cache methods count, in each layer by itself."""
 
 
 @cache
@@ -39,6 +41,19 @@ def section(keep: Keep, of: str) -> str:
     "visual tokens" and "prompt entries" of fractions, the same "by number", "weights" (zeros), "weight bits"; "" where not known.
     """
     return f"{of} by number" if of and budget_of(keep).kind == "tokens" else of
+
+
+def printed(keep: Keep, of: str) -> str:
+    """As papers head a block of rows: 20 % of prompt entries, 64 visual tokens, 50 % sparsity, 2:4, W4 g128, FP8."""
+    budget = budget_of(keep)
+    if budget.kind == "tokens":
+        each = " a layer" if of == ENTRIES else ""
+        return f"{budget.numbers[0]:,} {of or 'tokens'}{each}"
+    if budget.kind == "sparsity":
+        return f"{100 * (1 - float(budget)):.3g} % sparsity"
+    if budget.kind == "bits":
+        return budget.label.upper().replace("G", " g")
+    return text(keep) if budget.kind == "n:m" else f"{100 * float(budget):.3g} %{f' of {of}' if of else ''}"
 
 
 def heading(section: str) -> str:

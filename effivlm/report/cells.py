@@ -11,6 +11,7 @@ from effivlm.metrics.statistics import Floats, ends
 from effivlm.records import Achieved, Cell, Outcome
 from effivlm.report.budgets import budget_of
 from effivlm.report.costs import Dense, dense_costs, dense_medians, describe_costs, engines, speedups, trusts
+from effivlm.report.judges import remark, within
 from effivlm.report.mixes import Origin, origin
 from effivlm.report.quality import Quality, compare
 from effivlm.report.trust import impossible
@@ -24,13 +25,15 @@ _KEPT = tuple(field.name for field in fields(Achieved))
 class Row:
     """A cell as the document stores it, with what the summary needs and the document does not.
 
-    That is the bootstrap draws, and where its numbers come from, by part (quality, ttft, decode).
+    That is the bootstrap draws, where its numbers come from, by part (quality, ttft, decode), and of a composition what it has
+    beyond its methods alone (`additive.beyond`).
     """
 
     data: dict[str, Any]
     ratio_draws: Floats | None
     same_draws: Floats | None
     origins: Mapping[str, Origin]
+    beyond: dict[str, Any] | None = None
 
 
 def describe(group: Sequence[Sequence[Outcome]]) -> list[Row]:
@@ -39,7 +42,7 @@ def describe(group: Sequence[Sequence[Outcome]]) -> list[Row]:
     dense = next((outcome for outcome in qualities if outcome.cell.method == DENSE and outcome.score is not None), None)
     compared = dict(zip((outcome.cell for outcome in qualities), compare(qualities, dense), strict=True))
     reference = dense_costs(outcome for parts in group for outcome in parts if outcome.cell.method == DENSE)
-    return [_describe(parts, compared.get(parts[0].cell), reference) for parts in group]
+    return [_describe(parts, compared.get(parts[0].cell), reference, dense) for parts in group]
 
 
 def name(cell: Cell) -> dict[str, Any]:
@@ -54,7 +57,7 @@ def name(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _describe(parts: Sequence[Outcome], quality: Quality | None, dense: Dense) -> Row:
+def _describe(parts: Sequence[Outcome], quality: Quality | None, dense: Dense, marked: Outcome | None) -> Row:
     lead = next((outcome for outcome in parts if outcome.part == "quality"), parts[0])
     quality = quality or Quality()
     faster, unmatched = speedups(parts, dense)
@@ -96,13 +99,22 @@ def _describe(parts: Sequence[Outcome], quality: Quality | None, dense: Dense) -
         "engine": " ".join(dict.fromkeys(outcome.engine for outcome in parts if outcome.engine)),
         "kernel": " ".join(dict.fromkeys(outcome.kernel for outcome in parts if outcome.kernel)),
         "weights": lead.weights,
-        "remarks": list(dict.fromkeys([*remarks, *quality.remarks, *unmatched])),
+        "product": next((asdict(outcome.product) for outcome in (lead, *parts) if outcome.product), None),
+        "remarks": list(dict.fromkeys([*remarks, *quality.remarks, *unmatched, *_within_noise(lead, marked)])),
     }
     scored = lead.scoring if lead.profile == FIXED else f"{lead.scoring} {lead.profile}"
     origins = {"quality": origin(scored, lead.engine, lead.weights)}
     for word, engine in engines(parts).items():
         origins[word] = origin("", engine, lead.weights)  # times have no kind of score
-    return Row(data, quality.ratio_draws, quality.same_draws, origins)
+    return Row(data, quality.ratio_draws, quality.same_draws, origins, quality.beyond)
+
+
+def _within_noise(outcome: Outcome, dense: Outcome | None) -> list[str]:
+    """A remark where the judge's noise is as large as the difference to dense."""
+    if dense is None or dense is outcome or outcome.score is None or dense.score is None:
+        return []
+    noise = within(outcome.judged, outcome.score, dense.judged, dense.score)
+    return [] if noise is None else [remark(outcome.score, dense.score, noise, outcome.scale)]
 
 
 def _invalid(outcome: Outcome) -> dict[str, Any] | None:

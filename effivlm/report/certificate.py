@@ -117,7 +117,8 @@ def _losses(one: Measured, dense: Measured | None) -> tuple[str, list[Losses], d
     broke = sum(now is None for _, _, now in pairs)
     if broke:
         return f"{broke} samples broke that dense answered", [], facts
-    names = [name.rpartition("-")[0] if dense.group > 1 else name for name, _, _ in pairs]
+    drawn_with = dict(zip(dense.ids, dense.drawn_with, strict=True))
+    names = [drawn_with[name] for name, _, _ in pairs]
     lost = [was - now for _, was, now in pairs if now is not None]
     places = dict(zip(dense.ids, dense.places, strict=True)) if dense.average == "parts" and dense.places else {}
     of = [places.get(name, "") for name, _, _ in pairs]

@@ -1,47 +1,24 @@
 "use strict";
-// The charts, drawn by the embedded library: trade-off, heat map, times. Told apart by mark, dash and words, not by colour alone.
+// What the charts show: trade-off, heat map, times. Lines are told apart by mark, dash and words, not by colour alone.
 const charts = (() => {
   const { data, cells, rows, methodOf, keepOf, sizeOf, isDense, kindOf, settingWith, kinds, methods, keeps, by, lacks, make, num, keepText, budgetText, visible, options, button, choice, inChoice, ordered, refusals } = report;
-  const SYMBOLS = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "x", "star"];
   const GLYPHS = ["●", "■", "▲", "◆", "✚", "▼", "✖", "★"];
-  const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
   const ACROSS = { keep: "keep, asked", kv: "cache bytes / dense", ttft: "TTFT speed-up", decode: "decode speed-up", batch: "decode speed-up at a batch" };
   const AXES = { weights: "weights that stay, asked", "weight bits": "bits of a weight, asked" };
   const UP = { quality: "quality kept (OP)", loyalty: "same as dense (OL)" };
   const BARS = 40;
   const hidden = new Set(), shown = { intervals: false, published: true };
-  const token = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const colour = i => token(`--c${(i + 3 * Math.floor(i / 8)) % 8}`);
-  // the library reads a few tags out of text; these characters end that
-  const safe = text => visible(String(text)).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-  const brief = (text, length = 24) => safe(text.length > length ? `${text.slice(0, length - 1)}…` : text);
-  const lines = (...texts) => texts.filter(Boolean).map(safe).join("<br>");
+  const colour = i => `var(--c${(i + 3 * Math.floor(i / 8)) % 8})`;
+  const brief = (text, length = 24) => visible(text.length > length ? `${text.slice(0, length - 1)}…` : text);
+  const lines = (...texts) => texts.filter(Boolean).map(visible).join("\n");
 
-  function layout(more) {
-    const text = token("--text"), soft = token("--soft"), line = token("--line");
-    const axis = { gridcolor: line, zeroline: false, linecolor: line, tickfont: { color: soft, size: 13 }, automargin: true, fixedrange: true };
-    return {
-      paper_bgcolor: token("--card"), plot_bgcolor: token("--card"), font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: text },
-      showlegend: false, dragmode: false, hovermode: "closest", autosize: true, bargap: 0.35,
-      hoverlabel: { bgcolor: text, bordercolor: text, font: { color: token("--card"), size: 13 }, align: "left", namelength: -1 },
-      ...more, xaxis: { ...axis, ...more.xaxis }, yaxis: { ...axis, ...more.yaxis }, margin: { l: 8, r: 12, t: 22, b: 8, ...more.margin },
-    };
-  }
-  function draw(id, traces, more, title) {
-    const host = by(id);
-    host.hidden = false;
-    host.setAttribute("aria-label", title);
-    host.style.height = `${more.height}px`;
-    return Plotly.react(host, traces, layout(more), { displayModeBar: false, responsive: true, doubleClick: false });
-  }
-  function clear(id) {
-    for (const host of [by(id), ...document.querySelectorAll(`[data-of="${id}"]`)]) { Plotly.purge(host); host.hidden = true; }
-  }
+  const hosts = id => [by(id), ...document.querySelectorAll(`[data-of="${id}"]`)];
+  function clear(id) { hosts(id).forEach(plot.clear); }
   // One chart for each thing that budgets are shares of: 0.1 of the tokens is no 0.1 of the cache. `draw` gets a host's id and what to show.
   function panels(id, found, drawn) {
     const parts = [...kinds, ""].map(kind => [kind, found.filter(one => one.kind === kind)]).filter(([, mine]) => mine.length);
-    for (const host of document.querySelectorAll(`[data-of="${id}"]`)) { Plotly.purge(host); host.hidden = true; }
-    parts.forEach((_, i) => { if (i && !by(`${id}-${i}`)) by(id).parentElement.append(make("div", null, { id: `${id}-${i}`, class: "chart", role: "img", "data-of": id })); });
+    document.querySelectorAll(`[data-of="${id}"]`).forEach(plot.clear);
+    parts.forEach((_, i) => { if (i && !by(`${id}-${i}`)) by(id).parentElement.append(make("div", null, { id: `${id}-${i}`, class: "chart", role: "group", "data-of": id })); });
     for (const i of parts.keys()) by(i ? `${id}-${i}` : id).hidden = false; // before one is measured, all stand
     parts.forEach(([kind, mine], i) => drawn(i ? `${id}-${i}` : id, kind, mine));
   }
@@ -63,13 +40,6 @@ const charts = (() => {
   function markFront(list, smaller) {
     let best = -Infinity;
     for (const point of list.filter(point => !point.doubt).sort((a, b) => (smaller ? a.x - b.x : b.x - a.x) || b.y - a.y)) { point.front = point.y > best; best = Math.max(best, point.y); }
-  }
-  // names at the right end of their lines, pushed apart where they would touch
-  function endLabels(series, height, low, high) {
-    const gap = 16 * (high - low) / (height - 70), ends = series.map(([i, mine]) => ({ i, y: mine.reduce((a, b) => (b.x > a.x ? b : a)).y })).sort((a, b) => a.y - b.y);
-    let last = -Infinity;
-    for (const end of ends) { end.at = Math.max(end.y, last + gap); last = end.at; }
-    return ends.map(end => ({ x: 1, xref: "paper", xanchor: "left", xshift: 6, y: end.at, yref: "y", text: `${GLYPHS[end.i % 8]} ${brief(methods[end.i])}`, showarrow: false, font: { color: colour(end.i), size: 13 } }));
   }
   function toggles(all, published) {
     const legend = by("legend"), back = document.activeElement && legend.contains(document.activeElement) ? [...legend.children].indexOf(document.activeElement) : -1;
@@ -108,24 +78,26 @@ const charts = (() => {
     const smaller = x === "keep" || x === "kv", wide = by(id).clientWidth >= 480, height = wide ? 440 : 360;
     markFront(list, smaller);
     const series = [...new Set(list.map(point => point.series))].sort((a, b) => a - b).map(i => [i, list.filter(point => point.series === i).sort((a, b) => a.keep - b.keep)]);
-    const traces = series.map(([i, mine]) => ({
-      type: "scatter", mode: "lines+markers", name: safe(methods[i]), x: mine.map(p => p.x), y: mine.map(p => p.y), text: mine.map(p => p.text), hovertemplate: "%{text}<extra></extra>",
-      line: { color: colour(i), width: 2, dash: DASHES[Math.floor(i / 8) % 6] }, marker: { size: 11, opacity: mine.map(p => (p.doubt ? 0.35 : 1)), symbol: mine.map(p => SYMBOLS[i % 8] + (p.front ? "" : "-open")), color: colour(i), line: { width: 2, color: colour(i) } },
-      error_y: { type: "data", visible: shown.intervals, symmetric: false, array: mine.map(p => (lacks(p.high) ? 0 : Math.max(0, p.high - p.y))), arrayminus: mine.map(p => (lacks(p.low) ? 0 : Math.max(0, p.y - p.low))), color: colour(i), thickness: 1.2, width: 4 },
+    const pad = (high - low) * 0.07 || 0.1, labelled = wide && series.length <= 14;
+    const drawn = series.map(([i, mine]) => ({
+      name: methods[i], label: labelled ? `${GLYPHS[i % 8]} ${brief(methods[i])}` : "", tone: colour(i), mark: i % 8, dash: Math.floor(i / 8) % 6, line: true, intervals: shown.intervals,
+      points: mine.map(p => ({ ...p, solid: p.front, pale: p.doubt })),
     }));
-    if (published.length) traces.push({ type: "scatter", mode: "markers", name: "published", x: published.map(p => p.x), y: published.map(p => p.value), marker: { size: 12, symbol: "asterisk-open", color: token("--text"), line: { width: 2, color: token("--text") } }, text: published.map(p => lines(`published: ${p.method}, ${budgetText(p.keep)}`, `${p.of} ${num(p.value)}`, p.source)), hovertemplate: "%{text}<extra></extra>" });
-    const pad = (high - low) * 0.07 || 0.1;
+    if (published.length) drawn.push({ name: "published", tone: "var(--text)", points: published.map(p => ({ x: p.x, y: p.value, text: lines(`published: ${p.method}, ${budgetText(p.keep)}`, `${p.of} ${num(p.value)}`, p.source) })) });
     const xs = list.map(p => p.x), log = x === "keep" || (x === "kv" && Math.min(...xs) > 0 && Math.max(...xs) / Math.min(...xs) > 20);
-    const ticks = log ? thinned([...new Set(xs)].sort((a, b) => a - b), wide ? 12 : 6) : null;
-    const dense = { type: "line", xref: "paper", x0: 0, x1: 1, y0: 1, y1: 1, line: { color: token("--soft"), dash: "dash", width: 1.5 }, layer: "below" };
-    const labelled = wide && series.length <= 14;
-    draw(id, traces, {
-      height, shapes: [dense, ...(smaller ? [] : [{ ...dense, xref: "x", yref: "paper", x0: 1, x1: 1, y0: 0, y1: 1 }])],
-      annotations: [{ x: 0, xref: "paper", xanchor: "left", xshift: 4, y: 1, yref: "y", yanchor: "bottom", text: "dense", showarrow: false, font: { color: token("--soft"), size: 13 } }, ...(labelled ? endLabels(series, height, low - pad, high + pad) : [])],
-      xaxis: { title: { text: ((x === "keep" && AXES[kind]) || ACROSS[x] + (kind ? `, of ${safe(kind)}` : "")) + (log ? " (log scale)" : ""), font: { color: token("--soft"), size: 13 } }, type: log ? "log" : "linear", ...(ticks ? { tickvals: ticks, ticktext: ticks.map(keepText) } : {}) },
-      yaxis: { title: { text: UP[y], font: { color: token("--soft"), size: 13 } }, range: [low - pad, high + pad] },
-      margin: { r: labelled ? Math.min(220, 34 + 7.4 * Math.max(...series.map(([i]) => Math.min(24, methods[i].length)))) : 12 },
-    }, `${UP[y]} against ${ACROSS[x]}${kind ? ` of ${kind}` : ""}; the numbers stand in the results table`);
+    const ticks = log ? thinned([...new Set(xs)].sort((a, b) => a - b), wide ? 12 : 6).map(v => [v, keepText(v)]) : null;
+    const all = [...xs, ...published.map(p => p.x), ...(smaller ? [] : [1])], title = ((x === "keep" && AXES[kind]) || ACROSS[x] + (kind ? `, of ${visible(kind)}` : "")) + (log ? " (log scale)" : "");
+    plot.draw(by(id), {
+      title: `${UP[y]} against ${ACROSS[x]}${kind ? ` of ${kind}` : ""}; the numbers stand in the results table`, height,
+      x: { title, log, ticks, ...padded(Math.min(...all), Math.max(...all), log) }, y: { title: UP[y], low: low - pad, high: high + pad },
+      rules: [{ on: "y", at: 1, text: "dense" }, ...(smaller ? [] : [{ on: "x", at: 1 }])], series: drawn,
+    });
+  }
+  // the ends of an axis, a little beyond what stands on it; on a logarithmic one by a factor
+  function padded(low, high, log) {
+    if (log) { const edge = Math.max(1.05, (high / low) ** 0.06); return { low: low / edge, high: high * edge }; }
+    const edge = (high - low) * 0.06 || Math.abs(high) * 0.1 || 0.1;
+    return { low: low - edge, high: high + edge };
   }
   const thinned = (values, most) => { const step = Math.ceil(values.length / most); return values.filter((_, i) => (values.length - 1 - i) % step === 0); };
 
@@ -147,18 +119,14 @@ const charts = (() => {
   }
   function heatPanel(id, kind, names, heads, known, byTask) {
     const columns = heads.filter(([head]) => names.some(name => known.has(`${kind}\n${name}\n${head}`)));
-    const z = names.map(name => columns.map(([head]) => known.get(`${kind}\n${name}\n${head}`) ?? null));
     const narrow = by(id).clientWidth < 52 * columns.length + 150, digits = narrow ? 2 : 3;
-    draw(id, [{
-      type: "heatmap", z, x: columns.map((_, i) => i), y: names.map((_, i) => i), zmin: 0, zmax: 1, xgap: 2, ygap: 2, showscale: false, hoverongaps: false,
-      colorscale: [0, 0.25, 0.5, 0.75, 1].map(v => [v, token(`--h${v * 4}`)]),
-      text: z.map(row => row.map(v => (lacks(v) ? "" : v.toFixed(digits)))), texttemplate: columns.length > 30 ? "" : "%{text}", textfont: { color: token("--text"), size: columns.length > 14 || narrow ? 11 : 13 },
-      customdata: z.map((row, r) => row.map((v, c) => lines(names[r], columns[c][1], `score / dense ${num(v)}`))), hovertemplate: "%{customdata}<extra></extra>",
-    }], {
-      height: 64 + 32 * names.length + (byTask ? 50 : 0) + (kind ? 26 : 0), margin: { t: 8 },
-      xaxis: { side: "top", title: kind ? { text: `of ${safe(kind)}`, font: { color: token("--soft"), size: 13 } } : undefined, tickvals: columns.map((_, i) => i), ticktext: columns.map(([, text]) => brief(narrow ? text.replace("keep ", "") : text, 18)), showgrid: false, tickangle: byTask && columns.length > 6 ? -35 : narrow ? 0 : undefined },
-      yaxis: { autorange: "reversed", tickvals: names.map((_, i) => i), ticktext: names.map(name => brief(name, narrow ? 14 : 24)), showgrid: false },
-    }, `Heat map of quality kept${kind ? `, budgets of ${kind}` : ""}; the numbers stand in the results table`);
+    const found = names.flatMap((name, y) => columns.map(([head, text], x) => ({ x, y, share: known.get(`${kind}\n${name}\n${head}`), name, column: text })).filter(tile => !lacks(tile.share)));
+    plot.draw(by(id), {
+      title: `Heat map of quality kept${kind ? `, budgets of ${kind}` : ""}; the numbers stand in the results table`, height: 64 + 32 * names.length + (byTask ? 50 : 0) + (kind ? 26 : 0), size: columns.length > 14 || narrow ? 11 : 13,
+      x: { title: kind ? `of ${visible(kind)}` : "", top: true, low: -0.5, high: columns.length - 0.5, ticks: columns.map(([, text], i) => [i, brief(narrow ? text.replace("keep ", "") : text, 18)]) },
+      y: { down: true, low: -0.5, high: names.length - 0.5, ticks: names.map((name, i) => [i, brief(name, narrow ? 14 : 24)]) },
+      tiles: found.map(tile => ({ x: tile.x, y: tile.y, share: tile.share, words: columns.length > 30 ? "" : tile.share.toFixed(digits), text: lines(tile.name, tile.column, `score / dense ${num(tile.share)}`) })),
+    });
   }
 
   function bars(word, id, unit) {
@@ -170,22 +138,19 @@ const charts = (() => {
     const drawn = all.slice(0, BARS), dense = one ? drawn.find(entry => isDense(entry.setting)) : null;
     const flags = entry => `${entry.doubt && entry.doubt.length ? " ⚠" : ""}${entry.loose ? " ~" : ""}`;
     const scaled = drawn.map(entry => ({ name: (isDense(entry.setting) ? "dense" : `${methodOf(entry.setting)} ${keepText(keepOf(entry.setting))}`), flags: flags(entry), setting: entry.setting, doubt: entry.doubt || [], loose: entry.loose, ...Object.fromEntries(["value", "low", "high", "floor"].map(key => [key, lacks(entry[key]) ? null : entry[key] * entry.fold])) }));
-    const places = scaled.map((_, i) => i), line = one ? dense && dense.value * dense.fold : 1, floors = scaled.map((entry, i) => [i, entry.floor]).filter(([, floor]) => !lacks(floor));
+    const line = one ? dense && dense.value * dense.fold : 1, floors = scaled.filter(entry => !lacks(entry.floor)).length;
     const digits = 2, suffix = one ? ` ${unit.unit}` : " ×", wide = by("times").clientWidth >= 640;
-    const traces = [{
-      type: "bar", orientation: "h", y: places, x: scaled.map(e => e.value), marker: { color: scaled.map(e => (isDense(e.setting) ? token("--soft") : colour(methods.indexOf(methodOf(e.setting))))), pattern: { shape: scaled.map(e => (e.doubt.length ? "/" : "")), fgcolor: token("--card"), fgopacity: 0.8 } },
-      error_x: { type: "data", symmetric: false, array: scaled.map(e => (lacks(e.high) ? 0 : e.high - e.value)), arrayminus: scaled.map(e => (lacks(e.low) ? 0 : e.value - e.low)), color: token("--text"), thickness: 1.2, width: 3 },
-      text: scaled.map(e => lines(e.name + e.flags, `${num(e.value, digits)}${suffix}${report.range(e.low, e.high, digits)}`, !lacks(e.floor) && `physical floor ${num(e.floor, digits)}${suffix}`, ...e.doubt.map(reason => `⚠ untrusted: ${reason}`), e.loose && "~ not settled")), textposition: "none", hovertemplate: "%{text}<extra></extra>",
-    }];
-    if (floors.length) traces.push({ type: "scatter", mode: "markers", name: "physical floor", y: floors.map(([i]) => i), x: floors.map(([, floor]) => floor), marker: { symbol: "line-ns-open", size: 18, color: token("--text"), line: { width: 3, color: token("--text") } }, text: floors.map(([, floor]) => `physical floor ${num(floor, digits)}${suffix}`), hovertemplate: "%{text}<extra></extra>" });
-    draw(id, traces, {
-      height: 96 + 24 * drawn.length, shapes: lacks(line) ? [] : [{ type: "line", yref: "paper", x0: line, x1: line, y0: 0, y1: 1, line: { color: token("--text"), dash: "dash", width: 1.5 } }],
-      annotations: lacks(line) ? [] : [{ x: line, y: 1, yref: "paper", yanchor: "bottom", text: `dense${one ? ` ${num(line, digits)}${suffix}` : ""}`, showarrow: false, font: { color: token("--text"), size: 13 } }],
-      xaxis: { title: { text: one ? `${unit.title}, ${unit.unit}${wide ? " (shorter is faster)" : ""}` : `${unit.title}, speed-up${wide ? " (longer is faster)" : ""}`, font: { color: token("--soft"), size: 13 } }, rangemode: "tozero" },
-      yaxis: { autorange: "reversed", tickvals: places, ticktext: scaled.map(e => brief(e.name, wide ? 30 : 18) + e.flags), showgrid: false, range: [drawn.length - 0.5, -0.5] },
-      margin: { t: 26 },
-    }, `${unit.title} by setting; the numbers stand in the results table`);
-    return { all: all.length, drawn: drawn.length, floors: floors.length, doubt: drawn.some(e => e.doubt && e.doubt.length), loose: drawn.some(e => e.loose) };
+    plot.draw(by(id), {
+      title: `${unit.title} by setting; the numbers stand in the results table`, height: 96 + 24 * drawn.length, above: 26,
+      x: { title: one ? `${unit.title}, ${unit.unit}${wide ? " (shorter is faster)" : ""}` : `${unit.title}, speed-up${wide ? " (longer is faster)" : ""}`, low: 0, high: 1.04 * Math.max(...scaled.flatMap(e => [e.value, e.high, e.floor]), line) },
+      y: { down: true, low: -0.5, high: drawn.length - 0.5, ticks: scaled.map((e, i) => [i, brief(e.name, wide ? 30 : 18) + e.flags]) },
+      rules: lacks(line) ? [] : [{ on: "x", at: line, text: `dense${one ? ` ${num(line, digits)}${suffix}` : ""}` }],
+      bars: scaled.map(e => ({
+        value: e.value, low: e.low, high: e.high, floor: e.floor, hatched: e.doubt.length > 0, tone: isDense(e.setting) ? "var(--soft)" : colour(methods.indexOf(methodOf(e.setting))),
+        text: lines(e.name + e.flags, `${num(e.value, digits)}${suffix}${report.range(e.low, e.high, digits)}`, !lacks(e.floor) && `physical floor ${num(e.floor, digits)}${suffix}`, ...e.doubt.map(reason => `⚠ untrusted: ${reason}`), e.loose && "~ not settled"),
+      })),
+    });
+    return { all: all.length, drawn: drawn.length, floors, doubt: drawn.some(e => e.doubt && e.doubt.length), loose: drawn.some(e => e.loose) };
   }
   function times() {
     const units = { ttft: { name: "ttft_s", fold: 1000, unit: "ms", title: "Time to first token" }, decode: { name: "decode_ms_per_token", fold: 1, unit: "ms/token", title: "Decode" }, batch: { name: "batch_decode_ms_per_step", fold: 1, unit: "ms/step", title: "Decode of a batch" } };
@@ -194,31 +159,18 @@ const charts = (() => {
     by("times-lead").textContent = !found.length ? "No times were measured for this choice: bench_tests/test_efficiency.py measures them." : `${model >= 0 && task >= 0 ? "Medians over rounds; whiskers are 95 % intervals." : "Speed-ups against dense, geometric means over tasks. Choose one model and one task for milliseconds."} The dashed line is dense.${found.some(one => one.floors) ? " The short upright strokes are the physical floor: bytes to move and operations to do at the device’s own limits." : ""}${found.some(one => one.doubt) ? " Hatched bars marked ⚠ are untrusted: they stand in no mean." : ""}${found.some(one => one.loose) ? " Times marked ~ did not settle." : ""}${cut ? ` The first ${cut.drawn} of ${cut.all} bars are drawn; choose a budget to see the others.` : ""}`;
   }
 
-  // The library is large: the tables answer first, then it is run, then each chart is drawn in a task of its own.
-  function load() {
-    const source = by("plotly");
-    document.head.append(make("script", source.textContent));
-    source.remove();
-    all();
-  }
-  function all() {
-    if (!window.Plotly) return;
-    for (const one of [tradeoff, heat, times, () => performance.mark("drawn")]) setTimeout(one);
-  }
+  const all = [tradeoff, heat, times];
   function start() {
     options(by("chart-y"), Object.entries(UP));
     options(by("chart-x"), Object.entries(ACROSS));
     options(by("heat-keep"), [["", "all, OP over tasks"], ...keeps.map((keep, i) => [i, `${budgetText(keep)}, by task`])]);
     options(by("time-keep"), [["", "all"], ...keeps.map((keep, i) => [i, budgetText(keep)])]);
     if (methods.length * keeps.length > BARS / 2) by("time-keep").value = String(Math.floor((keeps.length - 1) / 2));
-    const once = draw => () => { if (window.Plotly) draw(); };
-    for (const id of ["chart-x", "chart-y"]) by(id).addEventListener("change", once(tradeoff));
-    by("heat-keep").addEventListener("change", once(heat));
-    by("time-keep").addEventListener("change", once(times));
+    for (const id of ["chart-x", "chart-y"]) by(id).addEventListener("change", tradeoff);
+    by("heat-keep").addEventListener("change", heat);
+    by("time-keep").addEventListener("change", times);
     let width = innerWidth;
-    addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; all(); } });
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", all);
-    requestAnimationFrame(() => setTimeout(load));
+    addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; report.inTurn([...all, () => performance.mark("drawn")]); } });
   }
   return { start, all };
 })();

@@ -3,10 +3,13 @@
 const report = (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const PAGE = 40;
+  // Entries read their columns when they are asked: ten thousand objects of seventy values each would block the page.
   function unpack({ length, columns }) {
-    const names = Object.entries(columns);
-    return Array.from({ length }, (_, i) => Object.fromEntries(names.map(([name, column]) => [name, Array.isArray(column) ? column[i] : column.all])));
+    function Entry(place) { this.place = place; }
+    for (const [name, column] of Object.entries(columns)) Object.defineProperty(Entry.prototype, name, Array.isArray(column) ? { get() { return column[this.place]; } } : { value: column.all });
+    return Array.from({ length }, (_, place) => new Entry(place));
   }
+  const changed = (entry, values) => Object.create(entry, Object.fromEntries(Object.entries(values).map(([name, value]) => [name, { value }])));
   const cells = unpack(data.cells), rows = unpack(data.rows);
 
   const plain = preset => ["paper", ""].includes(preset);
@@ -121,10 +124,16 @@ const report = (() => {
     extend(start);
   }
 
+  const inTurn = steps => steps.forEach(step => setTimeout(step)); // each in a task of its own
   const choice = () => ({ model: Number(by("model").value || -1), task: Number(by("task").value || -1) });
   const inChoice = (entry, { model, task }) => (model < 0 || entry.model === model) && (task < 0 || entry.task === task);
-  const ordered = list => [...list].sort((a, b) => rankOf(a.setting) - rankOf(b.setting) || methodOf(a.setting).localeCompare(methodOf(b.setting)) || data.ranks[b.setting] - data.ranks[a.setting] || (a.model - b.model));
+  const order = data.settings.map((_, s) => s).sort((a, b) => rankOf(a) - rankOf(b) || methodOf(a).localeCompare(methodOf(b)) || data.ranks[b] - data.ranks[a]), placeOf = order.reduce((found, s, place) => { found[s] = place; return found; }, []);
+  const ordered = list => [...list].sort((a, b) => placeOf[a.setting] - placeOf[b.setting] || a.model - b.model);
   const refusals = word => data.refused.filter(one => one.table === word);
 
-  return { data, cells, rows, label, plain, methodOf, keepOf, sizeOf, isDense, kindOf, settingWith, kinds, methods, keeps, by, lacks, make, num, signed, tooFew, mark, range, keepText, budgetText, heading, bytes, visible, long, options, button, table, choice, inChoice, ordered, refusals };
+  // sections of their own: their rows, with the lists that they share
+  const shared = ["tasks", "missing"], valued = (row, names) => Object.fromEntries(names.map(name => [name, shared.includes(name) ? data.lists[row[name]] : row[name]]));
+  const asides = Object.fromEntries(["parameters", "compositions", "suites", "judges"].map(name => [name, unpack(data[name]).map(row => valued(row, Object.keys(data[name].columns)))]));
+
+  return { data, cells, rows, asides, changed, label, plain, methodOf, keepOf, sizeOf, isDense, kindOf, settingWith, kinds, methods, keeps, by, lacks, make, num, signed, tooFew, mark, range, keepText, budgetText, heading, bytes, visible, long, options, button, table, inTurn, choice, inChoice, ordered, refusals };
 })();

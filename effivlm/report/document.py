@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from effivlm.metrics.statistics import LEAST, LEVEL, ROUNDS
 from effivlm.records import SCHEMA, Cell, Outcome
 from effivlm.report.cells import as_stored, describe, name
+from effivlm.report.collector import paused
+from effivlm.report.compositions import compositions
 from effivlm.report.conditions import differing
 from effivlm.report.families import settle
+from effivlm.report.judges import judges
+from effivlm.report.parameters import parameters
 from effivlm.report.published import overlay
 from effivlm.report.rows import summarise
 from effivlm.report.strict import strict
+from effivlm.report.suites import of_suites
 
 Header = dict[str, Any]
 INTERRUPTED = "interrupted"
 
 
-def read(path: Path) -> tuple[Header, list[Outcome], dict[str, Any] | None]:
+@paused()
+def read(
+    path: Path, beside: Callable[[Mapping[str, Any]], None] = lambda record: None
+) -> tuple[Header, list[Outcome], dict[str, Any] | None]:
     """Read a run's outcomes.jsonl: its header, its outcomes in order, and its end line (None if it never ended).
+
+    `beside` is given the lines of any other kind as they come, so that who wants them reads the file no second time.
 
     Of a run that was gone on with, the last session's header counts, with the first one's start; outcomes that it would
     measure differently (another seed, precision, checkpoint, code ...) are left out, and so are lines that cannot be read (a
@@ -46,6 +56,8 @@ def read(path: Path) -> tuple[Header, list[Outcome], dict[str, Any] | None]:
             outcomes.append((_outcome(record, path, place), len(headers)))
         elif kind == "end":
             end = record
+        else:
+            beside(record)
     if not headers:
         raise ValueError(f"{path} holds no run header, so it is not a record of a run")
     standing, left_out = _standing(outcomes, headers)
@@ -87,6 +99,7 @@ def records(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
                 yield place, _object(line)
 
 
+@paused()
 def build(header: Header, outcomes: Iterable[Outcome], end: Mapping[str, Any] | None) -> dict[str, Any]:
     """Make the document (report.json, schema 1) of a run; of several outcomes of one cell and part the last counts."""
     latest = {(outcome.cell, outcome.part): outcome for outcome in outcomes}
@@ -103,12 +116,19 @@ def build(header: Header, outcomes: Iterable[Outcome], end: Mapping[str, Any] | 
     run["counts"] = _counts(list(latest.values()), len(rows), skipped, failed)
     run["bootstrap"] = {"rounds": ROUNDS, "level": LEVEL, "least": LEAST}
     cells, summary = [row.data for row in rows], summarise(rows)
-    run["discoveries"] = settle(cells, summary["op"])
+    composed = compositions(rows)
+    whole, refused = of_suites(rows)
+    summary["refused"] += refused
+    run["discoveries"] = settle(cells, summary["op"], composed)
     return {
         "schema": SCHEMA,
         "run": run,
         "cells": cells,
         "summary": summary,
+        "parameters": parameters(cells, summary),
+        "compositions": composed,
+        "suites": whole,
+        "judges": judges(cells),
         "published": overlay(cells),
         "skipped": skipped,
         "failed": failed,

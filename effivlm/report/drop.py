@@ -61,7 +61,9 @@ def score_drop(before: Measured, after: Measured) -> Change | None:
     pairs = [(one, old, new) for one, old, new in shared if old is not None and new is not None]
     if not pairs:
         return None
-    names = tuple(one.rpartition("-")[0] if before.group > 1 else one for one, _, _ in pairs)
+    side = before if before.units or not after.units else after  # a baseline of before pictures were told knows less
+    drawn_with = dict(zip(side.ids, side.drawn_with, strict=True))
+    names = tuple(drawn_with[one] for one, _, _ in pairs)
     scores = np.array([[old, new] for _, old, new in pairs])
     gaps = scores[:, [0]] - scores[:, [1]]
     parts = dict(zip(before.ids, before.places, strict=True)) if before.places else {}

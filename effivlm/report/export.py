@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from effivlm.report import grids
+from effivlm.report.columns import FURTHER, PRINTED, Columns, Path_
 from effivlm.report.costs import BESIDE, FLOORS, SPEEDUPS
 
-Path_ = tuple[str, ...]
-Columns = Mapping[str, Path_]
 Row = Sequence[Any]
 _SETTING: Columns = {
     "models": ("models",),
@@ -121,6 +120,8 @@ TABLES: Mapping[str, Columns] = {
         "noise_same_share": ("noise", "same"),
         "budget_of": ("achieved", "of"),
         "asked_keep_fraction": ("achieved", "asked_keep"),
+        "asked": ("achieved", "asked"),
+        "counted": ("achieved", "counted"),
         "kept_fraction": ("achieved", "keep"),
         "kv_bytes": ("achieved", "kv_bytes"),
         "kv_bytes_dense": ("achieved", "kv_bytes_dense"),
@@ -134,6 +135,7 @@ TABLES: Mapping[str, Columns] = {
         "weights": ("weights",),
         "remarks": ("remarks",),
     },
+    **FURTHER,
     "refused": {"table": ("table",), "reason": ("reason",), "select": ("select",)},
     "skipped": _MISSING,
     "failed": _MISSING,
@@ -142,17 +144,19 @@ TABLES: Mapping[str, Columns] = {
 
 def tables(document: Mapping[str, Any]) -> dict[str, list[Row]]:
     """All tables by name, each as rows of values, the first row its column names; None where there is no value."""
-    sources = {**document["summary"], **{name: document[name] for name in ("cells", "skipped", "failed")}}
+    lists = {name: document.get(name, []) for name in ("cells", *FURTHER, "skipped", "failed")}
+    sources = {**document["summary"], **lists}
     return {
         name: [list(columns), *([_at(row, path) for path in columns.values()] for row in sources.get(name, []))]
         for name, columns in TABLES.items()
+        if name not in FURTHER or sources[name]
     }
 
 
 def export(document: Mapping[str, Any], folder: Path, formats: Sequence[str]) -> list[Path]:
     """Write every table in each of `formats` (csv, md, latex) into `folder`; returns the files in order.
 
-    In LaTeX cells stand as method x task tables, one for each model.
+    In LaTeX cells stand as method x task tables, one for each model, and tables that only some runs have hold what fits a page.
 
     Raises ValueError for another format, OSError where the folder cannot be written.
     """
@@ -165,10 +169,18 @@ def export(document: Mapping[str, Any], folder: Path, formats: Sequence[str]) ->
         suffix, form = FORMATS[format_]
         for name, rows in tables(document).items():
             path = folder / f"{name}.{suffix}"
-            text = paper_tables(document) if (format_, name) == ("latex", "cells") else form(rows)
+            printed = _printed(name, rows) if format_ == "latex" else rows
+            text = paper_tables(document) if (format_, name) == ("latex", "cells") else form(printed)
             path.write_bytes(text.encode("utf-8", "replace"))
             written.append(path)
     return written
+
+
+def _printed(name: str, rows: Sequence[Row]) -> Sequence[Row]:
+    """Those columns of a table that a paper has room for."""
+    wanted = PRINTED.get(name, rows[0])
+    places = [place for place, column in enumerate(rows[0]) if column in wanted]
+    return [[row[place] for place in places] for row in rows]
 
 
 def paper_tables(document: Mapping[str, Any]) -> str:

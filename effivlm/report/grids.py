@@ -55,9 +55,7 @@ def _grid(document: Mapping[str, Any], model: str) -> Grid:
     blocks: dict[str, dict[str, tuple[float | None, ...]]] = {}
     for key in sorted(keys, key=lambda key: budgets.section(key[2], of[key])):
         if key[0] != DENSE:
-            section = budgets.section(key[2], of[key])
-            heading = f"{budgets.text(key[2])} {'of ' + section if section else ''}".strip()
-            blocks.setdefault(heading, {})[_named(key)] = row(key)
+            blocks.setdefault(budgets.printed(key[2], of[key]), {})[_named(key)] = row(key)
     dense = next((row(key) for key in keys if key[0] == DENSE), (None,) * (len(tasks) + len(whole)))
     return Grid(
         model, (*tasks, *whole), dense, blocks, (*(1 for _ in tasks), *(3 if name == "OP" else 2 for name in whole))
@@ -85,21 +83,26 @@ def to_latex(grid: Grid, escaped: Callable[[str], str]) -> str:
     """A tabular of LaTeX alone; `escaped` makes any text harmless."""
     wide = len(grid.head) + 1
     lines = [
-        rf"% {escaped(grid.model)}",
         rf"\begin{{tabular}}{{l{'r' * len(grid.head)}}}",
+        r"\hline",
+        _across(wide, rf"\textbf{{{escaped(grid.model)}}}"),
         r"\hline",
         " & ".join(["method", *map(escaped, grid.head)]) + r" \\",
         r"\hline",
         " & ".join([DENSE, *_shown(grid.dense, grid.digits)]) + r" \\",
     ]
     for heading, rows in grid.blocks.items():
-        lines += [r"\hline", rf"\multicolumn{{{wide}}}{{c}}{{{escaped(heading)}}} \\", r"\hline"]
+        lines += [r"\hline", _across(wide, escaped(heading)), r"\hline"]
         shown = {name: _shown(values, grid.digits) for name, values in rows.items()}
         best = [_best([row[at] for row in shown.values() if row[at] != NONE]) for at in range(wide - 1)]
         for name, texts in shown.items():
             told = [rf"\textbf{{{text}}}" if text == most else text for text, most in zip(texts, best, strict=True)]
             lines.append(" & ".join([escaped(name), *told]) + r" \\")
     return "\n".join([*lines, r"\hline", r"\end{tabular}", ""])
+
+
+def _across(wide: int, text: str) -> str:
+    return rf"\multicolumn{{{wide}}}{{c}}{{{text}}} \\"
 
 
 def _best(texts: Sequence[str]) -> str:

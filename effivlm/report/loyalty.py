@@ -17,8 +17,7 @@ from effivlm.records import Answer, Outcome
 
 T = TypeVar("T")
 Column = Sequence[Answer | None]
-_STORED = attrgetter("score", "same_as_dense", "exact_as_dense", "common_prefix_tokens", "forced")
-_ABSENT = (None,) * 5
+_STORED = tuple(map(attrgetter, ("score", "same_as_dense", "exact_as_dense", "common_prefix_tokens", "forced")))
 _TOKEN_LEVEL = ("prefix", "forced")
 
 
@@ -38,7 +37,14 @@ class Table:
 
     @classmethod
     def of(cls, outcomes: Sequence[Outcome], columns: Sequence[Column]) -> Table:
-        values = np.array([_values(column) for column in columns], dtype=np.float64)
+        values = np.full((len(columns), len(columns[0]), len(_STORED)), np.nan)
+        for place, column in enumerate(columns):
+            there = [answer is not None for answer in column]
+            known = column if all(there) else [answer for answer in column if answer is not None]
+            for number, read in enumerate(_STORED):
+                found = list(map(read, known))
+                if found.count(None) < len(found):  # many runs ask for no more than some of them
+                    values[place, there, number] = found
         values[[place for place, outcome in enumerate(outcomes) if outcome.answer_type == "free"], :, 1] = np.nan
         scores, same_, exact, common, forced = values.transpose(2, 1, 0)
         return cls(columns, scores, same_, exact, common, forced)
@@ -99,10 +105,6 @@ def noise(outcome: Outcome) -> dict[str, Any] | None:
     }
 
 
-def _values(column: Column) -> list[Any]:
-    return [_ABSENT if answer is None else _STORED(answer) for answer in column]
-
-
 def _against(table: Table, dense: int | None, counted: Floats) -> dict[str, Sequence[Any]]:
     """What takes dense's answers beside a cell's own: by name, a value for each cell."""
     nothing = [None] * len(table.columns)
@@ -125,6 +127,8 @@ def _soft(table: Table, reference: Column) -> Floats:
     found = np.where(table.exact == 1, 1.0, np.nan)
     for place, dense in enumerate(reference):
         differing = [] if dense is None else np.flatnonzero(table.exact[place] == 0).tolist()
+        if not differing:
+            continue
         answers = [table.columns[cell][place] for cell in differing]
         near = _Remembered(partial(agreement.rouge_l, reference=dense.text if dense else ""))
         found[place, differing] = [np.nan if answer is None else near[answer.text] for answer in answers]
@@ -135,7 +139,8 @@ def _prefix(table: Table, reference: Column) -> Floats:
     """Share of dense's tokens in the common prefix; an empty dense answer is matched by an empty one alone."""
     dense = np.array([[0.0 if answer is None else len(answer.tokens)] for answer in reference])
     own = np.ones_like(table.common)
-    for place in np.flatnonzero(dense[:, 0] == 0).tolist():
+    compared = ~np.isnan(table.common).all(axis=1)
+    for place in np.flatnonzero((dense[:, 0] == 0) & compared).tolist():
         answers = [column[place] for column in table.columns]
         own[place] = [0 if answer is None else len(answer.tokens) for answer in answers]
     return agreement.prefix_share(table.common, own, np.broadcast_to(dense, table.common.shape))

@@ -1,7 +1,7 @@
 "use strict";
 // The tables of the page, and its start.
 (() => {
-  const { data, cells, rows, methodOf, keepOf, isDense, kindOf, by, lacks, make, num, signed, tooFew, mark, range, keepText, heading, bytes, visible, options, table, choice, inChoice, ordered, refusals } = report;
+  const { data, cells, rows, changed, methodOf, keepOf, isDense, kindOf, by, lacks, make, num, signed, tooFew, mark, range, keepText, heading, bytes, visible, options, table, inTurn, choice, inChoice, ordered, refusals } = report;
   const BLOCKS = "▁▂▃▄▅▆▇█";
   const scaled = (value, cell) => (lacks(value) ? null : value * cell.scale);
   const setNote = row => (row.set === "own" ? " (own)" : "");
@@ -84,7 +84,7 @@
 
   // a composition has a budget for each of its methods
   const askedText = r => r.asked || keepText(r.asked_keep); // in its own words where it is no fraction
-  const budgets = r => (lacks(r.parts) ? [r] : r.parts.map(([of, asked_keep, kept, total, asked, counted]) => ({ ...r, of, asked_keep, kept, total, asked, counted, keep: total ? kept / total : 1 })));
+  const budgets = r => (lacks(r.parts) ? [r] : r.parts.map(([of, asked_keep, kept, total, asked, counted]) => changed(r, { of, asked_keep, kept, total, asked, counted, keep: total ? kept / total : 1 })));
   function results() {
     const at = choice();
     published(at);
@@ -94,11 +94,7 @@
     by("results-lead").textContent = `Scores are ${data.metrics[at.task] || "the task’s metric"} on the benchmark’s scale; the brackets are 95 % intervals over samples.${data.sets[at.task] ? visible(` This task: ${data.sets[at.task]}.`) : ""}${power(list, r => r.scale, 1)}${judged("random")}${uncontrolled(list)}`;
     show("results-body", [
       ...methodColumns, ...modelColumn(at),
-      { head: "score", tone: r => (r.failed ? "wrong" : ""), text: r => (r.failed ? "failed" : num(scaled(r.score, r), 1)) + range(scaled(r.low, r), scaled(r.high, r), 1) + tooFew(r), value: r => r.score },
-      { head: "n", text: r => String(r.n), value: r => r.n },
-      ...(list.some(r => !lacks(r.invalid)) ? [{ head: "invalid", text: r => (lacks(r.invalid) ? "–" : `${num(100 * r.invalid, 1)} %`), value: r => r.invalid }] : []),
-      { head: "OP ratio", text: r => num(r.ratio) + range(r.rlow, r.rhigh), value: r => r.ratio },
-      { head: "better / worse, p, q", text: r => (lacks(r.p) ? "–" : `${r.better} / ${r.worse}, p ${small(r.p)}${lacks(r.q) ? "" : `, q ${small(r.q)}`}`), value: r => r.p },
+      ...(list.some(r => r.failed || !lacks(r.score)) ? scores(list) : []),
       ...againstRandom(list, r => r.scale, 1),
       ...timed(list),
       { head: "asked / kept", text: r => (lacks(r.asked_keep) ? "–" : budgets(r).map(b => `${askedText(b)} / ${num(b.asked ? b.counted : b.keep)}`).join(", ")), value: r => r.keep },
@@ -117,6 +113,14 @@
       ...names.map(place => ({ head: data.figures[place], value: r => of(r, place)?.[1], text: r => { const one = of(r, place); return one ? num(one[1], 1) + range(one[2], one[3], 1) : "–"; } })),
     ], list, "Scores by part");
   }
+  // columns of scores only where there are scores
+  const scores = list => [
+    { head: "score", tone: r => (r.failed ? "wrong" : ""), text: r => (r.failed ? "failed" : num(scaled(r.score, r), 1)) + range(scaled(r.low, r), scaled(r.high, r), 1) + tooFew(r), value: r => r.score },
+    { head: "n", text: r => String(r.n), value: r => r.n },
+    ...(list.some(r => !lacks(r.invalid)) ? [{ head: "invalid", text: r => (lacks(r.invalid) ? "–" : `${num(100 * r.invalid, 1)} %`), value: r => r.invalid }] : []),
+    { head: "OP ratio", text: r => num(r.ratio) + range(r.rlow, r.rhigh), value: r => r.ratio },
+    { head: "better / worse, p, q", text: r => (lacks(r.p) ? "–" : `${r.better} / ${r.worse}, p ${small(r.p)}${lacks(r.q) ? "" : `, q ${small(r.q)}`}`), value: r => r.p },
+  ];
   // columns of times only where there are times
   const timed = list => [
     ...speedColumns.filter((_, i) => list.some(r => !lacks(r[["ttft", "decode", "batch"][i]]))),
@@ -257,13 +261,11 @@
     options(by("model"), data.models.map((name, i) => [i, name]));
     by("model").value = data.models.length ? "0" : "";
     options(by("task"), [...(data.tasks.length === 1 ? [] : [["-1", "all tasks"]]), ...data.tasks.map((name, i) => [i, name])]);
-    charts.start();
-    viewer.start();
-    const tables = () => { results(); times(); evenness(); loyalty(); viewer.restart(); audit(); };
-    for (const id of ["model", "task"]) by(id).addEventListener("change", () => { tables(); charts.all(); });
-    unmeasured();
-    tables();
-    performance.mark("ready");
+    // each table and chart in a task of its own, so that the page answers in between
+    const tables = [results, times, evenness, loyalty, viewer.restart, audit, ...sections.all], draw = () => inTurn([...tables, () => performance.mark("ready"), ...charts.all, () => performance.mark("drawn")]);
+    for (const id of ["model", "task"]) by(id).addEventListener("change", draw);
+    inTurn([charts.start, viewer.start, unmeasured]);
+    draw();
   }
   start();
 })();

@@ -8,22 +8,21 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from plotly.offline import get_plotlyjs
-
+from effivlm.report.asides import asides
 from effivlm.report.payload import embed, payload
 from effivlm.report.samples import Changed
 from effivlm.report.viewer import viewer
 
 LIMIT = 9_500_000
-_SLOT = re.compile(r"<!--(\w+)-->|/\*(css|plotly|script)\*/")
-_SCRIPTS = ("core", "chart", "viewer", "page")
+_SLOT = re.compile(r"<!--(\w+)-->|/\*(css|script)\*/")
+_SCRIPTS = ("core", "plot", "pointing", "chart", "viewer", "sections", "page")
 _FACT = 400
 
 
 def render(document: Mapping[str, Any], samples: Changed, title: str = "run") -> str:
     """The HTML of a document and its samples. All text from outside is escaped or embedded as JSON.
 
-    Samples get what the cells leave of `LIMIT` bytes; the charts' library is embedded from the installed package.
+    Samples get what the cells leave of `LIMIT` bytes.
     """
     folder = Path(__file__).parent
     run = document["run"]
@@ -35,9 +34,8 @@ def render(document: Mapping[str, Any], samples: Changed, title: str = "run") ->
         "machine": "".join(
             f"<tr><th scope=row>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in _flat(_machine(run))
         ),
-        "data": embed(payload(document)),
+        "data": embed({**payload(document), **asides(document)}),
         "css": (folder / "page.css").read_text(encoding="utf-8"),
-        "plotly": get_plotlyjs(),
         "script": "\n".join((folder / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS),
     }
     parts["samples"] = embed(viewer(samples, max(0, LIMIT - sum(map(_bytes, parts.values())))))

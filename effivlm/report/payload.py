@@ -40,8 +40,8 @@ def payload(document: Mapping[str, Any]) -> dict[str, Any]:
     metric_of = {one["task"]: one["metric"] for one in document["cells"] if one["metric"]}
     kept = _kept(document, names)
     return {
-        "cells": _columns(cells),
-        "rows": _columns(rows),
+        "cells": columns(cells),
+        "rows": columns(rows),
         **{word: places.names for word, places in names.items()},
         "sets": [_set(document["cells"], task) for task in names["tasks"].names],
         "metrics": [metric_of.get(task, "") for task in names["tasks"].names],
@@ -98,7 +98,7 @@ def _key(name: Any) -> Any:
     return tuple(name) if isinstance(name, list) else json.dumps(name) if isinstance(name, Mapping) else name
 
 
-def _columns(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def columns(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Entries by column: {"all": value} where every entry has the same value, else the list of values."""
     if not entries:
         return {"length": 0, "columns": {}}
@@ -135,7 +135,7 @@ def _cell(cell: Mapping[str, Any], names: Mapping[str, Places]) -> dict[str, Any
         "model": names["models"](cell["model"]),
         "setting": names["settings"](_setting(cell)),
         "task": names["tasks"](cell["task"]),
-        **{word: _few_digits(number) for word, number in numbers.items()},
+        **{word: few_digits(number) for word, number in numbers.items()},
         "of": names["kinds"](achieved["of"]) if achieved else None,
         "parts": _parts(achieved.get("parts", ()), names["kinds"]) or None,
         "layers": names["layers"](_layers(achieved.get("per_layer") or [])),
@@ -217,7 +217,7 @@ def _kept(document: Mapping[str, Any], names: Mapping[str, Places]) -> list[dict
             "of": names["kinds"](achieved["of"]),
             "layers": names["layers"]([]),
             **{
-                word: _few_digits(achieved.get(word))
+                word: few_digits(achieved.get(word))
                 for word in ("asked", "counted", "asked_keep", "kept", "total", "keep")
             },
         }
@@ -235,7 +235,7 @@ def _layers(per_layer: Sequence[float]) -> list[Any]:
 def _parts(parts: Sequence[Mapping[str, Any]], kinds: Places) -> list[list[Any]]:
     """[what of, asked, kept, total, asked in its own words, counted so] of each method of a composition."""
     words = ("asked_keep", "kept", "total", "asked", "counted")
-    return [[kinds(f"{one['method']}: {one['of']}"), *(_few_digits(one.get(word)) for word in words)] for one in parts]
+    return [[kinds(f"{one['method']}: {one['of']}"), *(few_digits(one.get(word)) for word in words)] for one in parts]
 
 
 def _reported(parts: Mapping[str, Any], figures: Places) -> list[list[Any]]:
@@ -243,14 +243,14 @@ def _reported(parts: Mapping[str, Any], figures: Places) -> list[list[Any]]:
     found: list[list[Any]] = []
     for name, one in parts.items():
         numbers = (one["score"], *_ends(one["interval"]))
-        found.append([figures(name), *(None if each is None else _few_digits(each * one["scale"]) for each in numbers)])
+        found.append([figures(name), *(None if each is None else few_digits(each * one["scale"]) for each in numbers)])
     return found
 
 
 def _noise(noise: Mapping[str, Any] | None, noises: Places) -> int | None:
     if noise is None:
         return None
-    return noises({**{word: _few_digits(noise.get(word)) for word in _NOISE}, "change": noise.get("change")})
+    return noises({**{word: few_digits(noise.get(word)) for word in _NOISE}, "change": noise.get("change")})
 
 
 def _rows(summary: Mapping[str, Any], models: Places, settings: Places) -> list[dict[str, Any]]:
@@ -288,7 +288,7 @@ def _rows(summary: Mapping[str, Any], models: Places, settings: Places) -> list[
     for row in summary["pareto"]:
         put(row, {"kv": row["costs"]["kv"], "front": row["front"]})
     return [
-        {"model": scope, "setting": setting, **{column: _few_digits(values.get(column)) for column in _ROW[2:]}}
+        {"model": scope, "setting": setting, **{column: few_digits(values.get(column)) for column in _ROW[2:]}}
         for (scope, setting), values in found.items()
     ]
 
@@ -301,7 +301,7 @@ def _ends(interval: Sequence[float] | None) -> Sequence[float | None]:
     return interval or (None, None)
 
 
-def _few_digits(value: Any) -> Any:
+def few_digits(value: Any) -> Any:
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
 

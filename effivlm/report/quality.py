@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain
 from operator import attrgetter
 from typing import Any
@@ -20,10 +20,13 @@ from effivlm.metrics.statistics import (
     ends,
     has_no_width,
     intervals,
+    quotients,
     sign_p,
     stated,
 )
+from effivlm.metrics.units import units as units_of
 from effivlm.records import Answer, Cell, Outcome
+from effivlm.report.additive import beyond
 from effivlm.report.controls import control_of, judged, wanted
 from effivlm.report.loyalty import Table, loyalties, noise
 
@@ -50,6 +53,7 @@ class Quality:
     parts: Mapping[str, Interval | None] = field(default_factory=dict)
     ratio_draws: Floats | None = None
     same_draws: Floats | None = None
+    beyond: dict[str, Any] | None = None
 
 
 def compare(outcomes: Sequence[Outcome], dense: Outcome | None) -> list[Quality]:
@@ -64,15 +68,19 @@ def compare(outcomes: Sequence[Outcome], dense: Outcome | None) -> list[Quality]
     if not outcomes:
         return []
     lead = [dense] if dense else list(outcomes[:1])
-    names = _names([*lead, *outcomes])
+    questions = _questions([*lead, *outcomes])
+    names = _names([*lead, *outcomes], questions)
     ids = names[0] if all(one == names[0] for one in names) else list(dict.fromkeys(chain.from_iterable(names)))
-    unlike = [_unlike(outcome, dense) for outcome in outcomes]
+    unlike = [
+        _unlike(outcome, dense, own is questions[0])
+        for outcome, own in zip(outcomes, questions[len(lead) :], strict=True)
+    ]
     ratios = [None if why else _ratio(outcome, dense) for outcome, why in zip(outcomes, unlike, strict=True)]
     if not ids:
         return [Quality(ratio=ratio, remarks=why) for ratio, why in zip(ratios, unlike, strict=True)]
     columns = [_aligned(*one, ids) for one in zip(outcomes, names[len(lead) :], strict=True)]
     table = Table.of(outcomes, columns)
-    units = _units(ids, lead[0].group)
+    units = _numbered(units_of(ids, lead[0].group, _pictures(columns)))
     seed = zlib.crc32("\0".join(lead[0].cell.group).encode())
     plain = Resampling.of(units, seed)
     resamples = _as_scored(plain, units, seed, lead[0], table)
@@ -87,27 +95,32 @@ def compare(outcomes: Sequence[Outcome], dense: Outcome | None) -> list[Quality]
     )
     loyal = loyalties(outcomes, table, place, same_intervals)
     averaged = _averaged(outcomes, resamples.averages(table.scores))
+    usable = [
+        one and not why and outcome.weights != "random"
+        for one, why, outcome in zip(averaged, unlike, outcomes, strict=True)
+    ]
+    composed = beyond(outcomes, usable, place, resamples, table.scores, units)
     found = []
     for place, outcome in enumerate(outcomes):
-        quality = Quality(
-            interval=score_intervals[place] if averaged[place] else None,
-            ratio=ratios[place],
-            control=controls[place],
-            units=counts[place],
-            loyalty=loyal[place],
-            noise=noise(outcome) if outcome is dense else None,
-            remarks=_without_interval(outcome, averaged[place], resamples),
-            parts=_parts(outcome, table.columns[place], table.scores[:, [place]], resamples),
-        )
+        facts: dict[str, Any] = {
+            "interval": score_intervals[place] if averaged[place] else None,
+            "ratio": ratios[place],
+            "control": controls[place],
+            "units": counts[place],
+            "loyalty": loyal[place],
+            "noise": noise(outcome) if outcome is dense else None,
+            "remarks": _without_interval(outcome, averaged[place], resamples),
+            "parts": _parts(outcome, table.columns[place], table.scores[:, [place]], resamples),
+            "beyond": composed[place],
+        }
         if outcome.weights == "random":
-            found.append(replace(quality, ratio=None, control=None, remarks=(*quality.remarks, RANDOM_WEIGHTS)))
-            continue
-        if pairs and averaged[place] and averaged[pairs.other] and not unlike[place]:
-            quality = pairs.add(place, quality)
-        remarks = (*quality.remarks, *unlike[place])
-        found.append(
-            replace(quality, remarks=remarks, same_draws=same_draws[:, place] if counts[place] >= LEAST else None)
-        )
+            facts |= {"ratio": None, "control": None, "remarks": (*facts["remarks"], RANDOM_WEIGHTS)}
+        else:
+            if pairs and averaged[place] and averaged[pairs.other] and not unlike[place]:
+                facts |= pairs.told(place, facts["ratio"], facts["remarks"])
+            facts["remarks"] = (*facts["remarks"], *unlike[place])
+            facts["same_draws"] = same_draws[:, place] if counts[place] >= LEAST else None
+        found.append(Quality(**facts))
     return found
 
 
@@ -163,10 +176,16 @@ def _controls(outcomes: Sequence[Outcome], paired: Callable[[list[int]], _Pairs]
     return found
 
 
-def _names(outcomes: Sequence[Outcome]) -> list[list[str]]:
+def _questions(outcomes: Sequence[Outcome]) -> list[list[tuple[str, str]]]:
+    """Each outcome's samples and the digests of their questions; all that are like the first are one object with it."""
+    first = list(map(_ASKED, outcomes[0].answers))
+    own = (list(map(_ASKED, outcome.answers)) for outcome in outcomes)
+    return [first if one == first else one for one in own]
+
+
+def _names(outcomes: Sequence[Outcome], questions: Sequence[list[tuple[str, str]]]) -> list[list[str]]:
     """What each answer is paired by: its sample's id, and the digest of its question where one id has several."""
-    questions = [list(map(_ASKED, outcome.answers)) for outcome in outcomes]
-    if all(those == questions[0] for those in questions):  # nearly always, and most of the work otherwise
+    if all(those is questions[0] for those in questions):  # nearly always, and most of the work otherwise
         ids = [one for one, _ in questions[0]]
         if len(set(ids)) == len(ids):
             return [ids] * len(outcomes)
@@ -180,7 +199,8 @@ def _names(outcomes: Sequence[Outcome]) -> list[list[str]]:
     return [[named(answer) for answer in outcome.answers] for outcome in outcomes]
 
 
-def _unlike(outcome: Outcome, dense: Outcome | None) -> tuple[str, ...]:
+def _unlike(outcome: Outcome, dense: Outcome | None, alike: bool) -> tuple[str, ...]:
+    """Why a cell has no ratio to dense; `alike`: both were asked the same questions in the same order."""
     if dense is None:
         return ()
     if outcome.scoring != dense.scoring:
@@ -190,7 +210,7 @@ def _unlike(outcome: Outcome, dense: Outcome | None) -> tuple[str, ...]:
     own, other = ((one.judged or {}).get("judge", "") for one in (outcome, dense))
     if own != other:
         return (f"marked by {own or 'nobody known'} and dense by {other or 'nobody known'}, so there is no ratio",)
-    if list(map(_ASKED, outcome.answers)) == list(map(_ASKED, dense.answers)):
+    if alike:
         return ()
     asked = {answer.id: answer.prompt_sha256 for answer in dense.answers}
     others = sum(asked.get(answer.id, answer.prompt_sha256) != answer.prompt_sha256 for answer in outcome.answers)
@@ -205,9 +225,13 @@ def _averaged(outcomes: Sequence[Outcome], averages: Sequence[float | None]) -> 
     ]
 
 
-def _units(ids: Sequence[str], group: int) -> Places:
-    """The number of the group that each sample is drawn with, by its name, so that the order of samples decides nothing."""
-    names = [name.rpartition("-")[0] if group > 1 else name for name in ids]
+def _pictures(columns: Sequence[Sequence[Answer | None]]) -> list[str]:
+    """The digest of what each sample shows, as the first of the cells that answered it has it."""
+    return [next((one.pictures for one in row if one is not None), "") for row in zip(*columns, strict=True)]
+
+
+def _numbered(names: Sequence[str]) -> Places:
+    """The number of the unit that each sample is drawn with, by its name, so that the order of samples decides nothing."""
     numbers = {name: number for number, name in enumerate(sorted(set(names)))}
     return np.array([numbers[name] for name in names])
 
@@ -249,7 +273,7 @@ class _Pairs:
         if gaps.any():
             own, other = np.where(gaps, np.nan, scores), np.where(gaps, np.nan, other)
             own_draws, other_draws = resamples.means(own), resamples.means(other)
-        ratios = np.divide(own_draws, other_draws, out=np.full_like(own_draws, np.nan), where=other_draws > 0)
+        ratios = quotients(own_draws, other_draws)
         n = np.count_nonzero(~gaps, axis=0)
         gains = np.zeros((int(units.max()) + 1, scores.shape[1]))
         np.add.at(gains, units, own - other)  # by group; one that broke is NaN as a whole
@@ -275,20 +299,18 @@ class _Pairs:
             spreads=spreads(gain_draws),
         )
 
-    def add(self, place: int, quality: Quality) -> Quality:
-        """`quality` with what the pairing tells; the ratio is over shared samples where some broke on one side."""
-        ratio, remarks = quality.ratio, quality.remarks
+    def told(self, place: int, ratio: float | None, remarks: tuple[str, ...]) -> dict[str, Any]:
+        """What the pairing tells of a cell; the ratio is over shared samples where some broke on one side."""
         if self.uneven[place]:
             ratio = self.shared_ratios[place]
             remarks = (*remarks, f"compared with dense on the {self.n[place]} samples that both answered")
-        return replace(
-            quality,
-            ratio=ratio,
-            remarks=remarks,
-            ratio_interval=None if ratio is None or place == self.other else self.ratio_intervals[place],
-            ratio_draws=None if ratio is None or self.units[place] < LEAST else self.ratios[:, place],
-            paired=self.paired(place) if place != self.other else None,
-        )
+        return {
+            "ratio": ratio,
+            "remarks": remarks,
+            "ratio_interval": None if ratio is None or place == self.other else self.ratio_intervals[place],
+            "ratio_draws": None if ratio is None or self.units[place] < LEAST else self.ratios[:, place],
+            "paired": self.paired(place) if place != self.other else None,
+        }
 
     def paired(self, place: int) -> dict[str, Any] | None:
         """What the pairing tells; `q`, which takes all comparisons of a report, is found when all are known."""

@@ -62,7 +62,7 @@ def summarise(rows: Sequence[Row]) -> dict[str, list[dict[str, Any]]]:
     single = [(model,) for model in by_model]
     every = [*single, tuple(by_model)] if len(by_model) > 1 else single
     refused = Refused()
-    op = _op(Compare(by_model, refused, "op"), single, _budgets(rows))
+    op = op_rows(Compare(by_model, refused, "op"), single, _budgets(rows))
     return {
         "op": op,
         "og": _og(Compare(by_model, refused, "og"), every),
@@ -78,7 +78,7 @@ def _budgets(rows: Sequence[Row]) -> dict[Setting, str]:
     return {setting_of(row): row.data["control"]["method"] for row in rows if row.data["control"]}
 
 
-def _op(compare: Compare, scopes: Sequence[Scope], controls: Mapping[Setting, str]) -> list[dict[str, Any]]:
+def op_rows(compare: Compare, scopes: Sequence[Scope], controls: Mapping[Setting, str]) -> list[dict[str, Any]]:
     """`control` is OP minus that of the random row at the same budget and on the same pairs."""
     table = _Table()
     for scope in scopes:
@@ -138,8 +138,14 @@ def _og(compare: Compare, scopes: Sequence[Scope]) -> list[dict[str, Any]]:
             found = define(nested)
             if found.value is not None:
                 row = {**one.head(), "over": over, "value": found.value, "n": found.n}
-                table.add(row, None if draws is None else _spread(np.stack(one.by_model(draws)).mean(axis=axis)))
+                table.add(row, None if draws is None else _spread(_averages(one.by_model(draws), axis)))
     return table.rows()
+
+
+def _averages(draws: Sequence[Floats], axis: int) -> Floats:
+    """The means of draws by model, each (tasks, rounds), over models (axis 0) or tasks (1)."""
+    found: Floats = draws[0] if len(draws) == 1 and axis == 0 else np.stack(draws).mean(axis=axis)
+    return found
 
 
 def _spread(averages: Floats) -> Floats:
@@ -180,7 +186,10 @@ def _oe(compare: Compare, scopes: Sequence[Scope]) -> list[dict[str, Any]]:
     An untrusted speed-up is in no mean: its pair counts as undefined.
     """
     found = []
-    for word in SPEEDUPS:
+    measured = {
+        word for rows in compare.by_model.values() for row in rows for word, one in row.data["speedups"].items() if one
+    }
+    for word in (word for word in SPEEDUPS if word in measured):
         for one in compare(scopes, partial(_speedup, word=word), word):
             known = [value.interval for value in one.values.values() if value.interval is not None]
             bounds = [summary.efficiency(ends_[side] for ends_ in known).value for side in (0, 1)]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from effivlm.records import Answer, Cell, Outcome
+from effivlm.report.collector import paused
 from effivlm.report.document import records
 
 SHOWN = 600
@@ -23,10 +24,24 @@ _KEPT = ("task", "sample", "cell", "grid", "shows", "layers")
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What a run stored beside its outcomes: sample lines by (task, id), and which visual tokens a cell kept of a sample
-    by (task, id, model, method, preset, keep)."""
+    by (task, id, model, method, preset, keep).
 
-    samples: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
-    kept: Mapping[tuple[Any, ...], Mapping[str, Any]] = field(default_factory=dict)
+    A sample line holds `task`, `id`, `prompt`, `references`, `thumbnail` and `pictures` (data: addresses). A kept line
+    holds `task`, `sample`, `cell`, `grid` ([[blocks, rows, columns]] of tokens in prompt order), `shows` ([first, count] of
+    the pictures that each entry of the grid is about) and `layers` (span of layers -> base64 of one bit for each token, the
+    first in the highest bit of the first byte); one that lacks any of them is left out.
+    """
+
+    samples: dict[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
+    kept: dict[tuple[Any, ...], Mapping[str, Any]] = field(default_factory=dict)
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Take a line of kind "sample" or "kept"; a line of any other kind is nothing to it."""
+        if record.get("kind") == "sample":
+            self.samples[str(record.get("task")), str(record.get("id"))] = record
+        elif record.get("kind") == "kept" and set(_KEPT) <= set(record):
+            cell = record["cell"]
+            self.kept[str(record.get("task")), str(record.get("sample")), *(cell.get(key) for key in _CELL)] = record
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,24 +69,15 @@ class _Pair:
 
 
 def facts(path: Path) -> Facts:
-    """The lines of kind "sample" and "kept" of an outcomes.jsonl; both are optional.
-
-    A sample line holds `task`, `id`, `prompt`, `references`, `thumbnail` and `pictures` (data: addresses). A kept line
-    holds `task`, `sample`, `cell`, `grid` ([[blocks, rows, columns]] of tokens in prompt order), `shows` ([first, count] of
-    the pictures that each entry of the grid is about) and `layers` (span of layers -> base64 of one bit for each token, the
-    first in the highest bit of the first byte); one that lacks any of them is left out.
-    """
-    samples: dict[tuple[str, str], Mapping[str, Any]] = {}
-    kept: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+    """The lines of kind "sample" and "kept" of an outcomes.jsonl; both are optional."""
+    found = Facts()
     for _, record in records(path):
-        if record and record.get("kind") == "sample":
-            samples[str(record.get("task")), str(record.get("id"))] = record
-        elif record and record.get("kind") == "kept" and set(_KEPT) <= set(record):
-            cell = record["cell"]
-            kept[str(record.get("task")), str(record.get("sample")), *(cell.get(key) for key in _CELL)] = record
-    return Facts(samples, kept)
+        if record:
+            found.add(record)
+    return found
 
 
+@paused()
 def changed(outcomes: Iterable[Outcome], known: Facts, limit: int = SHOWN, unchanged: int = UNCHANGED) -> Changed:
     """At most `limit` changed answers and then `unchanged` others, each taken in turn from every cell, so that none
     crowds out the others."""

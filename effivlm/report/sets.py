@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -25,6 +25,9 @@ class Value:
     origin: Origin
     draws: Floats | None = None
     interval: Interval | None = None
+
+
+Entry: TypeAlias = tuple[Setting, Pair, Value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,8 @@ class Compared:
 
     def by_model(self, draws: Floats) -> list[Floats]:
         """`draws` split by model, each (tasks, rounds)."""
+        if len({model for model, _ in self.values}) == 1:
+            return [draws]
         models = np.array([model for model, _ in self.values])
         return [draws[models == model] for model in dict.fromkeys(models.tolist())]
 
@@ -80,27 +85,32 @@ class Compare:
     by_model: Mapping[str, Sequence[Row]]
     refused: Refused
     table: str
+    _known: dict[tuple[str, str], list[Entry]] = field(default_factory=dict)
 
     def __call__(self, scopes: Sequence[Scope], pick: Callable[[Row], Value], what: str = "") -> Iterator[Compared]:
+        """`pick` is one and the same for one `what`."""
         for scope in scopes:
-            for one in self._sets(self._of(scope), pick):
+            for one in self._sets([entry for model in scope for entry in self._entries(model, pick, what)]):
                 origins = {pair: value.origin for pair, value in one.values.items()}
                 if self.refused.admits(self.table, scope, origins, what):
                     yield one
 
-    def _of(self, scope: Scope) -> Sequence[Row]:
-        return [row for model in scope for row in self.by_model[model]]
+    def _entries(self, model: str, pick: Callable[[Row], Value], what: str) -> list[Entry]:
+        """A model's cells as they are compared; found once, because a scope of several models takes them again."""
+        if (model, what) not in self._known:
+            rows = self.by_model[model]
+            self._known[model, what] = [(setting_of(row), (model, row.data["task"]), pick(row)) for row in rows]
+        return self._known[model, what]
 
     @staticmethod
-    def _sets(rows: Sequence[Row], pick: Callable[[Row], Value]) -> Iterator[Compared]:
+    def _sets(entries: Sequence[Entry]) -> Iterator[Compared]:
         values: dict[Setting, dict[Pair, Value]] = {}
         undefined: dict[Setting, int] = {}
-        for row in rows:
-            setting, value = setting_of(row), pick(row)
+        for setting, pair, value in entries:
             if value.point is None:
                 undefined[setting] = undefined.get(setting, 0) + 1
             else:
-                values.setdefault(setting, {})[row.data["model"], row.data["task"]] = value
+                values.setdefault(setting, {})[pair] = value
         common = set.intersection(*map(set, values.values())) if values else set()
         for setting, own in values.items():
             missing = undefined.get(setting, 0)

@@ -11,17 +11,18 @@ from effivlm.report import budgets
 from effivlm.report.closing import REASONS, UNSETTLED_MARK, UNTRUSTED_MARK, WIDTH, closing, ran
 from effivlm.report.controls import BEATS, BELOW, FEW, NONE_RAN, OPEN
 from effivlm.report.costs import SPEEDUPS
+from effivlm.report.further import further
+from effivlm.report.judges import close_to_dense
+from effivlm.report.texts import NONE, block, interval, method, number
 from effivlm.report.trust import doubts, loose
 
 CELL_ROWS = 120
-BLOCK_ROWS = 60
 FEW_ROWS = 8
 _COLUMNS = ("method", "keep", "score [95%]", "OP ratio", "as dense")
 _CONTROL = "- random"
 """The head of the difference to the random row at the same budget."""
 _VERDICTS = {BEATS: "beats", BELOW: "below", OPEN: "open", FEW: "few", NONE_RAN: ""}
 _SPEEDUPS = {"ttft": "TTFT x", "decode": "decode x", "batch": "batch x"}
-_NONE = "-"
 
 
 def table(document: Mapping[str, Any]) -> str:
@@ -46,7 +47,7 @@ def table(document: Mapping[str, Any]) -> str:
     for model in dict.fromkeys(model for model, _ in groups):
         if sum(known == model for known, _ in groups) > 1 or len(cells) > CELL_ROWS:
             lines += _overall(document, model)
-    return "\n".join(_safe(line)[:WIDTH].rstrip() for line in [*lines, *closing(document)]) + "\n"
+    return "\n".join(_safe(line)[:WIDTH].rstrip() for line in [*lines, *further(document), *closing(document)]) + "\n"
 
 
 def _status(run: Mapping[str, Any]) -> list[str]:
@@ -75,7 +76,7 @@ def _group(group: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, Any
         *map(_failure, failed[:REASONS]),
         *more,
     ]
-    return _block(_group_title(group), head, body, below)
+    return block(_group_title(group), head, body, below)
 
 
 def _power(group: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -94,7 +95,7 @@ def _invalid(group: Sequence[Mapping[str, Any]]) -> list[str]:
     some = sorted((one for one in told if one[0]["count"]), key=lambda one: -one[0]["rate"])
     if not some:
         return ["no answer is invalid"] * bool(told)
-    words = [f"{_method(cell)} {budgets.text(cell['keep'])}: {one['rate']:.1%}" for one, cell in some[:FEW_ROWS]]
+    words = [f"{method(cell)} {budgets.text(cell['keep'])}: {one['rate']:.1%}" for one, cell in some[:FEW_ROWS]]
     more = f" and {len(some) - FEW_ROWS} more" if len(some) > FEW_ROWS else ""
     return _folded(f"invalid answers, which are wrong: {', '.join(words)}{more}")
 
@@ -105,9 +106,9 @@ def _figures(group: Sequence[Mapping[str, Any]]) -> list[str]:
     if lead is None:
         return []
     parts = list(lead["parts"].items())
-    words = [f"{name} {_number(one['score'], 1, one['scale'])}" for name, one in parts[:FEW_ROWS]]
+    words = [f"{name} {number(one['score'], 1, one['scale'])}" for name, one in parts[:FEW_ROWS]]
     more = f" and {len(parts) - FEW_ROWS} more" if len(parts) > FEW_ROWS else ""
-    return _folded(f"{_method(lead)} {budgets.text(lead['keep'])} by part: {', '.join(words)}{more}")
+    return _folded(f"{method(lead)} {budgets.text(lead['keep'])} by part: {', '.join(words)}{more}")
 
 
 def _folded(line: str) -> list[str]:
@@ -124,6 +125,10 @@ def _judges(group: Sequence[Mapping[str, Any]]) -> list[str]:
         alike = [one["agreement"] for one, _ in mine if one["agreement"]]
         noise = f"its noise is up to {max(floors):.1f}" if floors else "its noise was not measured"
         lines.append(f"marked by {judge}: {noise}")
+        if close := close_to_dense([cell for cell in group if (cell.get("judged") or {}).get("judge") == judge]):
+            lines.append(
+                f"no further from dense than its noise, which says nothing: {len(close)} of {len(mine) - 1} cells"
+            )
         if alike:
             least = min(alike, key=lambda one: one["same"])
             lines.append(
@@ -156,7 +161,7 @@ def _control_head(rows: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
 
 def _against_random(control: Mapping[str, Any] | None, scale: float, digits: int) -> str:
     if control is None or control["difference"] is None:
-        return _NONE
+        return NONE
     return f"{control['difference'] * scale:+.{digits}f} {_VERDICTS[control['verdict']]}"
 
 
@@ -172,7 +177,7 @@ def _by_budget(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str,
 
 def _failure(one: Mapping[str, Any]) -> str:
     reason = one["reason"].strip().split("\n")[0] or "no reason was recorded"
-    return f"{_method(one)} {budgets.text(one['keep'])} {one['part']} FAILED: {reason}"
+    return f"{method(one)} {budgets.text(one['keep'])} {one['part']} FAILED: {reason}"
 
 
 def _overall(document: Mapping[str, Any], model: str) -> list[str]:
@@ -190,13 +195,13 @@ def _overall(document: Mapping[str, Any], model: str) -> list[str]:
     for row in _ordered(chosen):
         body.setdefault(kinds.get((row["method"], row["preset"], row["keep"]), ""), []).append(
             (
-                _method(row),
+                method(row),
                 budgets.text(row["keep"]),
-                f"{_number(row['value'], 3)} {_interval(row['interval'], 3)}".rstrip(),
+                f"{number(row['value'], 3)} {interval(row['interval'], 3)}".rstrip(),
                 str(row["n"]),
-                _number(_value(loyal, row, ""), 3),
+                number(_value(loyal, row, ""), 3),
                 *(_against_random(row.get("control"), 1.0, 3) for _ in controlled),
-                *(_number(_value(faster, row, word), 2) for word in words),
+                *(number(_value(faster, row, word), 2) for word in words),
             )
         )
     tasks = (
@@ -205,7 +210,7 @@ def _overall(document: Mapping[str, Any], model: str) -> list[str]:
         else "each setting's own tasks"
     )
     head = ("method", "keep", "OP [95%]", "tasks", "as dense", *controlled, *(_SPEEDUPS[word] for word in words))
-    return _block(f"{model}, OP over {tasks}", head, body)
+    return block(f"{model}, OP over {tasks}", head, body)
 
 
 def _by_setting(rows: Iterable[Mapping[str, Any]], model: str) -> dict[tuple[Any, ...], Any]:
@@ -226,14 +231,14 @@ def _cell_row(cell: Mapping[str, Any], words: Sequence[str], head: Sequence[str]
     scaled = cell["interval"] and [end * scale for end in cell["interval"]]
     achieved = cell["achieved"]
     return (
-        _method(cell),
+        method(cell),
         budgets.text(cell["keep"]),
-        "FAILED" if failed else f"{_number(cell['score'], 1, scale)} {_interval(scaled, 1) or _too_few(cell)}".rstrip(),
-        _number(cell["ratio"], 3),
-        _number((cell["loyalty"] or {}).get("same"), 3),
+        "FAILED" if failed else f"{number(cell['score'], 1, scale)} {interval(scaled, 1) or _too_few(cell)}".rstrip(),
+        number(cell["ratio"], 3),
+        number((cell["loyalty"] or {}).get("same"), 3),
         *([_against_random(cell["control"], scale, 1)] if _CONTROL in head else []),
-        *(_number((cell["speedups"][word] or {}).get("value"), 2) + _marks(cell, word) for word in words),
-        _asked_and_kept(achieved) if achieved else _NONE,
+        *(number((cell["speedups"][word] or {}).get("value"), 2) + _marks(cell, word) for word in words),
+        _asked_and_kept(achieved) if achieved else NONE,
     )
 
 
@@ -252,31 +257,8 @@ def _asked_and_kept(achieved: Mapping[str, Any]) -> str:
     if achieved.get("parts"):
         return kept
     if achieved.get("asked"):
-        return f"{achieved['asked']}/{_number(achieved['counted'], 3)}"
+        return f"{achieved['asked']}/{number(achieved['counted'], 3)}"
     return f"{achieved['asked_keep']:.3g}/{kept}"
-
-
-def _block(
-    title: str, head: Sequence[str], body: Mapping[str, Sequence[Sequence[str]]], more: Sequence[str] = ()
-) -> list[str]:
-    """Rows under their budgets' heads, as wide as the terminal allows, and lines after them."""
-    rows = [row for those in body.values() for row in those]
-    wide = [max(len(row[place]) for row in (head, *rows)) for place in range(len(head))]
-    wide[0] = min(wide[0], WIDTH - sum(wide[1:]) - 2 * (len(wide) - 1))
-    lines = [_line(head, wide)]
-    shown = 0
-    for of, those in body.items():
-        if of not in ("", "dense") and shown < BLOCK_ROWS:
-            lines.append(f"{budgets.heading(of)}:")
-        lines += [_line(row, wide) for row in those[: BLOCK_ROWS - shown]]
-        shown = min(BLOCK_ROWS, shown + len(those))
-    cut = [f"and {len(rows) - BLOCK_ROWS} more rows: see report.html"] if len(rows) > BLOCK_ROWS else []
-    return ["", _short(title, WIDTH), *lines, *cut, *more]
-
-
-def _line(row: Sequence[str], wide: Sequence[int]) -> str:
-    first = _short(row[0], wide[0]).ljust(wide[0])
-    return "  ".join([first, *(text.rjust(width) for text, width in zip(row[1:], wide[1:], strict=True))])
 
 
 def _ordered(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -288,23 +270,6 @@ def _ordered(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         return *first, row["method"], row["preset"], budgets.rank(row["keep"])
 
     return sorted(rows, key=place)
-
-
-def _method(row: Mapping[str, Any]) -> str:
-    method: str = row["method"]
-    return method if row["preset"] in ("paper", "") else f"{method}@{row['preset']}"
-
-
-def _number(value: float | None, digits: int, scale: float = 1.0) -> str:
-    return _NONE if value is None else f"{value * scale:.{digits}f}"
-
-
-def _interval(ends: Sequence[float] | None, digits: int) -> str:
-    return "" if ends is None else f"[{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]"
-
-
-def _short(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: max(1, width - 2)] + ".."
 
 
 def _safe(line: str) -> str:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from effivlm.records import dump
+from effivlm.report.collector import paused
 from effivlm.report.document import build, read
 from effivlm.report.page import render
-from effivlm.report.samples import changed, facts
+from effivlm.report.samples import Facts, changed
 
 OUTCOMES = "outcomes.jsonl"
 
@@ -23,6 +24,7 @@ class Unwritten(OSError):
         self.document = document
 
 
+@paused()
 def write(run_folder: Path | str) -> dict[str, Any]:
     """Write report.json and report.html beside outcomes.jsonl and return the document.
 
@@ -31,9 +33,10 @@ def write(run_folder: Path | str) -> dict[str, Any]:
     """
     folder = Path(run_folder)
     source = folder / OUTCOMES
-    header, outcomes, end = read(source)
+    beside = Facts()
+    header, outcomes, end = read(source, beside.add)
     document = build(header, outcomes, end)
-    page = render(document, changed(outcomes, facts(source)), title=folder.resolve().name)
+    page = render(document, changed(outcomes, beside), title=folder.resolve().name)
     try:
         _replace(folder / "report.json", dump(document) + "\n")
         _replace(folder / "report.html", page)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL.ImageFile import ImageFile
@@ -21,7 +21,7 @@ from effivlm.run.faults import FAULTS
 from effivlm.run.gave import Asked, broken
 from effivlm.run.leaf import Leaf
 from effivlm.run.scoring import read, refuse_repeated
-from effivlm.run.shown import SAMPLES, sample_record
+from effivlm.run.shown import SAMPLES, pictures_digest, sample_record
 from effivlm.run.weighed import Weighed
 from effivlm.tasks._base import Task
 
@@ -172,18 +172,16 @@ class Answers(Given):
             self.most_bytes,
             reference=self._reference(number, sample),
         )
-        if self.dense not in self.methods:
-            found = asking.ask(self.standing, share)
-            found.held = self.model.held.get(sample.id, 0)
-            return found
         _loaded(sample)
         with ThreadPoolExecutor(1, thread_name_prefix="shown") as aside:  # while the device answers
-            shown = aside.submit(sample_record, self.dense.task, sample)
+            digest = aside.submit(pictures_digest, sample)
+            shown = aside.submit(sample_record, self.dense.task, sample) if self.dense in self.methods else None
             found = asking.ask(self.standing, share)
         try:
-            found.notes.append(shown.result())
+            found.notes += [shown.result()] if shown else []
         except FAULTS as error:  # what is noted beside an answer must not take the answer with it
             found.lack([self.dense], "shown", error)
+        found.answers = {cell: replace(one, pictures=digest.result()) for cell, one in found.answers.items()}
         found.held = self.model.held.get(sample.id, 0)
         return found
 

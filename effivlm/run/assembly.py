@@ -111,6 +111,7 @@ def facts_of(given: Given, ran: Ran) -> dict[str, Any]:
         "engine": ran.engine,
         "kernel": ran.kernel,
         "weights": ran.weights,
+        "product": given.weighed and given.weighed.product,
     }
 
 

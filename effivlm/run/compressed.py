@@ -16,13 +16,15 @@ from effivlm.models._adapter import Adapter
 from effivlm.models._compressed import reading
 from effivlm.models._memory import needs
 from effivlm.models._sources import ModelSource
-from effivlm.records import Cell, Settings
-from effivlm.run.weighed import Weighed, weigh
+from effivlm.records import Cell, Product, Settings
+from effivlm.run.weighed import Weighed, disk_bytes, record_of, weigh
 from effivlm.seams.meters import free_bytes, reclaim
 from effivlm.weights.making import Progress
 from effivlm.weights.product import plan, product
 
 Open = Callable[[ModelSource, Settings], Adapter]
+DENSELY = "zeros stored densely"
+"""How zeros are read: no format of sparse weights is written, and no kernel skips them."""
 ROOM = 1.3
 """Times the bytes of its weights that a second model needs to be free on the device, to work beside the first."""
 
@@ -48,6 +50,27 @@ def changed_of(methods: Mapping[Cell, Method]) -> dict[WeightMethod, list[Cell]]
         if changing := weights_of(method):
             found.setdefault(changing, []).append(cell)
     return found
+
+
+def product_of(method: WeightMethod, folder: Path, opened: Adapter, whole: Adapter) -> Product:
+    """What is told of the checkpoint in `folder`, `opened` from there, which `method` made of `whole`."""
+    record, bits = record_of(folder), method.keep.kind == "bits"
+    asked, drawn = record["calibration"], record["drawn"]
+    return Product(
+        fingerprint=record["fingerprint"],
+        engine=record["fields"]["engine"],
+        packing=method.packing if bits else "dense",
+        reading=opened.weights.partition(", ")[2] if bits else DENSELY,
+        disk_bytes=disk_bytes(folder),
+        disk_bytes_dense=disk_bytes(Path(whole.source.source)),
+        memory_bytes=opened.weight_bytes(),
+        memory_bytes_dense=whole.weight_bytes(),
+        seconds=record["seconds"],
+        calibration=Path(drawn.get("set", "")).name,
+        samples=drawn.get("samples", 0),
+        tokens=asked.get("tokens", ""),
+        drawn=drawn.get("fingerprint", ""),
+    )
 
 
 @contextmanager
@@ -89,7 +112,9 @@ class Compressed:
             source = replace(model.source, source=str(folder), repository="", commit="")
             self._make_room(model, source)
             opened = self.open_model(source, self.settings)
-            self._held, self._name = (opened, weigh(method, Path(folder), opened.model)), name
+            weighed = weigh(method, Path(folder), opened.model)
+            told = product_of(method, Path(folder), opened, model)
+            self._held, self._name = (opened, replace(weighed, product=told)), name
         return self._held
 
     @property

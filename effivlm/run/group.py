@@ -36,7 +36,7 @@ from effivlm.run.gave import Asked
 from effivlm.run.lengths import Positions
 from effivlm.run.listening import OnAnswers, Progress, Told
 from effivlm.run.noise import asked_again
-from effivlm.run.provenance import code_of, versions
+from effivlm.run.provenance import code_of, libraries_of, versions
 from effivlm.run.scoring import samples_of
 from effivlm.run.steps import Step, stored
 from effivlm.run.untouched import tracked
@@ -88,7 +88,7 @@ def _made(step: Step, keep: Budget, seed: int) -> Method:
         raise ValueError(
             f"method {step.method!r} has no preset {step.preset!r}; choose from: {', '.join(kind.presets)}"
         )
-    return kind(keep=keep, seed=seed, **kind.presets[step.preset])
+    return kind(keep=keep, seed=seed, **kind.presets[step.preset], **registry.filled(step.method))
 
 
 def task_of(name: str) -> Task:
@@ -114,7 +114,7 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
     method, folder = method_of(cell, settings.seed), settings.folders.get(cell.task, "")
     task = Folder if folder else type(task_of(cell.task))
     profile = profile_of(task, settings)
-    kinds = map(type, method.methods if isinstance(method, Composed) else (method,))
+    kinds = [type(one) for one in (method.methods if isinstance(method, Composed) else (method,))]
     return fingerprint(
         {
             "part": [part, HOLDS[part]],
@@ -130,7 +130,7 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
             + [f"data {settings.data}"] * (settings.data != "")
             + [f"scoring {profile}"] * (part == "quality" and profile != FIXED)
             + Presenting.of(settings).differences(),
-            "versions": versions(),
+            "versions": [*versions(), *libraries_of(kinds)],
             "code": code_of([*kinds, task], source.family, __name__ if part == "quality" else TIMING),
         }
     )

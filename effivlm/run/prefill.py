@@ -15,6 +15,7 @@ from effivlm.models._adapter import Adapter, Prompt
 from effivlm.run.chosen import refuse_disorder
 from effivlm.run.turned import Turned
 from effivlm.run.untouched import observing, untouched
+from effivlm.seams.attended import Attended, attending
 from effivlm.seams.columns import received
 from effivlm.seams.hooks import Entering, LseWatcher, Stay, Watcher, pruning, watching
 from effivlm.seams.meters import Within, untimed
@@ -58,7 +59,7 @@ def prefilled(
     question = question_rows(visual) if observers else -1
     seen: dict[int, LayerView] = {}
     marked: dict[torch.device, Tensor] = {}  # one tensor for all layers of a device: that they agree is seen by it
-    cache, kept = PromptCache(), dict[int, Tensor]()
+    cache, kept, entered = PromptCache(), dict[int, Tensor](), dict[int, Attended]()
 
     def marks(key: Tensor) -> Tensor:
         return marked.setdefault(key.device, visual.to(key.device))
@@ -68,7 +69,9 @@ def prefilled(
             sums = received(query[0], key[0], None if lse is None else lse[0]) if columns else None
             last, before = _last(query, rows).clone(), turned.moments(query[0], left(kept, number))
             following = partial(turned.following, device=key.device)
-            seen[number] = LayerView(last, key[0], value[0], marks(key), number, sums, question, before, following)
+            seen[number] = LayerView(
+                last, key[0], value[0], marks(key), number, sums, question, before, following, entered.get(number)
+            )
             for part in observers if layer is None else ():  # what stays of a pruned prompt is known at its end
                 with observing(part, view=seen[number]):
                     part.look(seen[number])
@@ -76,11 +79,11 @@ def prefilled(
         within("method", note)
 
     attentions: list[nn.Module] = [block.self_attn for block in model.layers]  # type: ignore[misc]
-    watchers: list[list[Look]] = [
-        [partial(look, number)] if rows or columns or turned.wanted else [] for number in range(len(attentions))
-    ]
+    attended = model.layers if any(part.attends for part in observers) else ()
+    wanted = rows or columns or turned.wanted or attended
+    watchers: list[list[Look]] = [[partial(look, number)] if wanted else [] for number in range(len(attentions))]
     if layer is None:
-        with watching(_joined(attentions, watchers, columns)):
+        with watching(_joined(attentions, watchers, columns)), attending(attended) as entered:
             logits = model.prefill(prompt, cache, within)
     else:
         choices = Choices(layer, prompt, len(attentions), model.text.norm, sample_id)
@@ -90,7 +93,8 @@ def prefilled(
             at: lambda entering, place=place: within("method", partial(choices.choose, place, entering))  # type: ignore[misc]
             for place, at in enumerate(choices.stages)
         }
-        with watching(_joined(attentions, watchers, columns)), pruning(model.layers, chosen) as kept:
+        looked = watching(_joined(attentions, watchers, columns))
+        with looked, pruning(model.layers, chosen) as kept, attending(attended) as entered:
             logits = model.prefill(prompt, cache, within)
     stays = tuple(left(kept, number) for number in range(len(attentions)))
     for number, pair in enumerate(zip(cache.keys, cache.values, strict=True)):

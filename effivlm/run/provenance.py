@@ -42,6 +42,11 @@ def versions() -> tuple[str, ...]:
     return (__version__, *(version(name) for name in ("torch", "transformers")))
 
 
+def libraries_of(kinds: Sequence[type]) -> list[str]:
+    """Versions of the libraries that methods run, as far as their classes name one."""
+    return [f"{name} {version(name)}" for kind in kinds if (name := getattr(kind, "library", ""))]
+
+
 def class_digest(kind: str, name: str) -> str:
     """The code of a method, task or model family by its registered name; its module is not imported for that."""
     return module_digest(registry.entries(kind)[registry.check(kind, name)].module)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from io import BytesIO
@@ -17,12 +18,14 @@ from effivlm.compression.base import Method
 from effivlm.compression.places import grids_of
 from effivlm.models._pictures import plain
 from effivlm.records import Cell, Sample
+from effivlm.run.faults import FAULTS
 from effivlm.run.leaf import Leaf
 from effivlm.run.tree import Mask, Tree
 
 SAMPLES = 12  # of each task, whose kept tokens are noted
 THUMBNAIL = 256  # pixels of the longer side
 ONE_OF_MANY = 128  # the same where a sample has several pictures
+DIGEST = 16  # hexadecimal digits: two of a million pictures are alike by chance once in tens of millions of sets
 
 
 def sample_record(task: str, sample: Sample) -> dict[str, Any]:
@@ -37,6 +40,20 @@ def sample_record(task: str, sample: Sample) -> dict[str, Any]:
         "thumbnail": pictures[0] if pictures else None,
         "pictures": pictures,
     }
+
+
+def pictures_digest(sample: Sample) -> str:
+    """A short name for all pixels that a sample shows, in order; "" where it shows no picture, or one that is torn."""
+    images = [*sample.images, *sample.video]
+    digest = hashlib.sha256()
+    try:
+        for image in images:
+            seen = plain(image)
+            digest.update(f"{seen.size}".encode())
+            digest.update(seen.tobytes())
+    except FAULTS:  # the answer to its sample carries the error
+        return ""
+    return digest.hexdigest()[:DIGEST] if images else ""
 
 
 def _pictures(sample: Sample) -> list[str]:

@@ -2,7 +2,8 @@
 
 In a composition every method works on what the one before it leaves. One with `:0.40` keeps that share in every case; the others
 follow the budget of the case. A method of the checkpoint comes first, and always has a budget of its own: `wanda:2:4+fastv`, or
-the first of those that it declares, which is written out.
+the first of those that it declares, which is written out. An open method stands before what it runs,
+`kvpress:SnapKVPress(window_size=16)`; what is in parentheses is its alone.
 """
 
 from __future__ import annotations
@@ -13,9 +14,8 @@ from typing import cast
 
 from effivlm.budget import TOKEN_KINDS
 from effivlm.records import SEAMS, Budget
-from effivlm.registry import WEIGHTS, check, declared, inherited, load
-
-JOIN, FIXED, PRESET = "+", ":", "@"
+from effivlm.registry import WEIGHTS, check, declared, inherited, load, open_methods
+from effivlm.spelling import FIXED, JOIN, PRESET, joined, read
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +38,8 @@ class Step:
 
 def stored(method: str, preset: str) -> tuple[Step, ...]:
     """The steps of a stored case. A composition stands in its method alone, and there a preset that is not named is `paper`."""
-    if JOIN not in method:
-        return (Step(method, preset),)
-    return tuple(_step(text, "paper") for text in method.split(JOIN))
+    several = joined(method)
+    return tuple(_step(text, "paper") for text in several) if len(several) > 1 else (Step(method, preset),)
 
 
 def asked(text: str) -> tuple[str, str]:
@@ -49,7 +48,7 @@ def asked(text: str) -> tuple[str, str]:
     Raises:
         ValueError: a name, preset or budget does not exist, or the methods cannot be composed; says which and why.
     """
-    steps = [_step(piece) for piece in text.split(JOIN)]
+    steps = [_step(piece) for piece in joined(text)]
     for step in steps:
         presets = _presets(step.method)
         if step.preset not in presets:
@@ -70,10 +69,9 @@ def asked(text: str) -> tuple[str, str]:
 
 def _step(text: str, preset: str = "") -> Step:
     """Read one method; without a preset it is `preset`, or the method's default one."""
-    words, fixed, keep = text.partition(FIXED)
-    name, at, named = words.partition(PRESET)
-    check("methods", name)
-    if not at:
+    name, named, keep, fixed = read(text, open_methods())
+    name = check("methods", name)
+    if PRESET not in text:
         named = preset or str(declared("methods", name).get("default_preset", _presets(name)[0]))
     try:
         return Step(name, named, Budget.parse(keep).label if fixed else "")
@@ -87,7 +85,7 @@ def _presets(method: str) -> list[str]:
 
 def budgeted(method: str) -> bool:
     """Whether cases of a stored method vary with the budget."""
-    return JOIN in method or bool(declared("methods", method).get("budgeted", True))
+    return len(joined(method)) > 1 or bool(declared("methods", method).get("budgeted", True))
 
 
 def of_weights(method: str) -> bool:
@@ -117,7 +115,7 @@ def takes(method: str, budget: Budget) -> bool:
 
 def settings(method: str) -> tuple[str, ...]:
     """The budgets that a single method declares to run at where none of its kinds is named; none: those of everybody."""
-    return () if JOIN in method else tuple(inherited("methods", method, "settings") or ())
+    return () if len(joined(method)) > 1 else tuple(inherited("methods", method, "settings") or ())
 
 
 def wanted(method: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from effivlm.compression.weights import WeightMethod
-from effivlm.records import Budget, KeptBy
+from effivlm.records import Budget, KeptBy, Product
 from effivlm.weights.product import PRODUCT
 from effivlm.weights.saving import files_of
 
@@ -32,7 +32,7 @@ class Weighed:
     """The weights that a method was to change: how many there are, `zeros` among them and `bits` that they take in the files.
 
     `said` is the fraction of zeros (bits of a weight) by the record that came with them; `full`: groups of M inputs of which more
-    than N weights are left, where N:M was asked.
+    than N weights are left, where N:M was asked; `product`: what the record of a run says of the checkpoint.
     """
 
     method: WeightMethod
@@ -41,6 +41,7 @@ class Weighed:
     bits: int
     said: float
     full: int = 0
+    product: Product | None = None
 
     @classmethod
     def from_json(cls, method: WeightMethod, data: Mapping[str, Any]) -> Weighed:
@@ -121,6 +122,11 @@ def weigh(method: WeightMethod, folder: Path, model: nn.Module) -> Weighed:
     bits = packed_bits(folder) if method.keep.kind == "bits" else PLAIN * weights
     said = record["achieved"]["bits_per_weight" if method.keep.kind == "bits" else "zeros"]
     return Weighed(method, weights, zeros, bits, float(said), full)
+
+
+def disk_bytes(folder: Path) -> int:
+    """Bytes of the files of tensors of a checkpoint."""
+    return sum(path.stat().st_size for path in files_of(folder))
 
 
 def _full(weight: Tensor, keep: Budget) -> int:

@@ -258,7 +258,9 @@ def _unusable(cell: Cell) -> str:
     """Why the classes behind a cell cannot be loaded, which fails it by name before any model opens; "" where they can."""
     try:
         for step in stored(cell.method, cell.preset):
-            registry.load("methods", step.method)
+            kind = registry.load("methods", step.method)
+            if what := registry.filled(step.method):
+                kind(**what)
         registry.load("tasks", cell.task)
     except ValueError as error:
         return str(error)

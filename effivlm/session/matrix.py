@@ -9,12 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
+from effivlm import suites
 from effivlm.data.places import STREAM
 from effivlm.models._sources import ModelSource, resolve
 from effivlm.records import PARTS, Budget, Cell, Settings
 from effivlm.registry import names, token_methods, unknown, unusable
 from effivlm.run import sharding, steps
-from effivlm.session import judges, suites
+from effivlm.session import judges
 
 _T = TypeVar("_T")
 

@@ -20,7 +20,17 @@ from effivlm.report.strict import strict
 from effivlm.session.places import Lock, trial
 
 FILE = "outcomes.jsonl"
-LIBRARIES = ("effivlm", "torch", "transformers", "accelerate", "numpy", "pytest", "pytest-benchmark", "pytest-xdist")
+LIBRARIES = (
+    "effivlm",
+    "torch",
+    "transformers",
+    "accelerate",
+    "numpy",
+    "pytest",
+    "pytest-benchmark",
+    "pytest-xdist",
+    "kvpress",
+)
 Key = tuple[Cell, str]
 
 

@@ -186,6 +186,7 @@ class Timing:
         costs |= self._floor(part, tree, leaf) | more | self._energy(part)
         seen = self._seen.remarks if self._seen else ()
         facts: dict[str, Any] = {"engine": self._engine(part), "kernel": "sdpa", "weights": self.model.weights, "n": 1}
+        facts["product"] = self.weighed and self.weighed.product
         kept = self.cell, self.method, [leaf.without_cache()], self.weighed
         status, reason = verdict(*kept)
         return Outcome(

@@ -1,7 +1,7 @@
-"""The libraries that compress weights: which are here, in which version, and what makes a missing one. Loads none of them.
+"""The libraries that compress: which are here, in which version, and what makes a missing one. Loads none of them.
 
-llm-compressor and autoawq lie in our own environment. sparseml needs transformers 4.40, which lacks the families; it lies in an
-environment of its own, whose Python works as a second process (`_sparseml.py`).
+llm-compressor, autoawq and kvpress (presses of caches) lie in our own environment. sparseml needs transformers 4.40, which
+lacks the families; it lies in an environment of its own, whose Python works as a second process (`_sparseml.py`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from importlib.metadata import Distribution, PackageNotFoundError, version
 from pathlib import Path
 
 ENGINES = ("llmcompressor", "autoawq", "sparseml")
+"""Those that compress weights."""
+LIBRARIES = (*ENGINES, "kvpress")
 SPARSEML_PYTHON = "EFFIVLM_SPARSEML_PYTHON"
 """The environment variable that names the Python of sparseml's environment, where it is not where `make env-sparseml` puts it."""
 SPARSEML_HOME = ".venv-sparseml"
@@ -18,14 +20,15 @@ _MADE_BY = {
     "llmcompressor": 'pip install "effivlm[weights]"',
     "autoawq": "make env-autoawq",
     "sparseml": "make env-sparseml",
+    "kvpress": "make env-kvpress",
 }
 
 
 def missing(engine: str) -> str:
-    """Why an engine cannot run here, with the command that makes it; "" where it can.
+    """Why a library cannot run here, with the command that makes it; "" where it can.
 
     Raises:
-        ValueError: no engine has this name.
+        ValueError: no library has this name.
     """
     if engine == "sparseml":
         try:
@@ -37,13 +40,13 @@ def missing(engine: str) -> str:
 
 
 def installed(engine: str) -> str:
-    """The version of an engine, for a record; "" where it is not here.
+    """The version of a library, for a record; "" where it is not here.
 
     Raises:
-        ValueError: no engine has this name; or it is sparseml and there is no environment of it.
+        ValueError: no library has this name; or it is sparseml and there is no environment of it.
     """
-    if engine not in ENGINES:
-        raise ValueError(f"engine {engine!r} is not one of {', '.join(ENGINES)}")
+    if engine not in LIBRARIES:
+        raise ValueError(f"engine {engine!r} is not one of {', '.join(LIBRARIES)}")
     if engine != "sparseml":
         try:
             return version(engine)
@@ -55,7 +58,7 @@ def installed(engine: str) -> str:
 
 
 def demanded(engine: str) -> str:
-    """The version of an engine. ValueError where it is not here; says what brings it."""
+    """The version of a library. ValueError where it is not here; says what brings it."""
     if why := missing(engine):
         raise ValueError(why)
     return installed(engine)

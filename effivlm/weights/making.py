@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ class Maker:
         self.stored = saving.stored_type(folder)
         self.blocks = outline(adapter, method.targets)
         self.places = self._places()
+        self.since = time.perf_counter()
 
     def made(self) -> dict[str, Any]:
         """Do what is not done yet; returns what the product says of it beside the plan."""
@@ -110,7 +112,7 @@ class Maker:
 
     def _store(self, stage: Stage, made: Made) -> None:
         tensors: dict[str, Tensor] = {}
-        facts: dict[str, Any] = {"linears": {}, "new": {}, "set": {}}
+        facts: dict[str, Any] = {"linears": {}, "new": {}, "set": {}, "seconds": self._lap()}
         for name, solved in made.solved.items():
             tensors |= self._of_linear(f"{stage.name}.{name}", solved, facts)
         for name in sorted(made.changed):
@@ -122,6 +124,12 @@ class Maker:
             tensors[f"new:{key}"] = rounded
             facts["new"][key], facts["set"][full] = [key], f"new:{key}"
         self.journal.store(stage.name, tensors, facts)
+
+    def _lap(self) -> float:
+        """Seconds since the stage before this one was done, or this run began: reading calibration samples and scores are the
+        first stage's. What a run that was killed spent on an unfinished stage is in none."""
+        before, self.since = self.since, time.perf_counter()
+        return self.since - before
 
     def _of_linear(self, full: str, solved: Solved, facts: dict[str, Any]) -> dict[str, Tensor]:
         key = self.places[f"{full}.weight"]
@@ -155,14 +163,17 @@ class Maker:
         return True
 
     def _told(self) -> dict[str, Any]:
-        """Of every linear what was achieved; which others there are; of the calibration what was drawn."""
+        """Of every linear what was achieved; which others there are; of the calibration what was drawn; how long it all took."""
         layers: dict[str, Any] = {}
+        seconds = 0.0
         for name in self.blocks:
             known = self.journal.stored(name)
             if known is None:
                 raise ValueError(f"{self.journal.folder} lost stage {name}: run again")
             layers |= known[1]["linears"]
+            seconds += known[1]["seconds"]
         others = [name for name, one in self.adapter.model.named_modules() if isinstance(one, nn.Linear)]
         found = self.journal.folder / "calibration.json"
         drawn = json.loads(found.read_text(encoding="utf-8")) if found.exists() else {}
-        return {"drawn": drawn, "layers": layers, "untouched": sorted({*others} - {*layers}), "stored": self.stored}
+        untouched = sorted({*others} - {*layers})
+        return {"drawn": drawn, "layers": layers, "untouched": untouched, "stored": self.stored, "seconds": seconds}

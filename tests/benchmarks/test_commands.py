@@ -13,9 +13,9 @@ import pytest
 from published_sets import Opened
 
 from effivlm import __main__ as cli
-from effivlm import registry
+from effivlm import registry, suites
 from effivlm.records import Answer, Cell, Outcome
-from effivlm.session import matrix, suites
+from effivlm.session import matrix
 from effivlm.session.matrix import Asked
 from effivlm.session.recorder import Recorder, read
 

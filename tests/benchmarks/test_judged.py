@@ -143,6 +143,10 @@ def test_a_judge_that_changes_its_mind_has_noise(
         run("--vlm-judge", SPEC).assert_outcomes(passed=2)
     noise = (outcomes(pytester.path / "out")[0].judged or {})["noise"]
     assert (noise["spread"], noise["changed"]) == (0.5, 1.0)
+    (row,) = json.loads((pytester.path / "out" / "report.json").read_text())["judges"]
+    assert (row["task"], row["cells"], row["marks"], row["missing"]) == ("mmvet", 2, 4, 0)
+    assert (row["noise"]["spread"], row["noise"]["repeats"], row["agreement"]) == (0.5, 3, None)
+    assert row["prompt_sha256"] == RUBRICS["mmvet"].sha256
 
 
 @pytest.mark.parametrize(

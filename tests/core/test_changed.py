@@ -119,6 +119,22 @@ def test_both_parts_of_a_composition_are_audited_on_tensors(found: dict[Cell, Ou
     assert 0 < both.kv_bytes < both.kv_bytes_dense
 
 
+def test_an_outcome_says_what_its_checkpoint_stores_what_reads_it_and_how_it_was_made(
+    whole: Adapter, found: dict[Cell, Outcome]
+) -> None:
+    folder = product(whole.source, Magnitude(keep=Budget.parse("2:4")), Settings())
+    told = found[ALONE].product
+    assert told is not None
+    assert told.disk_bytes == sum(path.stat().st_size for path in files_of(folder))
+    assert told.disk_bytes_dense == sum(path.stat().st_size for path in Path(whole.source.source).glob("*.safetensors"))
+    assert told.memory_bytes == told.memory_bytes_dense == whole.weight_bytes()
+    assert (told.reading, told.packing, told.engine) == ("zeros stored densely", "dense", "llmcompressor")
+    assert (told.calibration, told.samples, told.tokens, told.drawn) == ("", 0, "", "")
+    assert told.seconds == json.loads((folder / PRODUCT).read_text())["seconds"] > 0
+    assert found[BESIDE].product == told
+    assert found[DENSE].product is found[SNAPKV].product is None
+
+
 def test_one_checkpoint_is_opened_once_for_all_its_cells_and_none_beside_another(
     whole: Adapter, products: Path
 ) -> None:

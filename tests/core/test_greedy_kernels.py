@@ -195,4 +195,12 @@ def test_of_a_large_image_the_device_keeps_what_the_cpu_keeps(kind: type[PerImag
 def test_density_peaks_are_those_of_the_cpu_where_distances_are_kept(length: int) -> None:
     points = drawn(length, length, 24)
     points[length // 2] = points[0]
-    torch.testing.assert_close(peaks(points, 4).cpu()[1:], peaks(points.cpu(), 4)[1:], rtol=1e-4, atol=1e-4)
+    ours, plain, twins = peaks(points, 4).cpu(), peaks(points.cpu(), 4), [0, length // 2]
+    for found in (
+        ours,
+        plain,
+    ):  # which of two equal points is the denser, rounding decides, and how far the other lies from it
+        low, high = found[twins].sort().values
+        assert low < high - 4
+        found[twins] = high
+    torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4)

@@ -231,3 +231,38 @@ def test_pictures_are_small_and_smaller_where_there_are_many() -> None:
         data = b64decode(record["pictures"][-1].partition(",")[2])
         sizes.append(Image.open(BytesIO(data)).size)
     assert sizes == [(256, 85), (128, 43)]
+
+
+def test_a_digest_names_the_pixels_and_nothing_else() -> None:
+    from PIL import Image
+
+    drawn = Image.fromarray(np.arange(300, dtype=np.uint8).repeat(3).reshape(10, 30, 3))
+    other = drawn.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+    def digest(*images: Any, **more: Any) -> str:
+        return shown.pictures_digest(replace(sample("text"), images=images, **more))
+
+    assert digest(drawn) == digest(drawn.convert("RGBA")) == digest(drawn, prompt="another question")
+    assert len({digest(*those) for those in ((drawn,), (other,), (drawn, other), (other, drawn), (drawn, drawn))}) == 5
+    assert digest(drawn) != digest(drawn.resize((15, 20)).resize((30, 10)))
+    assert digest() == ""
+
+
+@pytest.mark.usefixtures("toy_task")
+def test_every_answer_says_which_pictures_it_is_about(model: Adapter) -> None:
+    found = run_group(cells(methods=["snapkv", "fastv"], keeps=("0.30",)), model, Settings(limit=3))
+    wanted = [shown.pictures_digest(sample(form, number)) for number, form in enumerate(FORMS)][:3]
+    assert any(wanted)
+    able = [one for one in found if one.status == "ok"]
+    assert len(able) > 2
+    assert [[answer.pictures for answer in one.answers] for one in able] == [wanted] * len(able)
+
+
+def test_a_picture_that_cannot_be_read_is_no_picture_that_others_share() -> None:
+    class Torn:
+        size = (4, 4)
+
+        def getexif(self) -> None:
+            raise OSError("image file is truncated")
+
+    assert shown.pictures_digest(replace(sample("text"), images=(Torn(),))) == ""  # type: ignore[arg-type]

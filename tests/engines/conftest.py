@@ -1,4 +1,4 @@
-"""Tests of engines outside the environment of every test: skipped where one is missing, failed where it is demanded."""
+"""Tests of libraries outside the environment of every test: skipped where one is missing, failed where it is demanded."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from effivlm.weights.libraries import ENGINES, missing
+from effivlm.weights.libraries import LIBRARIES, missing
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 DEMANDED = os.environ.get("REQUIRED_ENGINE", "")
-"""Set by `make test-autoawq` and `make test-sparseml`: a stage of the engine's own never passes by skipping."""
+"""Set by `make test-autoawq`, `make test-kvpress` and `make test-sparseml`: a stage of its own never passes by skipping."""
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    for engine in ENGINES:
+    for engine in LIBRARIES:
         if item.get_closest_marker(engine) and (why := missing(engine)):
             if engine == DEMANDED:
                 pytest.fail(why, pytrace=False)

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from effivlm.weights import libraries
-from effivlm.weights.libraries import ENGINES, SPARSEML_PYTHON, installed, missing, sparseml_python
+from effivlm.weights.libraries import LIBRARIES, SPARSEML_PYTHON, installed, missing, sparseml_python
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_an_unknown_engine_is_refused_with_those_there_are() -> None:
-    with pytest.raises(ValueError, match=r"'quanto' is not one of llmcompressor, autoawq, sparseml"):
+    with pytest.raises(ValueError, match=r"'quanto' is not one of llmcompressor, autoawq, sparseml, kvpress"):
         missing("quanto")
 
 
@@ -55,7 +55,7 @@ def test_the_variable_comes_before_the_folders(monkeypatch: pytest.MonkeyPatch, 
 def test_every_command_that_brings_an_engine_is_one_of_the_makefile() -> None:
     made = (ROOT / "Makefile").read_text(encoding="utf-8")
     named = [command for command in libraries._MADE_BY.values() if command.startswith("make ")]
-    assert len(named) == 2
+    assert len(named) == 3
     for command in named:
         assert f"\n{command.removeprefix('make ')}: " in made
-    assert set(libraries._MADE_BY) == set(ENGINES)
+    assert set(libraries._MADE_BY) == set(LIBRARIES)
