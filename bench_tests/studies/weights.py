@@ -226,6 +226,8 @@ def reconstructed(model: str, count: int, device: str) -> list[dict[str, Any]]:
 
 def table(document: Mapping[str, Any]) -> str:
     """The report in Markdown: a block a budget, a row a method, KL and score of each model."""
+    from weights_goals import goals
+
     rows = document["rows"]
     lines = ["# Methods of weights on the micro models", "", *told(document), ""]
     for variant in ("plain", "salient"):
@@ -246,6 +248,7 @@ def table(document: Mapping[str, Any]) -> str:
                 )
                 lines.append(f"| {method} | {' | '.join(kls)} | {scores} |")
             lines.append("")
+    lines += [*goals(rows, MODELS), ""]
     lines += ["## Error of the outputs of every linear layer, over that of the floor", ""]
     lines += ["| model | budget | method | floor | better | median ratio |", "|---|---|---|---|---|---|"]
     for row in document.get("layers", ()):

@@ -106,7 +106,7 @@ def test_products_of_e4m3_are_those_of_what_it_stands_for(rows: int, outputs: in
 @HUMMING
 @pytest.mark.parametrize("asymmetric", [False, True])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize(("outputs", "inputs"), [(64, 128), (192, 384), (4608, 3584)])
+@pytest.mark.parametrize(("outputs", "inputs"), [(128, 128), (384, 384), (4608, 3584)])
 def test_products_of_four_bits_are_those_of_what_they_stand_for(
     outputs: int, inputs: int, dtype: torch.dtype, asymmetric: bool
 ) -> None:
@@ -185,11 +185,12 @@ def test_no_kernel_reads_what_it_was_not_made_for(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(int4, "installed", lambda: True)
     half, float_ = torch.bfloat16, torch.float32
     for kind, scheme in SCHEMES.items():
-        assert able(scheme, 64, 128, "cuda:0", half)
-        assert not able(scheme, 64, 128, "cpu", half)
-        wrong = [(scheme, 60, 120, half), (scheme, 64, 128, float_)]
+        assert able(scheme, 128, 128, "cuda:0", half)
+        assert not able(scheme, 128, 128, "cpu", half)
+        wrong = [(scheme, 60, 120, half), (scheme, 128, 128, float_)]
         static = Scheme(scheme.kind, scheme.bits, 0 if kind == "int4" else 128, floating=scheme.floating)
-        wrong.append((static, 64, 128, half))
+        wrong.append((static, 128, 128, half))
+        wrong += [(scheme, 192, 384, half)] if kind == "int4" else []  # the kernel fails in its first product
         for other, outputs, inputs, dtype in wrong:
             assert not able(other, outputs, inputs, "cuda:0", dtype)
 
