@@ -13,6 +13,7 @@ from effivlm.run.faults import FAULTS, said, told
 from effivlm.session.journal import checkpoint
 from effivlm.session.together import PAUSE_S, Names, OpenModel, Progress, Together
 
+IDLE_S = 0.25  # between two looks at what others have left, of one that is done with its own
 Note = Callable[[Any], None]
 
 
@@ -58,7 +59,7 @@ class Beside:
                 if over:
                     units.remove(cells)
             if units and not worked:
-                time.sleep(PAUSE_S)
+                time.sleep(IDLE_S)
         self.together.forget()
         return troubles
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -184,6 +185,8 @@ def shards(whole: Adapter, products: Path, tmp_path: Path) -> list[Path]:
 def test_shards_of_changed_checkpoints_merge_into_the_cells_of_one_run(
     shards: list[Path], found: Found, tmp_path: Path
 ) -> None:
+    (path,) = shards[0].glob(journal.PATTERN)
+    path.write_text(re.sub(r'"seconds":[\d.]+', '"seconds":7', path.read_text()))  # made by itself on another machine
     merge(shards, tmp_path / "out", join)
     _, made, end = read(tmp_path / "out" / "outcomes.jsonl")
     assert told(made) == told([*found.values()])
