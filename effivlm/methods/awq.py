@@ -16,7 +16,7 @@ class Awq(WeightMethod):
     """Input channels are scaled up by a power of their mean size before weights are rounded, and what feeds them is scaled down
     (arXiv 2306.00978).
 
-    Of `points` powers the one is taken under which the outputs of the linears behind that input change least once they are rounded.
+    Of `points` powers the one is taken under which rounding changes the outputs of the linears behind that input least.
 
     Differs from the paper:
     - not scaling at all is always among the candidates, so that no block is worse than rounding by its own measure;
