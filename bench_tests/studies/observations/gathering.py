@@ -25,7 +25,8 @@ def load(paths: Sequence[Path]) -> Tally:
     found = Tally([], [])
     for path in paths:
         one = gathered(path) if path.is_dir() else of_baseline(path) if path.suffix == ".json" else read(path)
-        found.runs.extend(one.runs)
+        sizes = [len(group.ids) for group in one.groups]
+        found.runs.extend({"answered": [min(sizes), max(sizes), len(sizes)], **run} for run in one.runs if sizes)
         for name, (count, reason) in one.unmeasured.items():
             found.unmeasured[name] = (found.unmeasured.get(name, (0, ""))[0] + count, reason)
         for group in one.groups:

@@ -70,7 +70,16 @@ def source(run: Mapping[str, Any]) -> str:
     """Where and how a run was made."""
     versions = run["versions"] or {}
     named = [f"{name} {versions[name]}" for name in ("torch", "transformers") if name in versions]
-    facts = [run["device"], run["dtype"], f"{run['limit']} samples a cell", *named, run["commit"], run["started"]]
+    least, most, pairs = run["answered"]
+    samples = f"{least} to {most} samples" if least < most else f"{least} samples"
+    facts = [
+        run["device"],
+        run["dtype"],
+        f"{samples} of each of {pairs} (model, task) pairs",
+        *named,
+        run["commit"],
+        run["started"],
+    ]
     return ", ".join(str(fact) for fact in facts if fact)
 
 
@@ -100,5 +109,5 @@ def figure(value: float | None, unit: str) -> str:
     if value is None:
         return ""
     if unit == "points":
-        return f"{100 * value:+.1f}"
+        return f"{round(100 * value, 1) + 0.0:+.1f}"  # no -0.0
     return f"{math.exp(value):.2f} times" if unit == "times" else f"{value:+.2f}"
