@@ -164,6 +164,16 @@ def test_a_checkpoint_that_cannot_be_made_ends_its_cells_alone_beside_other_work
         assert made[cell].fingerprint == found[cell].fingerprint
 
 
+def test_a_helper_that_cannot_open_the_model_does_not_wait_for_dense(
+    whole: Adapter, products: Path, tmp_path: Path
+) -> None:
+    def none(name: str) -> Adapter:
+        raise RuntimeError("no room here")
+
+    troubles = process(whole, tmp_path).help(none)
+    assert [one.partition(" (")[0] for one in troubles] == ["no help with twin toy: RuntimeError: no room here"]
+
+
 @pytest.fixture
 def shards(whole: Adapter, products: Path, tmp_path: Path) -> list[Path]:
     """Folders of two shards' runs, as sessions leave them."""
