@@ -88,6 +88,11 @@ class Shown:
         change()
         self.drawn()
 
+    def resize(self, width: int) -> None:
+        """Another width, and the charts drawn for it."""
+        if self.eval("innerWidth") != width:
+            self.redraw(partial(self.tab.set_viewport_size, {"width": width, "height": 900}))
+
     def pick(self, select: str, label: str) -> None:
         choose = partial(self.tab.select_option, f"#{select}", label=label)
         if select in ("model", "task"):

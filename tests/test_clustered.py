@@ -13,6 +13,7 @@ from toy_session import ROOT
 
 from effivlm.cluster.driver import Job, Suite, Work, without
 from effivlm.cluster.pool import Hand, Lost, Pool, needed
+from effivlm.cluster.progress import Progress
 from effivlm.commands import clustered
 from effivlm.records import Answer, Cell, Settings
 from effivlm.run.sharding import lacking, numbers_of, shard_of
@@ -142,6 +143,17 @@ def test_workers_lost_with_one_sample_fail_a_group_and_those_lost_on_the_way_do_
 def test_a_model_takes_as_many_gpus_as_its_weights_fill(weights: int, gpus: int) -> None:
     assert needed(weights, 100) == gpus
     assert needed(weights, 0) == 1, "no GPU is known"
+
+
+def test_that_all_is_answered_is_told_once() -> None:
+    said: list[str] = []
+    progress = Progress(said.append, 2, 0)
+    for _ in range(2):
+        progress.step()
+        progress.show(1)
+    for _ in range(3):
+        progress.show(1)
+    assert [line.partition(",")[0] for line in said] == ["effivlm: 1 of 2 samples", "effivlm: 2 of 2 samples"]
 
 
 def test_shards_part_the_samples_and_the_missing_ones_are_named() -> None:

@@ -59,7 +59,7 @@ def desktop(opened: Shown) -> Iterator[Shown]:
     """The tab as it was when it was opened; a test that switches a button off switches it on again."""
     yield opened
     if opened.eval("[innerWidth, document.getElementById('task').value]") != [WIDTH, "-1"]:
-        opened.tab.set_viewport_size({"width": WIDTH, "height": 900})
+        opened.resize(WIDTH)
         opened.pick("task", "all tasks")
     opened.pick("changed-setting", "all settings")
     opened.pick("changed-kind", "any change")
@@ -205,7 +205,7 @@ def test_the_viewer_moves_through_layers_frames_and_samples(desktop: Shown) -> N
 @pytest.mark.parametrize("task", ["all tasks", "docvqa_micro"])
 @pytest.mark.parametrize("width", [390, 1440])
 def test_nothing_scrolls_sideways_but_what_says_so(desktop: Shown, width: int, task: str) -> None:
-    desktop.tab.set_viewport_size({"width": width, "height": 900})
+    desktop.resize(width)
     if task != "all tasks":
         desktop.pick("task", task)
     desktop.until("document.getElementById('chart').scrollWidth <= innerWidth")

@@ -100,7 +100,7 @@ def test_the_terminal_shows_every_budget_as_it_was_asked_under_the_head_of_its_k
         rows = [line for line in lines if line.split()[:2] == [method, shown]]
         assert len(rows) == 3, (method, keep, "two tasks and OP over both")
         if counted is not None:
-            assert rows[0].split()[-1] == f"{keep}/{counted:.3f}"
+            assert rows[0].split()[-1] == f"/{counted:.3f}"  # what was asked stands in front
 
 
 def test_the_page_gets_a_place_on_an_axis_for_every_budget_and_apart_from_other_kinds(document: dict[str, Any]) -> None:

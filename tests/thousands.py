@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from effivlm.records import Outcome
+from effivlm.report.collector import paused
 from tests.outcomes import cell, quality, timed
 
 BUDGETS = 9
 
 
+@paused()
 def run_of(models: int, tasks: int, settings: int, samples: int = 4, times: bool = False) -> list[Outcome]:
     """One dense cell and `settings` - 1 others for each model and task, of `samples` answers each; `times` adds two timings."""
     found = []

@@ -16,10 +16,11 @@ class Awq(WeightMethod):
     """Input channels are scaled up by a power of their mean size before weights are rounded, and what feeds them is scaled down
     (arXiv 2306.00978).
 
-    Of `points` powers the one is taken under which the block's output, with all linears behind that input rounded, changes least.
+    Of `points` powers the one is taken under which rounding changes the outputs of the linears behind that input least.
 
     Differs from the paper:
     - not scaling at all is always among the candidates, so that no block is worse than rounding by its own measure;
+    - the authors' code looks at what the whole attention or MLP gives out; here it is the outputs of its linears, all together;
     - weights are not clipped;
     - preset autoawq is AutoAWQ 0.2.9: it clips, its scales also depend on the weights, and its grid need not hold zero;
     - calibration samples are pictures with a question and its answer, not text;

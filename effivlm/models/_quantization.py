@@ -16,6 +16,8 @@ DENSE = "dense"
 Schemes = Mapping[tuple[str, ...], Scheme]
 """By what layers are named by: their type, their names, or patterns of these with "re:" before them."""
 ALL = ("Linear",)
+FRONTS = ("model.language_model.", "language_model.model.", "model.")
+"""What stands before the layers of a decoder: in a model, in a file of one, and in a model of text alone."""
 
 
 def stated(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -51,12 +53,18 @@ def scheme_of(name: str, schemes: Schemes) -> Scheme:
         ValueError: no group of the configuration names it.
     """
     for targets, scheme in schemes.items():
-        if any(_named(name, target) for target in targets):
+        if any(_named(one, target) for one in _spellings(name) for target in targets):
             return scheme
     for targets, scheme in schemes.items():
         if "Linear" in targets or len(schemes) == 1:
             return scheme
     raise ValueError("no group of the configuration names it")
+
+
+def _spellings(name: str) -> list[str]:
+    """A layer's name in its file, and those that modules of its decoder have had: configurations are written with either."""
+    found = re.fullmatch(r"(?:model\.|language_model\.)*(layers\..+)", name)
+    return [name] if found is None else [name, *(f"{front}{found[1]}" for front in FRONTS)]
 
 
 def _named(name: str, target: str) -> bool:

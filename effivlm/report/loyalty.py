@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +18,8 @@ from effivlm.records import Answer, Outcome
 
 T = TypeVar("T")
 Column = Sequence[Answer | None]
-_STORED = tuple(map(attrgetter, ("score", "same_as_dense", "exact_as_dense", "common_prefix_tokens", "forced")))
+_NAMES = ("score", "same_as_dense", "exact_as_dense", "common_prefix_tokens", "forced")
+_STORED = attrgetter(*_NAMES)
 _TOKEN_LEVEL = ("prefix", "forced")
 
 
@@ -37,14 +39,14 @@ class Table:
 
     @classmethod
     def of(cls, outcomes: Sequence[Outcome], columns: Sequence[Column]) -> Table:
-        values = np.full((len(columns), len(columns[0]), len(_STORED)), np.nan)
+        values = np.full((len(columns), len(columns[0]), len(_NAMES)), np.nan)
         for place, column in enumerate(columns):
             there = [answer is not None for answer in column]
-            known = column if all(there) else [answer for answer in column if answer is not None]
-            for number, read in enumerate(_STORED):
-                found = list(map(read, known))
+            rows = slice(None) if all(there) else there
+            known = map(_STORED, (answer for answer in column if answer is not None))
+            for number, found in enumerate(zip(*known, strict=True)):
                 if found.count(None) < len(found):  # many runs ask for no more than some of them
-                    values[place, there, number] = found
+                    values[place, rows, number] = found
         values[[place for place, outcome in enumerate(outcomes) if outcome.answer_type == "free"], :, 1] = np.nan
         scores, same_, exact, common, forced = values.transpose(2, 1, 0)
         return cls(columns, scores, same_, exact, common, forced)
@@ -125,13 +127,12 @@ def _against(table: Table, dense: int | None, counted: Floats) -> dict[str, Sequ
 def _soft(table: Table, reference: Column) -> Floats:
     """ROUGE-L F1 of every answer against dense's; many cells give the same text, which is compared once."""
     found = np.where(table.exact == 1, 1.0, np.nan)
-    for place, dense in enumerate(reference):
-        differing = [] if dense is None else np.flatnonzero(table.exact[place] == 0).tolist()
-        if not differing:
-            continue
-        answers = [table.columns[cell][place] for cell in differing]
-        near = _Remembered(partial(agreement.rouge_l, reference=dense.text if dense else ""))
-        found[place, differing] = [np.nan if answer is None else near[answer.text] for answer in answers]
+    near = [None if one is None else _Remembered(partial(agreement.rouge_l, reference=one.text)) for one in reference]
+    places, cells = np.nonzero(table.exact == 0)
+    pairs = (
+        (near[place], table.columns[cell][place]) for place, cell in zip(places.tolist(), cells.tolist(), strict=True)
+    )
+    found[places, cells] = [math.nan if known is None or one is None else known[one.text] for known, one in pairs]
     return found
 
 

@@ -118,8 +118,8 @@ const plot = (() => {
       if (!lacks(bar.floor)) floors.push(`M${atX(bar.floor)} ${y - thick / 2 - 2}v${thick + 4}`);
       spots.push({ x: end, y, text: bar.text, group: i, box: { ...box, width: Math.max(box.width, 6) } });
     }
-    if (whiskers.length) root.append(svg("path", { class: "interval bare", d: whiskers.join("") }));
-    if (floors.length) root.append(svg("path", { class: "floor", d: floors.join("") }));
+    // on a rim of the ground's colour, so that they stand out from a bar of any colour
+    for (const [look, d] of [["interval bare", whiskers.join("")], ["floor", floors.join("")]]) if (d) root.append(svg("path", { class: "rim", d }), svg("path", { class: look, d }));
     return spots;
   }
   function hatching({ x, y, width, height }) {

@@ -110,7 +110,7 @@ def compare(outcomes: Sequence[Outcome], dense: Outcome | None) -> list[Quality]
             "loyalty": loyal[place],
             "noise": noise(outcome) if outcome is dense else None,
             "remarks": _without_interval(outcome, averaged[place], resamples),
-            "parts": _parts(outcome, table.columns[place], table.scores[:, [place]], resamples),
+            "parts": _parts(outcome, table, place, resamples),
             "beyond": composed[place],
         }
         if outcome.weights == "random":
@@ -139,17 +139,15 @@ def _without_interval(outcome: Outcome, averaged: bool, resamples: Resampling) -
     return (NOT_A_MEAN,) if not averaged else (ONE_OF_A_PART,) if resamples.single else ()
 
 
-def _parts(
-    outcome: Outcome, answers: Sequence[Answer | None], scores: Floats, resamples: Resampling
-) -> dict[str, Interval | None]:
+def _parts(outcome: Outcome, table: Table, place: int, resamples: Resampling) -> dict[str, Interval | None]:
     """The interval of each score that the benchmark reports beside its own; None for a figure that is no such mean."""
     found: dict[str, Interval | None] = dict.fromkeys(outcome.parts)
     means_of = [name for name, one in outcome.parts.items() if one.of]
     if not means_of:
         return found
     own = [{*outcome.parts[name].of} for name in means_of]
-    there = np.array([[one is not None and one.part in of for of in own] for one in answers])
-    values = np.where(there, scores, np.nan)
+    there = np.array([[one is not None and one.part in of for of in own] for one in table.columns[place]])
+    values = np.where(there, table.scores[:, [place]], np.nan)
     intervals_of = stated(intervals(resamples.means(values)), resamples.answered(values), 0, 1)
     for name, interval, average in zip(means_of, intervals_of, resamples.averages(values), strict=True):
         told = average is not None and abs(average - outcome.parts[name].score) < SAME

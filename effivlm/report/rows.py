@@ -35,7 +35,7 @@ class _Table:
 
     def rows(self) -> list[dict[str, Any]]:
         if self._draws:
-            found = intervals(np.stack([draws for _, draws in self._draws]).T)
+            found = intervals(np.concatenate([draws for _, draws in self._draws]).reshape(len(self._draws), -1).T)
             for (place, _), bounds in zip(self._draws, found, strict=True):
                 self._rows[place]["interval"] = ends(_with_width(bounds))
         return self._rows

@@ -238,7 +238,7 @@ def _cell_row(cell: Mapping[str, Any], words: Sequence[str], head: Sequence[str]
         number((cell["loyalty"] or {}).get("same"), 3),
         *([_against_random(cell["control"], scale, 1)] if _CONTROL in head else []),
         *(number((cell["speedups"][word] or {}).get("value"), 2) + _marks(cell, word) for word in words),
-        _asked_and_kept(achieved) if achieved else NONE,
+        _asked_and_kept(achieved, budgets.text(cell["keep"])) if achieved else NONE,
     )
 
 
@@ -251,13 +251,15 @@ def _marks(cell: Mapping[str, Any], word: str) -> str:
     return (UNTRUSTED_MARK if doubts(cell, word) else "") + (UNSETTLED_MARK if loose(cell, word) else "")
 
 
-def _asked_and_kept(achieved: Mapping[str, Any]) -> str:
-    """A composition's methods have a budget each, none of which is one of the whole; the page shows them."""
+def _asked_and_kept(achieved: Mapping[str, Any], keep: str) -> str:
+    """A composition's methods have a budget each, none of which is one of the whole; the page shows them. A long one that stands
+    in the row's `keep` is not said twice."""
     kept = f"{achieved['keep']:.3f}"
     if achieved.get("parts"):
         return kept
     if achieved.get("asked"):
-        return f"{achieved['asked']}/{number(achieved['counted'], 3)}"
+        asked = "" if achieved["asked"] == keep else achieved["asked"]
+        return f"{asked}/{number(achieved['counted'], 3)}"
     return f"{achieved['asked_keep']:.3g}/{kept}"
 
 

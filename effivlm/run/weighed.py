@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +46,13 @@ class Weighed:
     @classmethod
     def from_json(cls, method: WeightMethod, data: Mapping[str, Any]) -> Weighed:
         """KeyError for what is none."""
-        return cls(method, **{name: data[name] for name in cls.__dataclass_fields__ if name != "method"})
+        counted = {name: data[name] for name in cls.__dataclass_fields__ if name not in ("method", "product")}
+        return cls(method, **counted, product=Product(**data["product"]) if data["product"] else None)
 
     def to_json(self) -> dict[str, Any]:
         """All but the method, which a cell names."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "method"}
+        counted = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("method", "product")}
+        return {**counted, "product": self.product and asdict(self.product)}
 
     @property
     def of_bits(self) -> bool:

@@ -13,6 +13,7 @@ from effivlm.run.faults import FAULTS, said, told
 from effivlm.session.journal import checkpoint
 from effivlm.session.together import PAUSE_S, Names, OpenModel, Progress, Together
 
+IDLE_S = 0.25  # between two looks at what others have left, of one that is done with its own
 Note = Callable[[Any], None]
 
 
@@ -38,6 +39,7 @@ class Beside:
         Whoever is waited for is at work, or ended, and then its work is taken here.
         """
         troubles: list[str] = []
+        failed: set[tuple[str, str]] = set()
         own, changed = [], []
         for cells in filter(None, groups):
             first, later = parted(cells)
@@ -50,15 +52,19 @@ class Beside:
                 try:
                     worked |= self._all_free(cells, partial(open_model, cells[0].model), lambda done, of: None)
                     over = self.together.over(cells)
-                except Unsupported:
-                    over = True
                 except FAULTS as error:  # whoever owns the group does it without help, and tells if it cannot be done
-                    troubles.append(f"no help with {' '.join(self.together.blocks(cells).key)}: {told(error)}")
+                    if not isinstance(error, Unsupported):
+                        troubles.append(f"no help with {' '.join(self.together.blocks(cells).key)}: {told(error)}")
+                    if not checkpoint(cells[0]):
+                        failed.add(cells[0].group)
                     over = True
                 if over:
                     units.remove(cells)
+            units = [
+                cells for cells in units if cells[0].group not in failed
+            ]  # others may never get to what these wait for
             if units and not worked:
-                time.sleep(PAUSE_S)
+                time.sleep(IDLE_S)
         self.together.forget()
         return troubles
 

@@ -6,9 +6,10 @@ killed is free at once, and what it answered stands in its journal. Where blocks
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from effivlm.records import fingerprint
 from effivlm.session.places import Lock
 
 PATTERN = "blocks-*"
+DONE = ".done"
 MOST = 16  # samples of a block
 EACH = 8  # blocks that a worker has to do at least, if there are so many samples: the last one waits for less than one
 SILENCE_S = 600.0  # after which a worker of another host, of which the kernel tells nothing, counts as gone
@@ -72,16 +74,23 @@ class Blocks:
         finally:
             lock.release()
 
+    def finished(self) -> set[int]:
+        """Numbers of the blocks that are done: one look at the folder, which may be far away."""
+        with suppress(FileNotFoundError):
+            return {int(name.removesuffix(DONE)) for name in os.listdir(self._place) if name.endswith(DONE)}
+        return set()
+
     def done(self, number: int) -> bool:
-        return (self._place / f"{number}.done").exists()
+        return (self._place / f"{number}{DONE}").exists()
 
     @contextmanager
     def claim(self, blocks: Sequence[range]) -> Iterator[Claim | None]:
         """The first block that nobody has, None where there is none; it is done when the context ends without an error."""
         self._place.mkdir(parents=True, exist_ok=True)
+        finished = self.finished()
         for number, block in enumerate(blocks):
             lock = Lock(self._place, f"{number}.lock", SILENCE_S)
-            if self.done(number) or not _ours(lock):
+            if number in finished or not _ours(lock):
                 continue
             try:
                 if self.done(number):  # between the two looks
@@ -90,7 +99,7 @@ class Blocks:
                 claim = Claim(block, lock, begun.exists())
                 begun.touch()
                 yield claim
-                (self._place / f"{number}.done").touch()
+                (self._place / f"{number}{DONE}").touch()
                 return
             finally:
                 lock.release()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from effivlm.records import Cell, Outcome, Settings
 from effivlm.report.document import INTERRUPTED
@@ -57,15 +57,21 @@ def _parts(cells: Sequence[Cell]) -> Iterable[list[Cell]]:
     return own, *changed
 
 
-def _alike(how: Sequence[Mapping[str, object]], cells: Sequence[Cell]) -> Sequence[Mapping[str, object]]:
+def _alike(how: Sequence[Mapping[str, Any]], cells: Sequence[Cell]) -> Sequence[Mapping[str, Any]]:
     """How shards ran cells, if all did so on one checkpoint; ValueError where methods made different ones of a model."""
-    weighed = [one.get("weighed") for one in how]
+    weighed = [_counted(one) for one in how]
     if other := [one for one in weighed if one != weighed[0]]:
         raise ValueError(
             f"{cells[0].id}: shards answered with different checkpoints ({weighed[0]} and {other[0]}): let them share one folder"
             " of products"
         )
     return how
+
+
+def _counted(how: Mapping[str, Any]) -> dict[str, Any]:
+    """What was counted on the checkpoint that answered, and all that decided it, but not how long one machine took over it."""
+    weighed = how.get("weighed") or {}
+    return {**weighed, "product": (weighed.get("product") or {}).get("fingerprint", "")}
 
 
 def _ended(cell: Cell, runs: Sequence[Run]) -> Outcome | None:
@@ -117,7 +123,7 @@ def _assembled(
     cells: Sequence[Cell],
     names: Mapping[Cell, str],
     stored: Mapping[int, Asked],
-    how: Mapping[str, object],
+    how: Mapping[str, Any],
     run: Run,
     why: str,
 ) -> list[Outcome]:

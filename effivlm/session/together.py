@@ -133,7 +133,7 @@ class Together:
         return parts(self.numbers(cells), self.workers)
 
     def _done(self, cells: Sequence[Cell]) -> bool:
-        return all(map(self.blocks(cells).done, range(len(self._parts(cells)))))
+        return len(self.blocks(cells).finished()) >= len(self._parts(cells))
 
     def _waits(self, cells: Sequence[Cell]) -> bool:
         """Whether dense's answers, with which these cells are compared, are not all there."""
