@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from toy_session import ROOT, Toy
 
+from effivlm.records import Cell
 from effivlm.session import matrix
 from effivlm.session.matrix import Asked
 
@@ -221,6 +223,27 @@ def test_a_first_estimate_counts_dense_and_who_shares_its_prefill(
     said = estimate([(cell, part) for cell in cells for part in parts], 100, tmp_path)
     number, unit = said.split()[1:3]
     assert low <= float(number) * {"s": 1, "min": 60}[unit] <= high
+
+
+def test_an_estimate_from_a_run_of_methods_that_share_all_is_no_less_for_one_that_shares_little(tmp_path: Path) -> None:
+    from effivlm.plugin.summary import estimate, rates
+
+    def cells(methods: str) -> list[Cell]:
+        return list(matrix.build(Asked(models=("micro_llava_onevision",), methods=tuple(methods.split(",")))).cells)
+
+    cached, own = cells("random_kv,streaming_llm,h2o,snapkv,pyramidkv,vl_cache"), cells("fastv")
+    group = own[0].group
+    cached = [cell for cell in cached if cell.group == group]
+    own = [cell for cell in own if cell.group == group]
+    ran = {(cell, "quality"): 306.0 if number == 0 else 0.0 for number, cell in enumerate(cached)}
+    end = {"kind": "end", "status": "finished", "samples": 100, "rates": rates(ran, 100)}
+    (tmp_path / "earlier").mkdir()
+    (tmp_path / "earlier" / "outcomes.jsonl").write_text(json.dumps(end) + "\n")
+    same = estimate([(cell, "quality") for cell in cached], 100, tmp_path)
+    assert same == "about 5 min (by an earlier run recorded here)"
+    number, unit = estimate([(cell, "quality") for cell in own], 100, tmp_path).split()[1:3]
+    dense_alone = 300 * 0.45 / (0.45 + 0.035 * 30)
+    assert dense_alone < float(number) * {"s": 1, "min": 60}[unit] < 306
 
 
 def _made(folder: Path) -> set[str]:

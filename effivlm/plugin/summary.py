@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -18,9 +18,10 @@ from effivlm.session.recorder import Key
 WITHOUT_TABLE = "not in pytest-benchmark's table"
 # Seconds on two CPU cores with an embedded micro model, for the first estimate; later ones come from the last run.
 DENSE_GUESS = 0.45  # of a sample, answered twice
-OWN_GUESS, SHARED_GUESS = 0.14, 0.035  # of a sample in a cell with a prefill of its own, and in one that shares dense's
+OWN_GUESS, SHARED_GUESS = 0.06, 0.035  # of a sample in a cell with a prefill of its own, and in one that shares dense's
 TIMING_GUESS = {"ttft": 1.4, "decode": 1.3}
 GROUP_SECONDS = 6.0  # imports, opening a model, the first pass
+PACE = "quality_pace"  # among the rates of a run: seconds of its quality cases over those guessed for them
 RUNS = 5
 SHOWN = 12
 
@@ -67,18 +68,23 @@ def estimate(planned: Sequence[Key], limit: int, runs: Path, processes: int = 1)
 def _seconds(keys: Sequence[Key], known: Mapping[str, float] | None, limit: int) -> float:
     """Of the cases of one group, by the rates of an earlier run; a guess for a part that it does not tell.
 
-    Dense runs in every group, whether it is a case or not; in an earlier run's rates it is counted already.
+    Dense runs in every group, whether it is a case or not; in an earlier run's rates of timings it is counted already.
     """
     known, seconds = known or {}, 0.0
     for part in dict.fromkeys(part for _, part in keys):
         cells = {cell for cell, of in keys if of == part}
-        if part in known:
-            seconds += known[part] * len(cells) * (limit if part == "quality" else 1)
-        elif part == "quality":
-            seconds += limit * (DENSE_GUESS + sum(_share(cell) for cell in cells if cell != cell.dense))
+        if part == "quality":
+            seconds += known.get(PACE, 1.0) * limit * _guess(cells)
+        elif part in known:
+            seconds += known[part] * len(cells)
         else:
             seconds += TIMING_GUESS[part] * len({*cells, *(cell.dense for cell in cells)})
     return seconds
+
+
+def _guess(cells: Iterable[Cell]) -> float:
+    """Guessed seconds of a sample under the cells of a group, dense among them in any case."""
+    return DENSE_GUESS + sum(_share(cell) for cell in cells if cell != cell.dense)
 
 
 def _share(cell: Cell) -> float:
@@ -90,28 +96,30 @@ def _share(cell: Cell) -> float:
 def rates(
     seconds: Mapping[Key, float], limit: int, asked: Mapping[Key, int] | None = None
 ) -> dict[str, dict[str, float]]:
-    """Mean seconds by group and part: of a sample of a quality case, of a whole timing case.
+    """By group: mean seconds of a timing case, and how many times what is guessed for them the quality cases took.
 
-    `asked` says how many samples a case had, where that is known: a set may hold fewer than `limit`.
+    Seconds of a quality case would tell nothing of another selection, whose cells may share more or less with dense. `asked` says
+    how many samples a case had, where that is known: a set may hold fewer than `limit`.
     """
     counts: dict[str, int] = {}
     for (cell, _), count in (asked or {}).items():
         name = _name(cell.model, cell.task)
         counts[name] = max(count, counts.get(name, 0))
-    sums: dict[str, dict[str, list[float]]] = {}
+    spans: dict[str, dict[str, dict[Cell, float]]] = {}
     for (cell, part), spent in seconds.items():
-        sums.setdefault(_name(cell.model, cell.task), {}).setdefault(part, []).append(spent)
+        spans.setdefault(_name(cell.model, cell.task), {}).setdefault(part, {})[cell] = spent
     return {
-        group: {part: _rate(part, spent, counts.get(group) or limit) for part, spent in parts.items()}
-        for group, parts in sums.items()
+        group: dict(_rate(part, spent, counts.get(group) or limit) for part, spent in parts.items())
+        for group, parts in spans.items()
     }
 
 
-def _rate(part: str, spent: Sequence[float], limit: int) -> float:
+def _rate(part: str, spent: Mapping[Cell, float], limit: int) -> tuple[str, float]:
+    whole = sum(spent.values())
     if part != "quality":
-        return sum(spent) / len(spent)
+        return part, whole / len(spent)
     # The first case opened the model; what that takes does not grow with the samples.
-    return max(sum(spent) - GROUP_SECONDS, sum(spent) / 5) / len(spent) / limit
+    return PACE, max(whole - GROUP_SECONDS, whole / 5) / (limit * _guess(spent))
 
 
 def _last_rates(runs: Path) -> dict[str, dict[str, float]]:

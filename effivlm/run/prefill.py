@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -17,6 +18,7 @@ from effivlm.run.turned import Turned
 from effivlm.run.untouched import observing, untouched
 from effivlm.seams.attended import Attended, attending
 from effivlm.seams.columns import received
+from effivlm.seams.heads import Head, Heads
 from effivlm.seams.hooks import Entering, LseWatcher, Stay, Watcher, pruning, watching
 from effivlm.seams.meters import Within, untimed
 
@@ -27,7 +29,8 @@ Look = Callable[[Tensor, Tensor, Tensor, Tensor | None], None]
 class Prefilled:
     """What one prefill left: the first token's logits [vocab], the cache, and what each layer showed.
 
-    `stays` are the prompt's positions that each layer sees, None where none were dropped on the way.
+    `stays` are the prompt's positions that each layer sees, None where none were dropped on the way. `heads` are what its first
+    layers came to, by the layer behind them, for prompts that are pruned there.
     """
 
     prompt: Prompt
@@ -35,6 +38,7 @@ class Prefilled:
     cache: PromptCache
     views: tuple[LayerView, ...]
     stays: tuple[Tensor | None, ...]
+    heads: Mapping[int, Head] = field(default_factory=dict)
 
 
 def prefilled(
@@ -44,10 +48,13 @@ def prefilled(
     observers: Sequence[CachePart],
     sample_id: str,
     within: Within = untimed,
+    noted: Collection[int] = (),
+    heads: Mapping[int, Head] | None = None,
 ) -> Prefilled:
     """Run the decoder over `prompt`, with tokens dropped on the way by `layer`, and note what `observers` need to see.
 
-    What methods do meanwhile is done `within` the part "method".
+    What methods do meanwhile is done `within` the part "method". Without `layer` the heads before the layers `noted` are kept;
+    with it, one of `heads`, which are of the same prompt, spares those layers, which nobody may observe then.
 
     Raises:
         Unsupported: the budget of `layer` cannot be reached.
@@ -82,24 +89,29 @@ def prefilled(
     attended = model.layers if any(part.attends for part in observers) else ()
     wanted = rows or columns or turned.wanted or attended
     watchers: list[list[Look]] = [[partial(look, number)] if wanted else [] for number in range(len(attentions))]
+    heading = Heads(noted)
     if layer is None:
-        with watching(_joined(attentions, watchers, columns)), attending(attended) as entered:
+        for at in noted:
+            watchers[at - 1].append(partial(heading.look, at))
+        looked = watching(_joined(attentions, watchers, columns))
+        with looked, attending(attended) as entered, heading.noted(model.layers):
             logits = model.prefill(prompt, cache, within)
     else:
         choices = Choices(layer, prompt, len(attentions), model.text.norm, sample_id)
-        for at in choices.stages:
+        head = (heads or {}).get(choices.stages[0])
+        if head:
+            choices.look(head.at - 1, head.query, head.keys[-1], head.values[-1], None)
+        for at in choices.stages[1 if head else 0 :]:
             watchers[at - 1].append(partial(choices.look, at - 1))
-        chosen: dict[int, Callable[[Entering], Stay]] = {
-            at: lambda entering, place=place: within("method", partial(choices.choose, place, entering))  # type: ignore[misc]
-            for place, at in enumerate(choices.stages)
-        }
         looked = watching(_joined(attentions, watchers, columns))
-        with looked, pruning(model.layers, chosen) as kept, attending(attended) as entered:
+        spared = head.resumed(model.layers, cache.update) if head else nullcontext()
+        with looked, pruning(model.layers, choices.made(within)) as kept, attending(attended) as entered, spared:
             logits = model.prefill(prompt, cache, within)
     stays = tuple(left(kept, number) for number in range(len(attentions)))
     for number, pair in enumerate(zip(cache.keys, cache.values, strict=True)):
         seen.setdefault(number, unseen(*pair, marks(pair[0]), number, question))
-    return Prefilled(prompt, logits, cache, tuple(_marked(seen[at], there) for at, there in enumerate(stays)), stays)
+    views = tuple(_marked(seen[at], there) for at, there in enumerate(stays))
+    return Prefilled(prompt, logits, cache, views, stays, heading.of(cache.keys, cache.values))
 
 
 def unseen(key: Tensor, value: Tensor, marks: Tensor, layer: int, question: int) -> LayerView:
@@ -141,6 +153,13 @@ class Choices:
 
     def look(self, number: int, query: Tensor, key: Tensor, value: Tensor, lse: Tensor | None) -> None:
         self.before[number] = (_last(query, self.rows), key[0], value[0])
+
+    def made(self, within: Within) -> dict[int, Callable[[Entering], Stay]]:
+        """What chooses on entry to each layer, `within` the part "method"."""
+        return {
+            at: lambda entering, place=place: within("method", partial(self.choose, place, entering))  # type: ignore[misc]
+            for place, at in enumerate(self.stages)
+        }
 
     def choose(self, place: int, entering: Entering) -> Stay:
         """What stays at stage `place`. Layers may lie on several devices; all is brought to where the hidden states are."""

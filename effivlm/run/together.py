@@ -21,7 +21,6 @@ from effivlm.run.faults import FAULTS
 from effivlm.run.paths import Path
 from effivlm.run.prefill import Choices, Prefilled, left, unseen
 from effivlm.run.untouched import Blamed
-from effivlm.seams.hooks import Entering, Stay
 from effivlm.seams.lanes import Lane, side_by_side
 from effivlm.seams.meters import OUT_OF_MEMORY, Within, reclaim, untimed
 
@@ -149,14 +148,7 @@ def prefilled_together(
 def _lane(prompt: int, choices: Choices | None, within: Within) -> Lane:
     if choices is None:
         return Lane(prompt)
-    choose: dict[int, Callable[[Entering], Stay]] = {
-        at: partial(_choose, choices, place, within) for place, at in enumerate(choices.stages)
-    }
-    return Lane(prompt, choose, {at - 1: partial(_look, choices, at - 1) for at in choices.stages})
-
-
-def _choose(choices: Choices, place: int, within: Within, entering: Entering) -> Stay:
-    return within("method", lambda: choices.choose(place, entering))
+    return Lane(prompt, choices.made(within), {at - 1: partial(_look, choices, at - 1) for at in choices.stages})
 
 
 def _look(choices: Choices, number: int, query: Tensor, key: Tensor, value: Tensor) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ from effivlm.run.hosted import Numbers, on_host
 from effivlm.run.leaf import Leaf
 from effivlm.run.paths import Path, of_prompts, path_of, ways
 from effivlm.run.prefill import Prefilled, prefilled
+from effivlm.run.spared import stages_spared
 from effivlm.run.together import Beside
 from effivlm.run.untouched import untouched
 from effivlm.seams.meters import Within, untimed
@@ -325,9 +327,11 @@ class Tree:
         image, visual, layer = path
         part = layer if isinstance(layer, LayerPart) else None
         prompt, observers = self.prompt((image, visual)), self.observers.get(path, [])
-        return self.within(
-            "prefill", lambda: prefilled(self.model, prompt, part, observers, self.sample.id, self.within)
-        )
+        noted = stages_spared(self.model, prompt, path, self.observers)
+        whole: Prefilled | None = self._nodes.get(("prefill", (image, visual, None)))
+        heads = whole.heads if whole and not observers else {}
+        work = partial(prefilled, self.model, prompt, part, observers, self.sample.id, self.within, noted, heads)
+        return self.within("prefill", work)
 
 
 def asked_of(prompt: Prompt) -> Tensor:

@@ -161,11 +161,11 @@ class Groups:
 
     def _run(self, cells: Sequence[Cell], open_model: OpenModel, progress: Progress) -> None:
         def answered() -> list[Outcome]:
+            progress(0, self.settings.limit)  # before the imports, which take seconds
             from effivlm.run.group import run_group
 
             names, note = self.names(cells), self.samples.append
             write = partial(self.journal.write, names=names)
-            progress(0, self.settings.limit)
             if self.workers > 1 or self.settings.shard:
                 return Beside(self.together, self.names).outcomes(cells, open_model, progress, note)
             stored, more = self.journal.stored(names), self._compressed(cells)
