@@ -112,9 +112,16 @@ def text_after(visual: Tensor) -> Tensor:
 
 def attention_of(view: LayerView, rows: Tensor) -> Tensor:
     """Causal softmax attention [H_q, R, N] in float32 of the entries `rows`, whose queries the view holds."""
-    kv_heads, length, dim = view.keys.shape
-    picked = view.queries[:, rows - (length - view.queries.shape[1])].float()
-    logits = picked.reshape(kv_heads, -1, dim) @ view.keys.float().transpose(1, 2) / dim**0.5
+    return attention_of_layers([view], rows)[0]
+
+
+def attention_of_layers(views: Sequence[LayerView], rows: Tensor) -> Tensor:
+    """The same of layers that are alike, [L, H_q, R, N]."""
+    kv_heads, length, dim = views[0].keys.shape
+    held = rows - (length - views[0].queries.shape[1])
+    picked = torch.stack([view.queries[:, held] for view in views]).float()
+    keys = torch.stack([view.keys for view in views]).float()
+    logits = picked.reshape(len(views), kv_heads, -1, dim) @ keys.transpose(2, 3) / dim**0.5
     later = torch.arange(length, device=rows.device) > rows[:, None]
-    attention: Tensor = logits.reshape(-1, len(rows), length).masked_fill(later, float("-inf")).softmax(-1)
+    attention: Tensor = logits.reshape(len(views), -1, len(rows), length).masked_fill(later, float("-inf")).softmax(-1)
     return attention

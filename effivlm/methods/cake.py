@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import groupby
 from typing import Any, ClassVar
 
 import torch
@@ -15,10 +16,12 @@ from effivlm.compression.attention import per_kv_head
 from effivlm.compression.base import LayerView, of_all
 from effivlm.compression.choose import NO_ORDER
 from effivlm.compression.layers import check
-from effivlm.compression.stages import attention_of
+from effivlm.compression.stages import attention_of_layers
 from effivlm.methods.snapkv import SnapKv
 
 TINY = 1e-10
+MOST = 1 << 26
+"""Attention weights that are held at once: layers are looked at together as far as theirs fit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +59,8 @@ class Cake(SnapKv):
             if not 0 < (value := getattr(self, name)) < math.inf:
                 raise ValueError(f"{name} {value:g} must be more than 0 and finite: its inverse is an exponent")
 
-    def look(self, view: LayerView) -> None:
-        super().look(view)
-        self._facts(view)
-
     def shown(self, views: Sequence[LayerView]) -> Tensor:
-        return torch.stack([self._facts(view)[0] for view in views])
+        return torch.stack([scores for scores, _ in self._facts(views)])
 
     def wanted(
         self, views: Sequence[LayerView], free: int, room: Sequence[int]
@@ -77,8 +76,7 @@ class Cake(SnapKv):
         """
 
         def told() -> list[float]:
-            parts = [self._facts(view)[1].cpu() for view in views]
-            entropy, variance = torch.stack(parts).double().unbind(1)
+            entropy, variance = torch.stack([facts for _, facts in self._facts(views)]).cpu().double().unbind(1)
             found: list[float] = (entropy ** (1 / self.tau1) * variance ** (1 / self.tau2)).tolist()
             if not all(map(math.isfinite, found)):
                 raise ValueError(NO_ORDER)
@@ -87,17 +85,28 @@ class Cake(SnapKv):
         length = views[0].length
         return of_all(views, ("preferences", self.held(self.keep.of(length), length), self.tau1, self.tau2), told)
 
-    def _facts(self, view: LayerView) -> tuple[Tensor, Tensor]:
-        """Scores [H_kv, N] of a layer's entries, those of the window meaningless, and [2] its entropy and variance."""
-        rows = self.held(self.keep.of(view.length), view.length)
+    def _facts(self, views: Sequence[LayerView]) -> list[tuple[Tensor, Tensor]]:
+        """Of each layer scores [H_kv, N] of its entries, those of the window meaningless, and [2] its entropy and variance."""
 
-        def looked() -> tuple[Tensor, Tensor]:
-            last = torch.arange(view.length - rows, view.length, device=view.keys.device)
-            attention = attention_of(view, last)
-            mean, early = attention.mean(1), attention[:, :, : view.length - rows]
-            varied = attention.var(1) if rows > 1 else torch.zeros_like(mean)
-            entropy = -(early * (early + TINY).log()).sum()
-            facts = torch.stack([entropy.clamp(min=0), varied[:, : view.length - rows].sum()])
-            return per_kv_head(mean + self.gamma * varied, len(view.keys)), facts
+        lengths = {view.length: self.held(self.keep.of(view.length), view.length) for view in views}
 
-        return view.once(("cake", rows, self.gamma), looked)
+        def looked() -> list[tuple[Tensor, Tensor]]:
+            found = list[tuple[Tensor, Tensor]]()
+            for length, alike in groupby(views, lambda view: view.length):
+                several = [*alike]
+                some = max(1, MOST // (len(several[0].queries) * lengths[length] * length))
+                for start in range(0, len(several), some):
+                    found += zip(*self._looked(several[start : start + some], lengths[length]), strict=True)
+            return found
+
+        return of_all(views, ("cake", *lengths.values(), self.gamma), looked)
+
+    def _looked(self, views: Sequence[LayerView], rows: int) -> tuple[Tensor, Tensor]:
+        """The same of layers that are alike, [L, H_kv, N] and [L, 2], by the attention of their last `rows`."""
+        early = views[0].length - rows
+        attention = attention_of_layers(views, torch.arange(early, views[0].length, device=views[0].keys.device))
+        mean, before = attention.mean(2), attention[..., :early]
+        varied = attention.var(2) if rows > 1 else torch.zeros_like(mean)
+        entropy = -(before * (before + TINY).log()).sum((1, 2, 3))
+        facts = torch.stack([entropy.clamp(min=0), varied[..., :early].sum((1, 2))], 1)
+        return per_kv_head(mean + self.gamma * varied, len(views[0].keys)), facts

@@ -13,6 +13,9 @@ from effivlm.compression.base import LayerView, of_all
 from effivlm.compression.layers import check
 from effivlm.compression.scored import ScoredCache
 
+MOST = 1 << 27
+"""Numbers that are held at once: layers are scored together as far as those of their heads fit."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectedAttention(ScoredCache):
@@ -63,19 +66,27 @@ class ExpectedAttention(ScoredCache):
         dim, turn = first.keys.shape[-1], first.following(self.horizon).mean()
         rotation = turn.turned(torch.eye(dim, device=first.keys.device))
         means = torch.stack([one.mean for one in before]) @ rotation
-        spreads = (rotation.T @ one.covariance @ rotation if self.covariance else None for one in before)
-        return torch.stack([self._scores(*one) for one in zip(views, means, spreads, strict=True)])
+        some = max(1, MOST // (means.shape[1] * first.keys[0].numel())) if self.covariance else len(views)
+        found = []
+        for start in range(0, len(views), some):
+            part = slice(start, start + some)
+            spreads = torch.stack([one.covariance for one in before[part]]) if self.covariance else None
+            found.append(
+                self._scores(views[part], means[part], None if spreads is None else rotation.T @ spreads @ rotation)
+            )
+        return torch.cat(found)
 
-    def _scores(self, view: LayerView, mean: Tensor, spread: Tensor | None) -> Tensor:
-        """Scores [H_kv, N] of a layer, by mean [H_q, D] and covariance [H_q, D, D] of the queries to come."""
-        sinks = min(self.sinks, view.length)
-        keys = view.keys[:, sinks:].float()
-        heads, _, dim = keys.shape
-        logits = mean.unflatten(0, (heads, -1)) @ keys.transpose(1, 2) / dim**0.5
+    def _scores(self, views: Sequence[LayerView], mean: Tensor, spread: Tensor | None) -> Tensor:
+        """Scores [L, H_kv, N] by mean [L, H_q, D] and covariance [L, H_q, D, D] of the queries to come."""
+        sinks = min(self.sinks, views[0].length)
+        keys = torch.stack([view.keys[:, sinks:] for view in views]).float()
+        heads, _, dim = keys.shape[1:]
+        logits = mean.unflatten(1, (heads, -1)) @ keys.transpose(2, 3) / dim**0.5
         if spread is not None:  # all query heads of a KV head in one product
-            ahead = (keys @ spread.unflatten(0, (heads, -1)).transpose(1, 2).flatten(2)).unflatten(2, (-1, dim))
-            logits = logits + (ahead * keys[:, :, None]).sum(-1).transpose(1, 2) / (2 * dim)
-        scores = logits.softmax(-1).mean(1)
+            ahead = (keys @ spread.unflatten(1, (heads, -1)).transpose(2, 3).flatten(3)).unflatten(3, (-1, dim))
+            logits = logits + (ahead * keys[:, :, :, None]).sum(-1).transpose(2, 3) / (2 * dim)
+        scores = logits.softmax(-1).mean(2)
         if self.value_norm:
-            scores = (scores + self.epsilon) * view.values[:, sinks:].float().norm(dim=-1)
-        return torch.cat([scores.new_zeros(heads, sinks), scores], dim=-1)
+            values = torch.stack([view.values[:, sinks:] for view in views])
+            scores = (scores + self.epsilon) * values.float().norm(dim=-1)
+        return torch.cat([scores.new_zeros(len(views), heads, sinks), scores], dim=-1)
