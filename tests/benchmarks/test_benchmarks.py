@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from published_sets import NAMES, VIDEO_FPS, VIDEO_FRAMES, Opened
+from published_files import VIDEO_FPS, VIDEO_FRAMES
+from published_sets import NAMES, Opened
 
 from effivlm import registry
 from effivlm.models._adapter import Adapter
