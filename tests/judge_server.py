@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+SECRET, SPEC = "sk-nobody-keeps-this-one", "openai:some-judge"
 Step = Callable[["Handler"], None]
 """What the server does with one request."""
 

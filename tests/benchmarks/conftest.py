@@ -1,4 +1,4 @@
-"""A mirror of small sets for all benchmarks, made once, and tasks that accept so few rows."""
+"""A mirror of small sets for all benchmarks and a tiny model, each made once, and tasks that accept so few rows."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import published_sets
+import twins
 from published_sets import Opened
 
 from effivlm import registry
@@ -24,6 +25,12 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in published_sets.BUILDERS:
         published_sets.build(name, root)
     return root
+
+
+@pytest.fixture(scope="session")
+def twin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny model."""
+    return twins.build("internvl2_5", tmp_path_factory.mktemp("twin"), layers=2)
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import twins
-from published_sets import NAMES, VIDEO_FPS, VIDEO_FRAMES, Opened
+from published_files import VIDEO_FPS, VIDEO_FRAMES
+from published_sets import NAMES, Opened
 
 from effivlm import registry
 from effivlm.models._adapter import Adapter
@@ -123,7 +123,7 @@ def test_a_picture_that_cannot_be_read_takes_along_what_is_scored_with_it(
     name: str,
     torn: str,
     fallen: list[str],
-    twin: Adapter,
+    model: Adapter,
     opened: Opened,
     mirror: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -138,7 +138,7 @@ def test_a_picture_that_cannot_be_read_takes_along_what_is_scored_with_it(
 
     monkeypatch.setattr(kind, "sample", sample)
     monkeypatch.setattr(kind, "max_new_tokens", 2)
-    (outcome,) = run_group([Cell("twin", "dense", "paper", "1.00", name)], twin, Settings(limit=100, data=str(mirror)))
+    (outcome,) = run_group([Cell("twin", "dense", "paper", "1.00", name)], model, Settings(limit=100, data=str(mirror)))
     assert outcome.broken == len(fallen)
     assert outcome.n == len(outcome.answers) - len(fallen)
 
@@ -171,22 +171,21 @@ def test_an_answer_is_scored_by_the_official_rule(name: str, text: str, score: f
 
 
 @pytest.fixture(scope="module")
-def twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Adapter]:
-    folder = twins.build("internvl2_5", tmp_path_factory.mktemp("twin"), layers=2)
-    model = open_model(resolve(f"twin={folder}"), Settings())
-    yield model
-    model.close()
+def model(twin: Path) -> Iterator[Adapter]:
+    opened = open_model(resolve(f"twin={twin}"), Settings())
+    yield opened
+    opened.close()
 
 
 @every_benchmark
 def test_a_benchmark_runs_end_to_end(
-    name: str, twin: Adapter, opened: Opened, mirror: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, model: Adapter, opened: Opened, mirror: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened(name)  # tells the class how few rows there are
     kind = registry.load("tasks", name)
     monkeypatch.setattr(kind, "max_new_tokens", 3)
     settings = Settings(limit=2, data=str(mirror))
-    (outcome,) = run_group([Cell("twin", "dense", "paper", "1.00", name)], twin, settings)
+    (outcome,) = run_group([Cell("twin", "dense", "paper", "1.00", name)], model, settings)
     later = WAITS if kind.rubric else f"{HANDED_IN} {kind.elsewhere}" if kind.elsewhere else ""
     waits = bool(later)
     assert (outcome.status, outcome.reason) == ("unsupported" if waits else "ok", later), outcome.reason

@@ -15,7 +15,8 @@ import published_sets
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from published_sets import Opened, parquet, picture, shard
+from published_files import SIZE, parquet, picture, shard, video
+from published_sets import Opened
 
 from effivlm.data.ahead import Ahead, ahead
 from effivlm.data.pictures import picture as decoded
@@ -70,7 +71,7 @@ def test_a_torn_picture_breaks_its_sample_and_not_the_set(torn: bytes | None, tm
     broken = {}
     for place in range(4):
         try:
-            assert samples[place].images[0].size == published_sets.SIZE
+            assert samples[place].images[0].size == SIZE
         except ValueError as error:
             broken[place] = str(error)
     assert len(broken) == 1
@@ -192,7 +193,7 @@ def test_frames_are_spread_from_the_first_to_the_last(total: int, count: int) ->
 @pytest.mark.parametrize("rate", [1, 30])
 def test_a_frame_is_the_one_of_its_time_also_after_a_jump(rate: int, tmp_path: Path) -> None:
     frames = 400 if rate == 30 else 60
-    (tmp_path / "a.mp4").write_bytes(published_sets.video(frames, rate))
+    (tmp_path / "a.mp4").write_bytes(video(frames, rate))
     found = clip(["a.mp4"], tmp_path, 5)
     wanted = [place / rate for place in spread(frames, 5)]
     assert found.times_s == pytest.approx(wanted, abs=0.6 / rate)
@@ -204,7 +205,7 @@ def test_a_frame_is_the_one_of_its_time_also_after_a_jump(rate: int, tmp_path: P
 def test_videos_that_are_missing_or_torn_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"the video a.mp4 is neither under .* nor in a zip file there"):
         clip(["a.mp4"], tmp_path, 4)
-    (tmp_path / "b.mp4").write_bytes(published_sets.video()[:300])
+    (tmp_path / "b.mp4").write_bytes(video()[:300])
     with pytest.raises(ValueError, match=r"b.mp4 cannot be decoded"):
         clip(["b.mp4"], tmp_path, 4)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from published_sets import picture
+from published_files import picture
 
 from effivlm.metrics.words import word_recall
 from effivlm.records import Settings

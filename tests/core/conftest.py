@@ -1,4 +1,4 @@
-"""Twins of the families, loaded once: `model` are the three of the paper, `newer` all others."""
+"""Twins of the families, loaded once: `model` are the three of the paper, `newer` all others; `twin` is one to compress."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from toy_task import Toy
 
 from effivlm import registry
 from effivlm.models._adapter import Adapter
-from effivlm.models._sources import resolve
+from effivlm.models._sources import ModelSource, resolve
 from effivlm.records import Settings
 from effivlm.run import group
 from effivlm.run.group import open_model
@@ -47,3 +47,15 @@ def newer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         pytest.importorskip(twins.NEEDS[request.param])
     folder = twins.build(request.param, tmp_path_factory.mktemp(request.param))
     return open_model(resolve(f"twin={folder}"), Settings())
+
+
+@pytest.fixture(scope="session")
+def twin(tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
+    """A twin in float16, as small checkpoints are stored."""
+    return resolve(f"twin={twins.build('qwen2_vl', tmp_path_factory.mktemp('half'), layers=3, dtype=torch.float16)}")
+
+
+@pytest.fixture
+def own_products(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compressed checkpoints go to the test's folder."""
+    monkeypatch.setenv("EFFIVLM_PRODUCTS", str(tmp_path / "products"))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import published_sets
 import pytest
 import twins
+from published_files import parquet, picture
 
 from effivlm.methods.wanda import Wanda
 from effivlm.models._sources import resolve
@@ -23,7 +23,7 @@ def mirror(root: Path, rows: int, **other: Any) -> str:
     made = [
         {
             "id": f"{number:06d}.jpg",
-            "image": published_sets.picture(number),
+            "image": picture(number),
             "conversations": [
                 {"from": "human", "value": f"<image>\nWhat is picture {number}?"},
                 {"from": "gpt", "value": f"It is plain, and number {number}."},
@@ -36,7 +36,7 @@ def mirror(root: Path, rows: int, **other: Any) -> str:
         for number in range(rows)
     ]
     place = root / "LLaVA-OneVision-Data" / "sharegpt4v(coco)"
-    published_sets.parquet(place / "train-00000-of-00001.parquet", COLUMNS, made, parts=2)
+    parquet(place / "train-00000-of-00001.parquet", COLUMNS, made, parts=2)
     return str(root)
 
 
