@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
 import shutil
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from effivlm.records import Achieved, Cell, Outcome, dump
@@ -20,6 +22,13 @@ from effivlm.report import document, page, samples
 from tests.outcomes import CACHE, END, HEADER, achieved, cell, missing, quality, store, timed
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+LACKS = [
+    *([] if CHROMIUM else ["Chromium (apt-get install -y chromium)"]),
+    *([] if importlib.util.find_spec("playwright") else ["playwright (pip install 'effivlm[test]')"]),
+]
+needs_browser = pytest.mark.skipif(
+    bool(LACKS), reason=f"the page is looked at in a browser, which needs {' and '.join(LACKS)}"
+)
 ARGUMENTS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
@@ -28,6 +37,7 @@ TASKS = ("docvqa_micro", "video_micro")
 KEEPS = ("0.10", "0.40")
 WIDTH = 1440
 PATIENCE_S = 30
+LINE_PX = 60  # no row of a table is taller: nothing in it wraps
 
 # Smallest contrast of each text with what lies behind it, as WCAG 2 defines it; text in a heat map against all its colours.
 CONTRAST = """() => {
@@ -116,6 +126,13 @@ def show(browser: Any, path: Path) -> Shown:
     tab.on("request", lambda request: shown.asked.append(request.url))
     tab.goto(path.as_uri())
     return shown.drawn()
+
+
+def marks(shown: Shown) -> int:
+    """Marks of all lines in the first section's charts that are shown."""
+    script = "[...document.querySelectorAll('#tradeoff .chart')].flatMap(e => e.spec ? e.spec.series : [])"
+    found: int = shown.eval(f"{script}.reduce((sum, one) => sum + one.points.length, 0)")
+    return found
 
 
 def picture(shade: int) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from mkdocs.exceptions import Abort
 from toy_session import ROOT
 
 from effivlm import registry
-from tests.browsing import ARGUMENTS, CHROMIUM
+from tests.browsing import needs_browser
 
 LOADS = {
     "script": "src",
@@ -90,18 +88,7 @@ def test_a_link_that_leads_nowhere_stops_the_build(text: str, tmp_path: Path) ->
         build(load_config(SETTINGS, docs_dir=str(pages), site_dir=str(tmp_path / "site"), **known))
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if not CHROMIUM or not importlib.util.find_spec("playwright"):
-        pytest.skip("the site is looked at in Chromium, through playwright")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield found
-        found.close()
-
-
+@needs_browser
 def test_from_the_disk_the_search_finds_a_method_and_nothing_is_asked_from_elsewhere(site: Path, browser: Any) -> None:
     tab = browser.new_page()
     asked: list[str] = []
@@ -118,6 +105,7 @@ def test_from_the_disk_the_search_finds_a_method_and_nothing_is_asked_from_elsew
 
 
 @pytest.mark.parametrize("width", WIDTHS)
+@needs_browser
 def test_no_page_is_wider_than_its_window(width: int, site: Path, browser: Any) -> None:
     tab = browser.new_page(viewport={"width": width, "height": 900})
     for path in sorted(site.glob("*.html")):

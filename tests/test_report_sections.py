@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from effivlm.records import Outcome
 from effivlm.report import document, page, samples
-from tests.browsing import ARGUMENTS, CHROMIUM, Shown, show
+from tests.browsing import Shown, needs_browser, show
 from tests.outcomes import END, HEADER, cell, quality, timed
 from tests.test_report_compositions import TASKS, mixed
 from tests.test_report_compositions import run as of_compositions
@@ -20,22 +16,10 @@ from tests.test_report_parameters import run as of_weights
 from tests.test_report_suites import op
 from tests.test_report_suites import run as of_suites
 
-pytestmark = pytest.mark.skipif(
-    not CHROMIUM or not importlib.util.find_spec("playwright"), reason="needs Chromium and playwright"
-)
+pytestmark = needs_browser
 ROWS = "id => [...document.querySelectorAll(`#${id} tbody tr:not(.section)`)].map(row => row.innerText)"
 SECTIONS = ("parameters", "compositions", "suites", "judges")
 PHONE = 390
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield found
-        found.close()
 
 
 def opened(browser: Any, folder: Path, outcomes: list[Outcome]) -> Shown:
