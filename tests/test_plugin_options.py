@@ -302,8 +302,9 @@ def test_loading_the_plugin_imports_nothing_heavy() -> None:
 
 
 def test_rates_leave_out_what_does_not_grow_with_the_samples() -> None:
-    from effivlm.plugin.summary import GROUP_SECONDS, rates
+    from effivlm.plugin.summary import DENSE_GUESS, GROUP_SECONDS, PACE, SHARED_GUESS, rates
 
     first, second = (cell for cell in matrix.build(Asked(methods=("snapkv",), budgets=("0.1", "0.2"))).cells)
     spent = {(first, "quality"): GROUP_SECONDS + 30.0, (second, "quality"): 10.0, (first, "ttft"): 3.0}
-    assert rates(spent, limit=10) == {f"{first.model} {first.task}": {"quality": 2.0, "ttft": 3.0}}
+    pace = 40 / (10 * (DENSE_GUESS + 2 * SHARED_GUESS))
+    assert rates(spent, limit=10) == {f"{first.model} {first.task}": {PACE: pytest.approx(pace), "ttft": 3.0}}

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from effivlm import registry
 from effivlm.compression import merge, similar
+from effivlm.methods import cake, expected_attention
 from effivlm.models._adapter import Adapter
 from effivlm.models._sources import resolve
 from effivlm.records import Budget, Settings
@@ -80,7 +81,9 @@ def largest(model: Adapter, method: Any, side: int) -> Largest:
 def test_the_largest_tensor_grows_with_the_prompt_and_not_with_its_square(
     name: str, preset: str, wide: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module, blocks, size in ((columns, "BLOCK", 32), (merge, "TILE", 32), (similar, "ELEMENTS", 1 << 14)):
+    limits = [(columns, "BLOCK", 32), (merge, "TILE", 32), (similar, "ELEMENTS", 1 << 14)]
+    limits += [(cake, "MOST", 1 << 14), (expected_attention, "MOST", 1 << 14)]
+    for module, blocks, size in limits:
         monkeypatch.setattr(module, blocks, size)  # small, so that blocks are many at lengths that take no time
     kind = registry.load("methods", name)
     method = kind(keep=Budget.parse("0.6"), **kind.presets[preset])  # type: ignore[attr-defined]
