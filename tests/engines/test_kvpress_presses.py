@@ -145,6 +145,9 @@ def library(model: Adapter, press: Any, prompt: Prompt) -> Iterator[list[Tensor]
         patch.setattr(attentions[0].config, "head_dim", attentions[0].head_dim, raising=False)
         for one in attentions:
             patch.setattr(one, "masked_key_indices", None, raising=False)
+        inner = model.model.model
+        if inner is not model.text and not hasattr(inner, "language_model"):  # the one name that it knows for a decoder
+            patch.setattr(type(inner), "language_model", model.text, raising=False)
         try:
             with press(model.model):
                 yield before
