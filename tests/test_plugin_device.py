@@ -45,7 +45,7 @@ def test_cores_are_shared_among_workers(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_each_worker_uses_its_own_gpu(toy: Toy) -> None:
-    toy.wish(gpus=2)
+    toy.wish(gpus=2, gather=2)  # or the first one there may do it all
     result = toy.run_apart("-k", "quality", "--vlm-device=auto", "--vlm-tasks=docvqa_micro,count_micro", "-n2")
     result.assert_outcomes(passed=10)
     assert sorted(toy.log("open")) == ["toy_a cuda:0", "toy_a cuda:1"]
