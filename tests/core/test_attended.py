@@ -51,7 +51,7 @@ def keys_of(view: LayerView) -> Tensor:
     return Angles(seen.cosines, seen.sines).turned(keys.transpose(0, 1))
 
 
-def held(model: Adapter) -> None:
+def assert_keys_come_out(model: Adapter) -> None:
     for pruned in (False, True):
         done = run(model, [Asking(keep=Budget.parse("0.50"))], pruned)
         lengths = [view.length for view in done.views]
@@ -64,12 +64,12 @@ def held(model: Adapter) -> None:
 
 @torch.no_grad()
 def test_the_keys_of_every_layer_come_out_of_what_entered_it(model: Adapter) -> None:
-    held(model)
+    assert_keys_come_out(model)
 
 
 @torch.no_grad()
-def test_newer_families_too(newer: Adapter) -> None:
-    held(newer)
+def test_the_keys_of_newer_families_come_out_of_it_too(newer: Adapter) -> None:
+    assert_keys_come_out(newer)
 
 
 def test_nothing_is_noted_unless_a_method_asks(model: Adapter) -> None:
