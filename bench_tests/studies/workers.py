@@ -1,8 +1,8 @@
 """What more workers gain on one task: `python bench_tests/studies/workers.py` on a machine of several GPUs.
 
-One task of drawn pictures (`real_size.py`), all its samples in one group, is run by `pytest -n` with 1, 2, ... workers, a GPU each.
-Their journals are watched as they grow: samples a second from the moment when every worker has its steps captured until the last
-answer, so that what the last worker waits for counts; and the seconds by which the first to be done was done before the last.
+One task of drawn pictures (`real_size.py`), all its samples in one group, is run by `pytest -n` with 1, 2, ... workers, a GPU
+each. Their journals are watched as they grow: samples a second from the moment when every worker has its steps captured until the
+last answer, so that what the last worker waits for counts; and by how many seconds the first was done before the last.
 Not a test: what it measures depends on the machine.
 """
 
