@@ -99,7 +99,7 @@ def asked_of(
         "open_s": opened_s,
         "first_s": spans[0],
         "s": statistics.median(spans[1:] or spans),
-        "prompt": statistics.mean(answer.prompt_tokens for answer in found[0].answers),
+        "prompt": statistics.mean(answer.prompt_tokens for answer in found[0].answers) if found[0].answers else 0,
         "wrong": {one.cell.id: one.reason for one in found if one.status != "ok"},
     }
     model.close()

@@ -299,9 +299,14 @@ class Adapter(Presented, Prepared):
         return [] if dynamic else [self.text.rotary_emb, self.text.norm]
 
     @property
+    def devices(self) -> tuple[torch.device, ...]:
+        """Where its parts stand, the model's own device first."""
+        return (*dict.fromkeys([self.device, *(parameter.device for parameter in self.model.parameters())]),)
+
+    @property
     def spread(self) -> bool:
         """Whether the layers stand on several devices."""
-        return len({parameter.device for parameter in self.model.parameters()}) > 1
+        return len(self.devices) > 1
 
     def weight_bytes(self) -> int:
         return sum(parameter.nbytes for parameter in self.model.parameters())
