@@ -294,7 +294,7 @@ class Tree:
     def _encoded(self, image: Part | None) -> Any:
         def encode() -> Any:
             inputs, looking = self._inputs(image), image in self.looked_at
-            return self.within("tower", lambda: self.model.encode(inputs, looking))
+            return self.within("tower", lambda: self.model.encode(inputs, looking).to(self.model.device))
 
         return self.once(("encoded", image), encode)
 

@@ -179,6 +179,9 @@ class Tower:
     single: Tensor
     keys: Tensor
 
+    def to(self, device: torch.device) -> Tower:
+        return Tower(self.received.to(device), self.single.to(device), self.keys.to(device))
+
 
 @dataclass(frozen=True, slots=True)
 class Entering:
