@@ -108,7 +108,7 @@ def _index(found: list[Page]) -> Page:
 
 
 def _open(section: str) -> list[tuple[str, str]]:
-    """Methods that run what is named behind them, which have no page of their own: all that they run stands in what was measured."""
+    """Methods that run what is named behind them: no page of their own, but what was measured of all that they run."""
     return [
         (f"[`{name}{registry.OPEN}NAME`](../measured/{name}.md)", said(KIND, name)[0])
         for name in registry.open_methods()
