@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from effivlm.seams.hooked import hooked
 
-NEEDS = ("nothing", "norms", "hessian")
-
 
 class Seen:
     """Sums over the tokens that one input had, each token with its weight.
