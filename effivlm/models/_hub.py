@@ -20,7 +20,6 @@ from threading import Thread
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from effivlm.data.hub import of_transport
 from effivlm.records import fingerprint
 
 ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
@@ -132,8 +131,8 @@ def _bring(name: str, repository: str, revision: str, patterns: list[str], known
         raise ValueError(f"model {name!r}: {_refused(error, repository, revision, known)}") from None
     except OSError as error:
         raise ValueError(f"model {name!r}: {_broken(error, repository, Path(constants.HF_HUB_CACHE))}") from None
-    except Exception as error:
-        if not of_transport(error):
+    except Exception as error:  # transport errors of the client's own library, none of which are OSErrors
+        if type(error).__module__.partition(".")[0] not in ("httpx", "httpcore", "requests"):
             raise
         raise ValueError(
             f"model {name!r}: the connection to the hub broke while {repository} was fetched ({type(error).__name__}); start"
