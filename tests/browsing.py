@@ -19,7 +19,7 @@ from PIL import Image
 
 from effivlm.records import Achieved, Cell, Outcome, dump
 from effivlm.report import document, page, samples
-from tests.outcomes import CACHE, END, HEADER, achieved, cell, missing, quality, store, timed
+from tests.outcomes import CACHE, END, HEADER, achieved, cell, missing, quality, store, stored_beside, timed
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 LACKS = [
@@ -208,6 +208,6 @@ def build(folder: Path) -> Path:
     facts = {"source": "a paper, table 3", "model": "micro_llava", "method": "fastv", "keep": 0.1, "task": None}
     made["published"] = [{**facts, "of": "op", "value": 0.4}]
     (folder / "report.html").write_text(
-        page.render(made, samples.changed(found, samples.facts(path))), encoding="utf-8"
+        page.render(made, samples.changed(found, stored_beside(path))), encoding="utf-8"
     )
     return folder / "report.html"

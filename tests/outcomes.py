@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from effivlm.records import SCHEMA, Achieved, Answer, Cell, Cost, Outcome, dump
+from effivlm.report.document import read
+from effivlm.report.samples import Facts
 
 HEADER = {
     "kind": "run",
@@ -117,3 +119,10 @@ def small_run() -> list[Outcome]:
 
 def parsed(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
+
+
+def stored_beside(path: Path) -> Facts:
+    """What an outcomes.jsonl holds beside its outcomes."""
+    found = Facts()
+    read(path, found.add)
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,14 @@ MARGIN = 0.05
 
 
 def certified(lost: Sequence[float], groups: Sequence[str] | None = None, margin: float = MARGIN) -> bool:
-    losses = Losses.of(lost, groups or [str(place) for place in range(len(lost))])
-    return bound([losses], [1.0], margin, 0.95, 0).p <= 0.05
+    losses = Losses.of(lost, groups or [str(place) for place in range(len(lost))], (0,))
+    return bound([losses], [1.0], margin, 0.95).p <= 0.05
 
 
 @pytest.mark.parametrize(("n", "worse"), [(60, 0), (100, 1), (200, 2), (200, 17)])
 def test_of_right_and_wrong_answers_the_bound_is_the_exact_one(n: int, worse: int) -> None:
     lost = [1.0] * worse + [0.0] * (n - worse)
-    found = bound([Losses.of(lost, [str(place) for place in range(n)])], [1.0], MARGIN, 0.95, 0)
+    found = bound([Losses.of(lost, [str(place) for place in range(n)], (0,))], [1.0], MARGIN, 0.95)
     assert found.value == pytest.approx(worse / n)
     assert found.upper == pytest.approx(beta.ppf(0.95, worse + 1, n - worse), rel=0.03)
 
@@ -134,6 +135,42 @@ def test_the_sentence_says_how_much_may_have_been_lost() -> None:
         f" +0.0037 lost, at most {found['overall']['upper']:.4f}"
     )
     assert 0.0037 < found["overall"]["upper"] < 0.02
+
+
+def _uneven(task: str, n: int, average: str, parts: Sequence[str]) -> list[Outcome]:
+    """Dense and a method that loses a little on a task of `parts`, of which the first holds half of the samples."""
+    rng = np.random.default_rng(n)
+    places = [parts[0] if at % 2 else parts[at // 2 % len(parts)] for at in range(n)]
+    found = []
+    for which, kept in ((cell(task=task), 1.0), (cell("snapkv", "0.20", task), 0.98)):
+        values = (rng.random(n) < kept).astype(float).tolist()
+        means = [np.mean([value for value, own in zip(values, places, strict=True) if own == part]) for part in parts]
+        one = quality(which, values, score=float(np.mean(means)), average=average)
+        answers = zip(one.answers, places, strict=True)
+        found.append(replace(one, answers=tuple(replace(answer, part=part) for answer, part in answers)))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("average", "parts"), [("samples", ["only"]), ("parts", ["only"]), ("parts", ["one", "two", "three"])]
+)
+def test_the_bounds_of_a_task_are_the_same_by_itself_and_among_others(average: str, parts: Sequence[str]) -> None:
+    own = _uneven("b", 230, average, parts)
+    (alone,), overall = (certify(run(*own), claim())[word] for word in ("tasks", "overall"))
+    assert alone["status"] != "cannot be certified"
+    assert alone["lower"] < alone["drop"] < alone["upper"]
+    assert overall == {word: alone[word] for word in overall}
+    for before, after in (([*two_tasks(299, 298)[:2]], []), ([], _uneven("c", 90, "samples", ["only"]))):
+        others = certify(run(*before, *own, *after), claim())["tasks"]
+        assert len(others) == 2
+        assert alone in others
+
+
+def test_tasks_of_the_same_losses_are_drawn_apart() -> None:
+    found = certify(run(*two_tasks(290, 290)), claim())
+    first, second = found["tasks"]
+    assert (first["drop"], first["upper"] != second["upper"]) == (second["drop"], True)
+    assert found["overall"]["upper"] < min(first["upper"], second["upper"])
 
 
 def test_what_cannot_be_compared_is_never_certified() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from effivlm import __main__ as cli
 from effivlm import registry
+from effivlm.commands import doctor
 from effivlm.weights.libraries import installed, missing
 from tests.outcomes import HEADER, lines, small_run, store
 
@@ -137,7 +138,7 @@ def test_listing_and_reporting_import_neither_torch_nor_pytest(tmp_path: Path) -
 def test_doctor_names_what_is_missing_and_fails(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "NECESSARY", ("numpy", "no-such-package"))
+    monkeypatch.setattr(doctor, "NECESSARY", ("numpy", "no-such-package"))
     assert cli.main(["doctor", "--reports", str(tmp_path)]) == 1
     assert "missing: no-such-package" in capsys.readouterr().out
 
@@ -145,8 +146,8 @@ def test_doctor_names_what_is_missing_and_fails(
 def test_doctor_is_content_where_all_is_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "NECESSARY", ("numpy",))
-    monkeypatch.setattr(cli, "MICRO", "json")
+    monkeypatch.setattr(doctor, "NECESSARY", ("numpy",))
+    monkeypatch.setattr(doctor, "MICRO", "json")
     assert cli.main(["doctor", "--reports", str(tmp_path / "new")]) == 0
     said = capsys.readouterr().out
     assert "all that is necessary is here" in said

@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT / "docs" / "hooks"))
 import fields
 import generate
 import markers
+import methods
 
 DOCS = ROOT / "docs"
 EXAMPLES = DOCS / "examples"
@@ -72,6 +73,16 @@ def test_every_method_and_every_task_has_a_page_with_its_whole_docstring() -> No
                 assert words
                 assert " ".join(words) in " ".join(re.findall(r"\w+", shown)), f"{kind}/{name}: {text}"
             assert f"]({name}.md)" in GENERATED[f"{kind}/index.md"]
+
+
+def test_the_index_of_methods_lists_what_runs_anything_of_a_library_where_it_works() -> None:
+    index = GENERATED["methods/index.md"]
+    assert registry.open_methods()
+    for name in registry.open_methods():
+        assert f"measured/{name}.md" in GENERATED
+        (line,) = [one for one in index.splitlines() if one.startswith(f"| [`{name}:NAME`](../measured/{name}.md) | ")]
+        works = registry.inherited("methods", f"{name}:", "seam")
+        assert index[: index.index(line)].rpartition("\n## ")[2].partition("\n")[0] == methods.SECTIONS[works]
 
 
 def test_the_fields_of_a_page_are_those_of_the_class_with_their_defaults() -> None:

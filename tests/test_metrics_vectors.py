@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from effivlm.judging.rubrics import RUBRICS
 from effivlm.metrics import categories, mathvista, mmmu, mmvet, normalise, wilder
 from effivlm.metrics.ai2d import ai2d
 from effivlm.metrics.anls import accuracy_pages, anls, anls_pages
@@ -53,8 +54,9 @@ def circular_score(case: Case, profile: Profile) -> float:
 
 
 def mmvet_score(case: Case, profile: Profile) -> float:
-    rows = case["meta"]["rows"]
-    return 100 * mmvet.mmvet([row["score"] for row in rows], [row["capabilities"] for row in rows]).overall
+    total = RUBRICS["mmvet"].total([(row["score"],) for row in case["meta"]["rows"]])
+    assert total is not None
+    return 100 * total
 
 
 def mvbench_score(case: Case, profile: Profile) -> float:

@@ -17,7 +17,7 @@ from effivlm.records import Outcome, dump
 from effivlm.report import document, page, payload, samples, viewer
 from effivlm.report.terminal import table
 from effivlm.report.write import write
-from tests.outcomes import END, HEADER, achieved, cell, lines, missing, quality, small_run, store
+from tests.outcomes import END, HEADER, achieved, cell, lines, missing, quality, small_run, store, stored_beside
 
 BREAKOUT = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
 
@@ -209,7 +209,7 @@ def test_questions_come_from_sample_lines_and_pictures_only_as_data(tmp_path: Pa
         ),
     ):
         path.write_text(lines(with_answer("x")) + dump({**facts, **stored}) + "\n", encoding="utf-8")
-        one = samples.changed(with_answer("x"), samples.facts(path)).shown[0]
+        one = samples.changed(with_answer("x"), stored_beside(path)).shown[0]
         assert (one["prompt"], one["references"], one["pictures"]) == ("What?", ["a"], expected)
 
 
@@ -219,7 +219,7 @@ def test_kept_tokens_reach_the_sample_of_their_own_cell_only(tmp_path: Path) -> 
         kept = {"kind": "kept", "task": "docvqa_micro", "sample": "s0", "cell": which.to_json()}
         line = dump({**kept, "grid": [[1, 2, 2]], "shows": [[0, 1]], "layers": {"0-3": "8A=="}})
         path.write_text(lines(with_answer("x")) + line + "\n", encoding="utf-8")
-        one = samples.changed(with_answer("x"), samples.facts(path)).shown[0]
+        one = samples.changed(with_answer("x"), stored_beside(path)).shown[0]
         assert (one["kept"] and one["kept"]["layers"]) == expected
 
 

@@ -22,8 +22,9 @@ def fields(name: str) -> dict[str, str]:
 
 
 def docstring(kind: str, name: str) -> tuple[str, str]:
-    """The docstring of the file behind a name, and that of its class."""
-    entry = registry.entries(kind)[name]
+    """The docstring of the file behind a name, and that of its class; the name of an open method is what stands before `:`."""
+    known = {**registry.entries(kind), **(registry.open_methods() if kind == "methods" else {})}
+    entry = known[name]
     tree = _tree(entry.module)
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
     found = next(node for node in classes if entry.attribute in ("", node.name))

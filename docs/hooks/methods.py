@@ -102,8 +102,15 @@ def _index(found: list[Page]) -> Page:
     ]
     for section in dict.fromkeys(page.section for page in found):
         names = [page.title for page in found if page.section == section]
-        parts += [
-            f"## {section}",
-            table(["method", "idea"], [(f"[`{name}`]({name}.md)", said(KIND, name)[0]) for name in names]),
-        ]
+        rows = [(f"[`{name}`]({name}.md)", said(KIND, name)[0]) for name in names]
+        parts += [f"## {section}", table(["method", "idea"], [*rows, *_open(section)])]
     return Page(f"{KIND}/index.md", "Methods", "", "\n\n".join(parts) + "\n")
+
+
+def _open(section: str) -> list[tuple[str, str]]:
+    """Methods that run what is named behind them: no page of their own, but what was measured of all that they run."""
+    return [
+        (f"[`{name}{registry.OPEN}NAME`](../measured/{name}.md)", said(KIND, name)[0])
+        for name in registry.open_methods()
+        if SECTIONS[_seam(name + registry.OPEN)] == section
+    ]

@@ -8,12 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from effivlm.commands import RUN
 from effivlm.records import Budget
 from effivlm.report.baseline import load
 from effivlm.report.certificate import CERTIFIED, Claim, certify
 from effivlm.run.steps import asked
-
-RUN = "reports/2026-01-31T12-00-00"
 
 
 def add(command: Callable[..., Any]) -> None:

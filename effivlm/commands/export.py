@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from effivlm import registry
+from effivlm.commands import RUN
 from effivlm.records import Outcome
 from effivlm.report.write import OUTCOMES
 from effivlm.session.recorder import read
@@ -20,7 +21,7 @@ def add(command: Callable[..., Any]) -> None:
         "export",
         "write answers that a server scores (DocVQA's test split), a file a cell, as it takes them",
         run,
-        "reports/2026-01-31T12-00-00 --out submissions",
+        f"{RUN} --out submissions",
     )
     parser.add_argument("folder", type=Path, metavar="RUN", help=f"a folder that holds {OUTCOMES}")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where files go (default: RUN/export)")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from effivlm import registry
+from effivlm.commands import RUN
 from effivlm.metrics.profiles import FIXED
 from effivlm.records import Answer, Outcome, Sample, Settings, fingerprint
 from effivlm.report.write import OUTCOMES, write
@@ -28,8 +29,8 @@ def add(command: Callable[..., Any]) -> None:
         "rescore",
         "score the answers of a run again, without a GPU, and make its report in a new folder",
         run,
-        "reports/2026-01-31T12-00-00 --out reports/rescored",
-        "reports/2026-01-31T12-00-00 --judge openai:gpt-4o-2024-08-06",
+        f"{RUN} --out reports/rescored",
+        f"{RUN} --judge openai:gpt-4o-2024-08-06",
     )
     parser.add_argument("folder", type=Path, metavar="RUN", help=f"a folder that holds {OUTCOMES}")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="new folder (default: RUN-rescored)")

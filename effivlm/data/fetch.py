@@ -71,22 +71,7 @@ def fetch(name: str, sources: Sequence[Source], root: Path, say: Say) -> Path:
     rest = f", {size_of(found.missing)} of them still to come" if found.missing != found.total else ""
     say(f"{name}: {found.home}@{found.commit[:12]}, {len(found.files)} files, {size_of(found.total)}{rest}")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _check_room(name, found)
-        done = sorted(_done(folder, found.commit))
-        _mark(folder, found, done)
-        for number, (one, file) in enumerate(found.files.items(), 1):
-            if one not in done:
-                say(f"  {number}/{len(found.files)} {one} ({size_of(file.size)})")
-                _bring(name, found, one, file)
-                done.append(one)
-                _mark(folder, found, done)
-        for gone in set(manifest(folder).get("files", ())) - set(found.files):
-            (folder / gone).unlink(missing_ok=True)  # of an earlier commit; a run would read it as a part of the table
-        files = {one: {"size": file.size, "sha256": file.sha256} for one, file in found.files.items()}
-        write_json(folder / MANIFEST, {"home": found.home, "commit": found.commit, "files": files})
-        (folder / UNFINISHED).unlink()
-        shutil.rmtree(folder / ".cache", ignore_errors=True)
+        _bring_all(name, found, say)
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
@@ -97,6 +82,27 @@ def fetch(name: str, sources: Sequence[Source], root: Path, say: Say) -> Path:
         ) from None
     say(f"{name}: complete and checked: {folder}")
     return folder
+
+
+def _bring_all(name: str, found: Bill, say: Say) -> None:
+    """What is missing, file by file; then the folder counts as whole."""
+    folder = found.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    _check_room(name, found)
+    done = sorted(_done(folder, found.commit))
+    _mark(folder, found, done)
+    for number, (one, file) in enumerate(found.files.items(), 1):
+        if one not in done:
+            say(f"  {number}/{len(found.files)} {one} ({size_of(file.size)})")
+            _bring(name, found, one, file)
+            done.append(one)
+            _mark(folder, found, done)
+    for gone in set(manifest(folder).get("files", ())) - set(found.files):
+        (folder / gone).unlink(missing_ok=True)  # of an earlier commit; a run would read it as a part of the table
+    files = {one: {"size": file.size, "sha256": file.sha256} for one, file in found.files.items()}
+    write_json(folder / MANIFEST, {"home": found.home, "commit": found.commit, "files": files})
+    (folder / UNFINISHED).unlink()
+    shutil.rmtree(folder / ".cache", ignore_errors=True)
 
 
 def _moved(name: str, before: Mapping[str, Any], found: Bill) -> Iterator[str]:
@@ -157,8 +163,8 @@ def _bring(name: str, found: Bill, one: str, file: hub.File) -> None:
         if error.errno in NO_ROOM or type(error).__module__ == "builtins":
             raise
         raise ValueError(f"task {name!r}: the connection broke at {one} ({_line(error)}); {_AGAIN}") from None
-    except Exception as error:  # transport errors of the client's own library, none of which are OSErrors
-        if type(error).__module__.partition(".")[0] not in ("httpx", "httpcore", "requests"):
+    except Exception as error:
+        if not hub.of_transport(error):
             raise
         raise ValueError(f"task {name!r}: the connection broke at {one} ({_line(error)}); {_AGAIN}") from None
     if path.stat().st_size != file.size or (file.sha256 and _sha256(path) != file.sha256):

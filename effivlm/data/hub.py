@@ -49,44 +49,46 @@ def listing(name: str, source: Source) -> Listing:
         ValueError: no home exists, it must be applied for, the pinned revision is gone, or there is no network; one sentence.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     api = HfApi(endpoint=endpoint())
     for home in source.homes:
         try:
             info = api.dataset_info(home, revision=source.revision, files_metadata=True, timeout=TIMEOUT_S)
-        except GatedRepoError:
-            raise ValueError(
-                f"task {name!r}: {home} is given to accepted accounts only: accept its terms on the hub, then `hf auth login`"
-                " (or set HF_TOKEN)"
-            ) from None
-        except RevisionNotFoundError:
-            raise ValueError(
-                f"task {name!r}: {home} has no revision {source.revision!r} any more: the set was changed by its owners"
-            ) from None
-        except RepositoryNotFoundError:
-            continue
-        except OfflineModeIsEnabled:
-            raise ValueError(_unreachable(name, home, "HF_HUB_OFFLINE is set")) from None
-        except HfHubHTTPError as error:
-            status = getattr(error.response, "status_code", "no status")
-            raise ValueError(f"task {name!r}: the hub answered {status} for {home}; try again later") from None
-        except Exception as error:  # what the client raises without a network has changed its class twice
-            if type(error).__module__.partition(".")[0] not in ("httpx", "httpcore", "requests", "builtins"):
+        except Exception as error:
+            if isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError):
+                continue
+            if not (why := _refused(error, name, home, source.revision)):
                 raise
-            if isinstance(error, ValueError | TypeError | KeyError):
-                raise
-            raise ValueError(_unreachable(name, home, "the hub cannot be reached")) from None
+            raise ValueError(f"task {name!r}: {why}") from None
         files = {one.rfilename: _file(one) for one in info.siblings or ()}
         return Listing(home, str(info.sha), files)
     tried = " nor ".join(source.homes)
     raise ValueError(f"task {name!r}: the hub knows neither {tried}: the set was moved or taken back, or needs a login")
+
+
+def of_transport(error: Exception) -> bool:
+    """Whether an error is one of the hub client's own transport library, which has changed twice; none of them is an OSError."""
+    return type(error).__module__.partition(".")[0] in ("httpx", "httpcore", "requests")
+
+
+def _refused(error: Exception, name: str, home: str, revision: str) -> str:
+    """What an error of the hub means, and what helps; "" for one that is none of the hub's."""
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled, RevisionNotFoundError
+
+    if isinstance(error, GatedRepoError):
+        return f"{home} is given to accepted accounts only: accept its terms on the hub, then `hf auth login` (or set HF_TOKEN)"
+    if isinstance(error, RevisionNotFoundError):
+        return f"{home} has no revision {revision!r} any more: the set was changed by its owners"
+    if isinstance(error, OfflineModeIsEnabled):
+        return _unreachable(name, home, "HF_HUB_OFFLINE is set")
+    if isinstance(error, HfHubHTTPError):
+        status = getattr(error.response, "status_code", "no status")
+        return f"the hub answered {status} for {home}; try again later"
+    builtin = type(error).__module__ == "builtins"
+    if isinstance(error, ValueError | TypeError | KeyError) or not (builtin or of_transport(error)):
+        return ""
+    return _unreachable(name, home, "the hub cannot be reached")
 
 
 def _file(one: object) -> File:
@@ -96,7 +98,7 @@ def _file(one: object) -> File:
 
 def _unreachable(name: str, home: str, why: str) -> str:
     return (
-        f"task {name!r}: {home} is not on this machine and {why}; bring it with `python -m effivlm fetch {name}` where there is"
+        f"{home} is not on this machine and {why}; bring it with `python -m effivlm fetch {name}` where there is"
         " a network, or name a folder with --vlm-data DIR"
     )
 

@@ -55,10 +55,10 @@ def open_rows(name: str, source: Source, data: str = "") -> Rows:
     if data == STREAM:
         return _from_hub(name, source, stream=True)
     if data:
-        return _from_folder(name, source, Path(data).expanduser(), asked=True)
+        return _from_folder(name, source, Path(data).expanduser())
     home = data_home()
     if any((home / place).is_dir() for place in source.places(name)):
-        return _from_folder(name, source, home, asked=False)
+        return _from_folder(name, source, home)
     return _from_hub(name, source, stream=False)
 
 
@@ -67,7 +67,7 @@ def place_of(name: str, source: Source, root: Path) -> Path | None:
     return next((root / place for place in source.places(name) if (root / place).is_dir()), None)
 
 
-def _from_folder(name: str, source: Source, root: Path, asked: bool) -> Rows:
+def _from_folder(name: str, source: Source, root: Path) -> Rows:
     folder = place_of(name, source, root)
     if folder is None:
         places = ", ".join(source.places(name))

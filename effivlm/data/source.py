@@ -33,7 +33,6 @@ class Source:
     ids_sha256: str = ""
     gigabytes: float = 0.0
     files: tuple[str, ...] = ()
-    gated: bool = False
 
     def __post_init__(self) -> None:
         if not self.homes:

@@ -105,7 +105,7 @@ def nearest(
         )
 
 
-@triton.jit(do_not_specialize=["length", "evicted_there", "kept_there"])  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["length", "kept_there"])  # type: ignore[untyped-decorator]
 def _fold_kernel(  # type: ignore[no-untyped-def]  # as above
     keys_ptr,
     values_ptr,
@@ -119,7 +119,6 @@ def _fold_kernel(  # type: ignore[no-untyped-def]  # as above
     out_values_ptr,
     length,
     kept_there,
-    evicted_there,
     RULE: tl.constexpr,
     DIM: tl.constexpr,
     PADDED: tl.constexpr,
@@ -190,7 +189,6 @@ def folded(
         *out,
         keys.shape[1],
         kept,
-        gone.shape[1],
         RULE=rule,
         DIM=dim,
         PADDED=max(16, triton.next_power_of_2(dim)),

@@ -26,11 +26,6 @@ def means(scores: Sequence[float], categories: Sequence[Category]) -> dict[Categ
     return {category: sum(own) / len(own) for category, own in grouped(scores, categories).items()}
 
 
-def sums(scores: Sequence[float], categories: Sequence[Category]) -> dict[Category, float]:
-    """Sum of the scores of each category: OCRBench reports hits by type, of 50, 100 or 200 questions."""
-    return {category: sum(own) for category, own in grouped(scores, categories).items()}
-
-
 def mean_of_means(scores: Sequence[float], categories: Sequence[Hashable]) -> float:
     """Mean over categories of their means, each category with the same weight (MMStar, MVBench).
 
@@ -40,9 +35,3 @@ def mean_of_means(scores: Sequence[float], categories: Sequence[Hashable]) -> fl
         raise ValueError("the mean over categories needs at least one score, got none")
     own: Mapping[Hashable, float] = means(scores, categories)
     return sum(own.values()) / len(own)
-
-
-def by_abilities(scores: Sequence[float], abilities: Sequence[str]) -> dict[str, float]:
-    """Mean score of each ability where a question needs several, written as "ocr,math" (MM-Vet)."""
-    pairs = [(score, part.strip()) for score, named in zip(scores, abilities, strict=True) for part in named.split(",")]
-    return means([score for score, _ in pairs], [part for _, part in pairs])

@@ -23,28 +23,32 @@ WORST = 1.0
 @dataclass(frozen=True, slots=True)
 class Losses:
     """What each group of samples lost (before - after, summed over its samples by their weight), and those weights' sums; the
-    groups of one part of a benchmark. A benchmark's loss is the mean over its parts."""
+    groups of one part of a benchmark. A benchmark's loss is the mean over its parts.
+
+    The `seed` of its draws is its own, so that it has the same ones by itself and in a mean with others.
+    """
 
     lost: Floats
     weight: Floats
+    seed: tuple[int, ...]
 
     @classmethod
-    def of(cls, lost: Sequence[float], groups: Sequence[str], alike: bool = False) -> Losses:
+    def of(cls, lost: Sequence[float], groups: Sequence[str], seed: tuple[int, ...], alike: bool = False) -> Losses:
         """From the loss of each sample; `alike`: a group counts as one, whatever its size."""
         _, places = np.unique(np.array(groups), return_inverse=True)
         sums: Floats = np.bincount(places, np.array(lost, dtype=np.float64)).astype(np.float64)
         counts: Floats = np.bincount(places).astype(np.float64)
-        return cls(sums / counts, np.ones(len(counts))) if alike else cls(sums, counts)
+        return cls(sums / counts, np.ones(len(counts)), seed) if alike else cls(sums, counts, seed)
 
     @property
     def mean(self) -> float:
         return float(self.lost.sum() / self.weight.sum())
 
-    def draws(self, seed: Sequence[int], worst: float = WORST) -> Floats:
+    def draws(self, worst: float = WORST) -> Floats:
         """`ROUNDS` draws of the mean with one more group of the usual size whose samples all lost `worst`."""
         size = self.weight.mean()
         lost, weight = np.append(self.lost, worst * size), np.append(self.weight, size)
-        rng, found = np.random.default_rng(seed), []
+        rng, found = np.random.default_rng(self.seed), []
         for rounds in _chunks(ROUNDS, max(1, CHUNK // len(lost))):
             shares = rng.standard_exponential((rounds, len(lost)))
             found.append((shares @ lost) / (shares @ weight))
@@ -63,13 +67,12 @@ class Bound:
     p_worse: float
 
 
-def bound(parts: Sequence[Losses], weighs: Sequence[float], margin: float, level: float, seed: int) -> Bound:
-    """Of the mean over `parts`, which weigh so much; ValueError without one."""
+def bound(parts: Sequence[Losses], weighs: Sequence[float], margin: float, level: float) -> Bound:
+    """Of the mean over `parts`, which weigh so much, and whose seeds differ; ValueError without one."""
     if not parts:
         raise ValueError("nothing was lost or kept: there are no samples")
     most, least = (
-        np.average([part.draws([seed, number], worst) for number, part in enumerate(parts)], axis=0, weights=weighs)
-        for worst in (WORST, -WORST)
+        np.average([part.draws(worst) for part in parts], axis=0, weights=weighs) for worst in (WORST, -WORST)
     )
     return Bound(
         value=float(np.average([part.mean for part in parts], weights=weighs)),

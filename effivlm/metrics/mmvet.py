@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 from rapidfuzz.distance import LCSseq
 
-from effivlm.metrics.categories import by_abilities
 from effivlm.metrics.profiles import FIXED, Profile, compat
 
 _GIVES_UP = 4  # failures after which the fork's temperature, raised by half a degree each, has reached 2
@@ -44,29 +42,6 @@ def mmvet_judged(replies: Iterable[str], profile: Profile = FIXED) -> float | No
             if failures == _GIVES_UP:
                 return 0.0
     return None
-
-
-@dataclass(frozen=True, slots=True)
-class MMVet:
-    """MM-Vet's score in [0, 1], that of each ability (rec, ocr, know, gen, spat, math), and how many marks are missing."""
-
-    overall: float
-    abilities: Mapping[str, float]
-    missing: int
-
-
-def mmvet(marks: Sequence[float | None], abilities: Sequence[str]) -> MMVet:
-    """The mean of all marks; `abilities` names what each question needs ("ocr,math"). A missing mark is counted, never 0.
-
-    Raises ValueError where every mark is missing, or the two differ in length.
-    """
-    known = [(mark, named) for mark, named in zip(marks, abilities, strict=True) if mark is not None]
-    if not known:
-        raise ValueError(f"MM-Vet's score needs at least one mark, all {len(marks)} are missing")
-    scores = [mark for mark, _ in known]
-    return MMVet(
-        sum(scores) / len(scores), by_abilities(scores, [named for _, named in known]), len(marks) - len(known)
-    )
 
 
 def mmvet_proxy(prediction: str, reference: str, abilities: str = "") -> float:

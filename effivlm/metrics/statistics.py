@@ -1,4 +1,4 @@
-"""Intervals and tests over samples, seeded, and paired where two settings saw the same; None is counted."""
+"""Intervals and tests over samples, seeded; None is counted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,17 +31,6 @@ class Estimate:
     missing: int
 
 
-@dataclass(frozen=True, slots=True)
-class SignTest:
-    """How often one setting beat the other on the same sample; `p` is two-sided, None without a sample."""
-
-    better: int
-    worse: int
-    equal: int
-    missing: int
-    p: float | None
-
-
 def bootstrap_mean(
     values: Sequence[float | None], seed: int = 0, rounds: int = ROUNDS, level: float = LEVEL
 ) -> Estimate:
@@ -54,30 +43,11 @@ def bootstrap_mean(
     return Estimate(float(present.mean()), interval(draws[:, 0], level) if n > 1 else None, n, missing)
 
 
-def bootstrap_difference(
-    values: Sequence[float | None],
-    others: Sequence[float | None],
-    seed: int = 0,
-    rounds: int = ROUNDS,
-    level: float = LEVEL,
-) -> Estimate:
-    """Paired bootstrap of mean(values - others) over the pairs that are complete; ValueError if lengths differ."""
-    _same_length(values, others)
-    pairs = zip(values, others, strict=True)
-    return bootstrap_mean([None if a is None or b is None else a - b for a, b in pairs], seed, rounds, level)
-
-
-def sign_test(values: Sequence[float | None], others: Sequence[float | None]) -> SignTest:
-    """Exact two-sided sign test over pairs (for right/wrong scores: McNemar's exact test). Ties carry no evidence."""
-    _same_length(values, others)
-    pairs = [(a, b) for a, b in zip(values, others, strict=True) if a is not None and b is not None]
-    better, worse = sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
-    p = sign_p(better, worse) if pairs else None
-    return SignTest(better, worse, len(pairs) - better - worse, len(values) - len(pairs), p)
-
-
 def sign_p(better: int, worse: int) -> float:
-    """Two-sided exact binomial p-value of `better` against `worse` under a fair coin; 1 without either."""
+    """Two-sided exact binomial p-value of `better` against `worse` under a fair coin; 1 without either.
+
+    Of right and wrong scores this is McNemar's exact test. Ties are left out: they carry no evidence.
+    """
     return min(1.0, 2 * float(bdtr(min(better, worse), better + worse, 0.5)))
 
 
@@ -191,8 +161,3 @@ def _widened(interval: Interval, n: int, low: float, high: float) -> Interval:
 def ends(interval: Interval | None) -> list[float] | None:
     """An interval as JSON holds it."""
     return None if interval is None else list(interval)
-
-
-def _same_length(values: Sequence[Any], others: Sequence[Any]) -> None:
-    if len(values) != len(others):
-        raise ValueError(f"paired samples must come in pairs: {len(values)} values against {len(others)}")

@@ -59,7 +59,7 @@ def certify(side: Side, claim: Claim) -> dict[str, Any]:
     tasks, parts = [], []
     for one in chosen:
         why, losses, facts = _losses(one, _dense_of(one, side))
-        tasks.append(_row(one, why, _bound([losses], claim, _seed(one)), facts, claim))
+        tasks.append(_row(one, why, _bound([losses], claim), facts, claim))
         parts += [losses] if losses else []
     whole = _bound(parts, claim)
     status = _status(tasks, whole, claim)
@@ -126,9 +126,10 @@ def _losses(one: Measured, dense: Measured | None) -> tuple[str, list[Losses], d
     if facts["groups"] < LEAST:
         return f"{facts['groups']} groups of samples are too few", [], facts
     parts = []
-    for part in sorted(set(of)):
+    for number, part in enumerate(sorted(set(of))):
         those = [place for place, own_part in enumerate(of) if own_part == part]
-        parts.append(Losses.of([lost[at] for at in those], [names[at] for at in those], dense.average == "groups"))
+        seed, alike = (_seed(one), number), dense.average == "groups"
+        parts.append(Losses.of([lost[at] for at in those], [names[at] for at in those], seed, alike))
     fell = sum(part.mean for part in parts) / len(parts)
     if abs(dense.data["score"] - one.data["score"] - fell) > 1e-4:
         return "its score is no mean over samples", [], facts
@@ -139,11 +140,11 @@ def _seed(one: Measured) -> int:
     return zlib.crc32(f"{one.data['model']} {one.data['task']}".encode())
 
 
-def _bound(tasks: Sequence[Sequence[Losses]], claim: Claim, seed: int = 0) -> Bound | None:
+def _bound(tasks: Sequence[Sequence[Losses]], claim: Claim) -> Bound | None:
     """Of the mean over tasks, of which each weighs the same, and so do the parts of each."""
     weighs = [1 / len(parts) for parts in tasks for _ in parts]
     parts = [one for parts in tasks for one in parts]
-    return bound(parts, weighs, claim.margin, claim.level, seed) if parts else None
+    return bound(parts, weighs, claim.margin, claim.level) if parts else None
 
 
 def _facts(found: Bound) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from effivlm.report.judges import judges
 from effivlm.report.parameters import parameters
 from effivlm.report.published import overlay
 from effivlm.report.rows import summarise
-from effivlm.report.strict import strict
+from effivlm.report.strict import records
 from effivlm.report.suites import of_suites
 
 Header = dict[str, Any]
@@ -91,14 +91,6 @@ def _standing(outcomes: Sequence[tuple[Outcome, int]], headers: Sequence[Header]
     return standing, notes
 
 
-def records(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Line numbers and objects of a file of JSON lines; None stands for a line that is not a JSON object."""
-    with Path(path).open("rb") as lines:
-        for place, line in enumerate(lines, start=1):
-            if line.strip():
-                yield place, _object(line)
-
-
 @paused()
 def build(header: Header, outcomes: Iterable[Outcome], end: Mapping[str, Any] | None) -> dict[str, Any]:
     """Make the document (report.json, schema 1) of a run; of several outcomes of one cell and part the last counts."""
@@ -133,14 +125,6 @@ def build(header: Header, outcomes: Iterable[Outcome], end: Mapping[str, Any] | 
         "skipped": skipped,
         "failed": failed,
     }
-
-
-def _object(line: bytes) -> dict[str, Any] | None:
-    try:
-        record = strict(line)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) else None
 
 
 def _check_schema(record: Mapping[str, Any], path: Path, place: int) -> None:

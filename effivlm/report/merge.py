@@ -12,7 +12,8 @@ from typing import Any
 
 from effivlm.records import PARTS, SCHEMA, Cell, Outcome, dump
 from effivlm.report.conditions import device_of
-from effivlm.report.document import INTERRUPTED, read, records
+from effivlm.report.document import INTERRUPTED, read
+from effivlm.report.strict import records
 
 OUTCOMES = "outcomes.jsonl"
 MEASURED = ("ok", "unsupported")

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import chain
-from operator import attrgetter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from effivlm.metrics.resampling import Places, Resampling
 from effivlm.metrics.statistics import LEAST, Floats, Interval, intervals, stated
-from effivlm.metrics.units import units as units_of
-from effivlm.records import Answer, Cell, Outcome
+from effivlm.records import Cell, Outcome
 from effivlm.report.additive import beyond
+from effivlm.report.aligned import Aligned
 from effivlm.report.controls import control_of, judged, wanted
 from effivlm.report.loyalty import Table, loyalties, noise
 from effivlm.report.pairs import Pairs
 
-_ASKED = attrgetter("id", "prompt_sha256")
 SAME = 1e-6  # how far a score may lie from the mean that is made of its answers
 RANDOM_WEIGHTS = "random weights: times, bytes and agreement by token count, scores and same answers do not"
 NOT_A_MEAN = "the score is no mean over samples, so it carries no bootstrap interval"
@@ -46,72 +43,103 @@ class Quality:
     beyond: dict[str, Any] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """The scores of all cells of one (model, task), and what they come to in every resample.
+
+    `resamples` are for the mean that the task's score is, `plain` for means over samples.
+    """
+
+    table: Table
+    units: Places
+    plain: Resampling
+    resamples: Resampling
+    draws: Floats
+    same_draws: Floats
+
+    @classmethod
+    def of(cls, outcomes: Sequence[Outcome], aligned: Aligned, lead: Outcome) -> _Drawn:
+        table, units = Table.of(outcomes, aligned.columns), aligned.units(lead.group)
+        seed = zlib.crc32("\0".join(lead.cell.group).encode())
+        plain = Resampling.of(units, seed)
+        resamples = _as_scored(plain, units, seed, lead, table)
+        return cls(table, units, plain, resamples, resamples.means(table.scores), plain.means(table.same))
+
+    def pairs(self, cells: Sequence[int] | slice, other: int) -> Pairs:
+        """Cells against the one that is `other` among them."""
+        return Pairs.of(self.resamples, self.table.scores[:, cells], self.draws[:, cells], self.units, other)
+
+
 def compare(outcomes: Sequence[Outcome], dense: Outcome | None) -> list[Quality]:
-    """Compare the quality outcomes of one (model, task) with `dense`, which is one of them, or None if it was not
-    measured.
+    """Compare the quality outcomes of one (model, task) with `dense`, which is one of them, or None if it was not measured.
 
     All cells share one seeded set of resamples, so differences and ratios are paired; other groups draw their own. Answers that
     were scored together are drawn together, and are one pair in the sign test; where the score is a mean over parts of the
-    benchmark, each part is drawn by itself. A cell is set against its control as against
-    dense.
+    benchmark, each part is drawn by itself. A cell is set against its control as against dense.
     """
     if not outcomes:
         return []
-    lead = [dense] if dense else list(outcomes[:1])
-    questions = _questions([*lead, *outcomes])
-    names = _names([*lead, *outcomes], questions)
-    ids = names[0] if all(one == names[0] for one in names) else list(dict.fromkeys(chain.from_iterable(names)))
-    unlike = [
-        _unlike(outcome, dense, own is questions[0])
-        for outcome, own in zip(outcomes, questions[len(lead) :], strict=True)
-    ]
+    aligned = Aligned.of(outcomes, dense or outcomes[0])
+    unlike = [_unlike(outcome, dense, alike) for outcome, alike in zip(outcomes, aligned.alike, strict=True)]
     ratios = [None if why else _ratio(outcome, dense) for outcome, why in zip(outcomes, unlike, strict=True)]
-    if not ids:
+    if not aligned.ids:
         return [Quality(ratio=ratio, remarks=why) for ratio, why in zip(ratios, unlike, strict=True)]
-    columns = [_aligned(*one, ids) for one in zip(outcomes, names[len(lead) :], strict=True)]
-    table = Table.of(outcomes, columns)
-    units = _numbered(units_of(ids, lead[0].group, _pictures(columns)))
-    seed = zlib.crc32("\0".join(lead[0].cell.group).encode())
-    plain = Resampling.of(units, seed)
-    resamples = _as_scored(plain, units, seed, lead[0], table)
-    draws, same_draws = resamples.means(table.scores), plain.means(table.same)
-    place = outcomes.index(dense) if dense else None
-    pairs = None if place is None else Pairs.of(resamples, table.scores, draws, units, place)
-    counts = resamples.answered(table.scores)
-    score_intervals = stated(intervals(draws), counts, 0, 1)
-    same_intervals = stated(intervals(same_draws), plain.answered(table.same), 0, 1)
-    controls = _controls(
-        outcomes, lambda chosen: Pairs.of(resamples, table.scores[:, chosen], draws[:, chosen], units, 0)
-    )
-    loyal = loyalties(outcomes, table, place, same_intervals)
-    averaged = _averaged(outcomes, resamples.averages(table.scores))
+    drawn = _Drawn.of(outcomes, aligned, dense or outcomes[0])
+    averaged = _averaged(outcomes, drawn.resamples.averages(drawn.table.scores))
     usable = [
-        one and not why and outcome.weights != "random"
-        for one, why, outcome in zip(averaged, unlike, outcomes, strict=True)
+        mean and not why and outcome.weights != "random"
+        for mean, why, outcome in zip(averaged, unlike, outcomes, strict=True)
     ]
-    composed = beyond(outcomes, usable, place, resamples, table.scores, units)
+    unpaired = _unpaired(outcomes, dense, drawn, averaged, usable)
+    pairs = None if dense is None else drawn.pairs(slice(None), outcomes.index(dense))
     found = []
-    for place, outcome in enumerate(outcomes):
-        facts: dict[str, Any] = {
-            "interval": score_intervals[place] if averaged[place] else None,
-            "ratio": ratios[place],
-            "control": controls[place],
-            "units": counts[place],
-            "loyalty": loyal[place],
-            "noise": noise(outcome) if outcome is dense else None,
-            "remarks": _without_interval(outcome, averaged[place], resamples),
-            "parts": _parts(outcome, table, place, resamples),
-            "beyond": composed[place],
-        }
+    for place, (outcome, one) in enumerate(zip(outcomes, unpaired, strict=True)):
         if outcome.weights == "random":
-            facts |= {"ratio": None, "control": None, "remarks": (*facts["remarks"], RANDOM_WEIGHTS)}
-        else:
-            if pairs and averaged[place] and averaged[pairs.other] and not unlike[place]:
-                facts |= pairs.told(place, facts["ratio"], facts["remarks"])
-            facts["remarks"] = (*facts["remarks"], *unlike[place])
-            facts["same_draws"] = same_draws[:, place] if counts[place] >= LEAST else None
-        found.append(Quality(**facts))
+            found.append(replace(one, control=None, remarks=(*one.remarks, RANDOM_WEIGHTS)))
+            continue
+        paired: dict[str, Any] = {"ratio": ratios[place], "remarks": one.remarks}
+        if pairs and usable[place] and averaged[pairs.other]:
+            paired = pairs.told(place, ratios[place], one.remarks)
+        paired["remarks"] += unlike[place]
+        same_draws = drawn.same_draws[:, place] if one.units >= LEAST else None
+        found.append(replace(one, **paired, same_draws=same_draws))
     return found
+
+
+def _unpaired(
+    outcomes: Sequence[Outcome],
+    dense: Outcome | None,
+    drawn: _Drawn,
+    averaged: Sequence[bool],
+    usable: Sequence[bool],
+) -> list[Quality]:
+    """What is told of each cell but its ratio to dense; `averaged` and `usable`: see `_averaged` and `additive.beyond`."""
+    table, resamples, place = drawn.table, drawn.resamples, outcomes.index(dense) if dense else None
+    counts = resamples.answered(table.scores)
+    same_intervals = stated(intervals(drawn.same_draws), drawn.plain.answered(table.same), 0, 1)
+    columns = zip(
+        outcomes,
+        averaged,
+        stated(intervals(drawn.draws), counts, 0, 1),
+        counts,
+        _controls(outcomes, drawn),
+        loyalties(outcomes, table, place, same_intervals),
+        beyond(outcomes, usable, place, resamples, table.scores, drawn.units),
+        strict=True,
+    )
+    return [
+        Quality(
+            interval=interval if mean else None,
+            control=control,
+            units=count,
+            loyalty=loyal,
+            noise=noise(dense) if dense and outcome is dense else None,
+            remarks=_without_interval(outcome, mean, resamples),
+            parts=_parts(outcome, table, number, resamples),
+            beyond=composed,
+        )
+        for number, (outcome, mean, interval, count, control, loyal, composed) in enumerate(columns)
+    ]
 
 
 def _as_scored(plain: Resampling, units: Places, seed: int, lead: Outcome, table: Table) -> Resampling:
@@ -145,9 +173,8 @@ def _parts(outcome: Outcome, table: Table, place: int, resamples: Resampling) ->
     return found
 
 
-def _controls(outcomes: Sequence[Outcome], paired: Callable[[list[int]], Pairs]) -> list[dict[str, Any] | None]:
-    """Each cell against its control on the same samples, None where nothing controls it; `paired` sets cells against the first
-    of them."""
+def _controls(outcomes: Sequence[Outcome], drawn: _Drawn) -> list[dict[str, Any] | None]:
+    """Each cell against its control on the same samples, None where nothing controls it."""
     cells = {outcome.cell: place for place, outcome in enumerate(outcomes)}
     found: list[dict[str, Any] | None] = [None] * len(outcomes)
     members: dict[Cell, list[int]] = {}
@@ -158,33 +185,10 @@ def _controls(outcomes: Sequence[Outcome], paired: Callable[[list[int]], Pairs])
             if control is not None:
                 members.setdefault(control, []).append(place)
     for control, places in members.items():
-        pairs = paired([cells[control], *places])
+        pairs = drawn.pairs([cells[control], *places], 0)
         for number, place in enumerate(places, start=1):
             found[place] = judged(control.method, control, pairs.paired(number))
     return found
-
-
-def _questions(outcomes: Sequence[Outcome]) -> list[list[tuple[str, str]]]:
-    """Each outcome's samples and the digests of their questions; all that are like the first are one object with it."""
-    first = list(map(_ASKED, outcomes[0].answers))
-    own = (list(map(_ASKED, outcome.answers)) for outcome in outcomes)
-    return [first if one == first else one for one in own]
-
-
-def _names(outcomes: Sequence[Outcome], questions: Sequence[list[tuple[str, str]]]) -> list[list[str]]:
-    """What each answer is paired by: its sample's id, and the digest of its question where one id has several."""
-    if all(those is questions[0] for those in questions):  # nearly always, and most of the work otherwise
-        ids = [one for one, _ in questions[0]]
-        if len(set(ids)) == len(ids):
-            return [ids] * len(outcomes)
-    asked: dict[str, set[str]] = {}
-    for one, question in chain.from_iterable(questions):
-        asked.setdefault(one, set()).add(question)
-
-    def named(answer: Answer) -> str:
-        return answer.id if len(asked[answer.id]) == 1 else f"{answer.prompt_sha256[:12]} {answer.id}"
-
-    return [[named(answer) for answer in outcome.answers] for outcome in outcomes]
 
 
 def _unlike(outcome: Outcome, dense: Outcome | None, alike: bool) -> tuple[str, ...]:
@@ -213,25 +217,7 @@ def _averaged(outcomes: Sequence[Outcome], averages: Sequence[float | None]) -> 
     ]
 
 
-def _pictures(columns: Sequence[Sequence[Answer | None]]) -> list[str]:
-    """The digest of what each sample shows, as the first of the cells that answered it has it."""
-    return [next((one.pictures for one in row if one is not None), "") for row in zip(*columns, strict=True)]
-
-
-def _numbered(names: Sequence[str]) -> Places:
-    """The number of the unit that each sample is drawn with, by its name, so that the order of samples decides nothing."""
-    numbers = {name: number for number, name in enumerate(sorted(set(names)))}
-    return np.array([numbers[name] for name in names])
-
-
 def _ratio(outcome: Outcome, dense: Outcome | None) -> float | None:
     if dense is None or outcome.score is None or not dense.score:
         return None
     return outcome.score / dense.score
-
-
-def _aligned(outcome: Outcome, names: list[str], ids: list[str]) -> Sequence[Answer | None]:
-    if names == ids:
-        return outcome.answers
-    by_name = dict(zip(names, outcome.answers, strict=True))
-    return [by_name.get(name) for name in ids]

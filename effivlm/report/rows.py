@@ -11,7 +11,7 @@ import numpy as np
 
 from effivlm.metrics import summary
 from effivlm.metrics.discoveries import detectable, difference_p, spreads
-from effivlm.metrics.statistics import ROUNDS, Floats, Interval, ends, has_no_width, interval, intervals
+from effivlm.metrics.statistics import ROUNDS, Floats, Interval, ends, has_no_width, interval, intervals, quotients
 from effivlm.report.cells import DENSE, Row
 from effivlm.report.controls import NONE_RAN, OPEN, told
 from effivlm.report.costs import SPEEDUPS
@@ -138,7 +138,7 @@ def _og(compare: Compare, scopes: Sequence[Scope]) -> list[dict[str, Any]]:
             found = define(nested)
             if found.value is not None:
                 row = {**one.head(), "over": over, "value": found.value, "n": found.n}
-                table.add(row, None if draws is None else _spread(_averages(one.by_model(draws), axis)))
+                table.add(row, None if draws is None else _variation(_averages(one.by_model(draws), axis)))
     return table.rows()
 
 
@@ -148,11 +148,9 @@ def _averages(draws: Sequence[Floats], axis: int) -> Floats:
     return found
 
 
-def _spread(averages: Floats) -> Floats:
+def _variation(averages: Floats) -> Floats:
     """100 * population deviation / mean along the first axis; NaN where the mean is 0."""
-    centre = averages.mean(axis=0)
-    spread: Floats = np.divide(100 * averages.std(axis=0), centre, out=np.full_like(centre, np.nan), where=centre > 0)
-    return spread
+    return quotients(100 * averages.std(axis=0), averages.mean(axis=0))
 
 
 def _ol(compare: Compare, scopes: Sequence[Scope], floors: Mapping[Pair, float | None]) -> list[dict[str, Any]]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from effivlm.records import Answer, Cell, Outcome
 from effivlm.report.collector import paused
-from effivlm.report.document import records
 
 SHOWN = 600
 UNCHANGED = 120
@@ -66,15 +64,6 @@ class _Pair:
     @property
     def moved(self) -> float:
         return abs((self.answer.score or 0.0) - (self.dense.score or 0.0))
-
-
-def facts(path: Path) -> Facts:
-    """The lines of kind "sample" and "kept" of an outcomes.jsonl; both are optional."""
-    found = Facts()
-    for _, record in records(path):
-        if record:
-            found.add(record)
-    return found
 
 
 @paused()

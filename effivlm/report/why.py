@@ -11,7 +11,6 @@ from typing import Any
 
 from effivlm.report.costs import FLOORS, SPEEDUPS
 
-LIMITS = ("tower", "method", "prefill", "bytes", "batch", "host")
 ALIKE = 0.05
 """How far from 1 a speed-up is none: the same cell in a second session of the committed GPU runs differs by less."""
 HOST = 2.0

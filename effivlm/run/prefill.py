@@ -4,25 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 
-from effivlm.compression.base import CachePart, LayerPart, LayerView, Selection, Stage, question_rows
+from effivlm.compression.base import CachePart, LayerPart, LayerView, Selection, Stage
 from effivlm.decoding.caches import PromptCache
 from effivlm.models._adapter import Adapter, Prompt
 from effivlm.run.chosen import refuse_disorder
-from effivlm.run.turned import Turned
-from effivlm.run.untouched import observing, untouched
-from effivlm.seams.attended import Attended, attending
-from effivlm.seams.columns import received
+from effivlm.run.untouched import untouched
+from effivlm.run.views import Look, Views, last_rows
+from effivlm.seams.attended import attending
 from effivlm.seams.heads import Head, Heads
-from effivlm.seams.hooks import Entering, LseWatcher, Stay, Watcher, pruning, watching
+from effivlm.seams.hooks import Entering, Stay, pruning, watching
 from effivlm.seams.meters import Within, untimed
-
-Look = Callable[[Tensor, Tensor, Tensor, Tensor | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,77 +56,22 @@ def prefilled(
         Unsupported: the budget of `layer` cannot be reached.
         Blamed: an observer broke, or a method changed what others share.
     """
-    visual = prompt.visual
-    rows, columns = _wanted(observers, visual)
-    turned = Turned(model, prompt, observers)
-    question = question_rows(visual) if observers else -1
-    seen: dict[int, LayerView] = {}
-    marked: dict[torch.device, Tensor] = {}  # one tensor for all layers of a device: that they agree is seen by it
-    cache, kept, entered = PromptCache(), dict[int, Tensor](), dict[int, Attended]()
-
-    def marks(key: Tensor) -> Tensor:
-        return marked.setdefault(key.device, visual.to(key.device))
-
-    def look(number: int, query: Tensor, key: Tensor, value: Tensor, lse: Tensor | None) -> None:
-        def note() -> None:
-            sums = received(query[0], key[0], None if lse is None else lse[0]) if columns else None
-            last, before = _last(query, rows).clone(), turned.moments(query[0], left(kept, number))
-            following = partial(turned.following, device=key.device)
-            seen[number] = LayerView(
-                last, key[0], value[0], marks(key), number, sums, question, before, following, entered.get(number)
-            )
-            for part in observers if layer is None else ():  # what stays of a pruned prompt is known at its end
-                with observing(part, view=seen[number]):
-                    part.look(seen[number])
-
-        within("method", note)
-
-    attentions: list[nn.Module] = [block.self_attn for block in model.layers]  # type: ignore[misc]
-    attended = model.layers if any(part.attends for part in observers) else ()
-    wanted = rows or columns or turned.wanted or attended
-    watchers: list[list[Look]] = [[partial(look, number)] if wanted else [] for number in range(len(attentions))]
-    heading = Heads(noted)
+    views, cache = Views(model, prompt, observers, within, layer is None), PromptCache()
     if layer is None:
-        for at in noted:
-            watchers[at - 1].append(partial(heading.look, at))
-        looked = watching(_joined(attentions, watchers, columns))
-        with looked, attending(attended) as entered, heading.noted(model.layers):
+        heading = Heads(noted)
+        watchers = views.watchers({at - 1: partial(heading.look, at) for at in noted})
+        with watching(watchers), attending(views.attended) as views.entered, heading.noted(model.layers):
             logits = model.prefill(prompt, cache, within)
-    else:
-        choices = Choices(layer, prompt, len(attentions), model.text.norm, sample_id)
-        head = (heads or {}).get(choices.stages[0])
-        if head:
-            choices.look(head.at - 1, head.query, head.keys[-1], head.values[-1], None)
-        for at in choices.stages[1 if head else 0 :]:
-            watchers[at - 1].append(partial(choices.look, at - 1))
-        looked = watching(_joined(attentions, watchers, columns))
-        spared = head.resumed(model.layers, cache.update) if head else nullcontext()
-        with looked, pruning(model.layers, choices.made(within)) as kept, attending(attended) as entered, spared:
-            logits = model.prefill(prompt, cache, within)
-    stays = tuple(left(kept, number) for number in range(len(attentions)))
-    for number, pair in enumerate(zip(cache.keys, cache.values, strict=True)):
-        seen.setdefault(number, unseen(*pair, marks(pair[0]), number, question))
-    views = tuple(_marked(seen[at], there) for at, there in enumerate(stays))
-    return Prefilled(prompt, logits, cache, views, stays, heading.of(cache.keys, cache.values))
-
-
-def unseen(key: Tensor, value: Tensor, marks: Tensor, layer: int, question: int) -> LayerView:
-    """The view of a layer that nobody looked at while it ran."""
-    return LayerView(key.new_zeros(len(key[0]), 0, key.shape[-1]), key[0], value[0], marks, layer, None, question)
-
-
-def _wanted(observers: Sequence[CachePart], visual: Tensor) -> tuple[int, bool]:
-    """How many of the last query rows observers need, and whether one needs what every key gets."""
-    rows, columns = 0, False
-    for part in observers:
-        with observing(part, visual=visual):
-            rows, columns = max(rows, part.rows(visual)), columns or bool(part.columns)
-    return rows, columns
-
-
-def _marked(view: LayerView, there: Tensor | None) -> LayerView:
-    """The view with the marks of the entries that its layer sees, which are known when all layers have run."""
-    return view if there is None else replace(view, visual=view.visual[there.to(view.keys.device)])
+        return Prefilled(prompt, logits, cache, *views.found(cache), heading.of(cache.keys, cache.values))
+    choices = Choices(layer, prompt, len(model.layers), model.text.norm, sample_id)
+    looks, head = choices.looks(), (heads or {}).get(choices.stages[0])
+    if head:  # shows what the layer before the first stage sees
+        looks.pop(head.at - 1)(head.query, head.keys[-1], head.values[-1])
+    spared = head.resumed(model.layers, cache.update) if head else nullcontext()
+    looked, pruned = watching(views.watchers(looks)), pruning(model.layers, choices.made(within))
+    with looked, pruned as views.kept, attending(views.attended) as views.entered, spared:
+        logits = model.prefill(prompt, cache, within)
+    return Prefilled(prompt, logits, cache, *views.found(cache))
 
 
 @dataclass
@@ -151,8 +92,12 @@ class Choices:
         self.budgets = self.part.budgets(int(self.marks.sum()), self.depth)
         self.rows = self.part.rows(self.marks)
 
-    def look(self, number: int, query: Tensor, key: Tensor, value: Tensor, lse: Tensor | None) -> None:
-        self.before[number] = (_last(query, self.rows), key[0], value[0])
+    def looks(self) -> dict[int, Look]:
+        """Who is to look at the attention of the layer before each stage, by its number."""
+        return {at - 1: partial(self.look, at - 1) for at in self.stages}
+
+    def look(self, number: int, query: Tensor, key: Tensor, value: Tensor, lse: Tensor | None = None) -> None:
+        self.before[number] = (last_rows(query, self.rows), key[0], value[0])
 
     def made(self, within: Within) -> dict[int, Callable[[Entering], Stay]]:
         """What chooses on entry to each layer, `within` the part "method"."""
@@ -189,24 +134,6 @@ class Choices:
         return stay
 
 
-def _last(query: Tensor, rows: int) -> Tensor:
-    """The last `rows` rows [H_q, rows, D] of query [1, H_q, N, D], all where there are fewer."""
-    return query[0, :, max(0, query.shape[2] - rows) :]
-
-
-def _joined(
-    modules: Sequence[nn.Module], watchers: Sequence[Sequence[Look]], columns: bool
-) -> dict[nn.Module, Watcher | LseWatcher]:
-    """One watcher for each module that has any; with `columns` it asks for the log-sum-exp."""
-
-    def all_of(those: Sequence[Look], query: Tensor, key: Tensor, value: Tensor, lse: Tensor | None = None) -> None:
-        for one in those:
-            one(query, key, value, lse)
-
-    joined = {module: partial(all_of, those) for module, those in zip(modules, watchers, strict=True) if those}
-    return {module: LseWatcher(one) if columns else one for module, one in joined.items()}
-
-
 def _stay(visual: Tensor, chosen: Selection) -> Stay:
     """Text and the chosen visual entries; merged ones among them get new hidden states."""
     mask = ~visual
@@ -215,9 +142,3 @@ def _stay(visual: Tensor, chosen: Selection) -> Stay:
     if chosen.features is None:
         return Stay(kept)
     return Stay(kept, visual[kept].nonzero()[:, 0], chosen.features)
-
-
-def left(kept: Mapping[int, Tensor], layer: int) -> Tensor | None:
-    """The positions that a layer sees, from those that stay from each stage on; None where it sees all."""
-    passed = [stage for stage in kept if stage <= layer]
-    return kept[max(passed)] if passed else None

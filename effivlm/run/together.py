@@ -8,7 +8,7 @@ where those of two kernels differ too. In float32, in which answers are compared
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 
 import torch
@@ -19,8 +19,9 @@ from effivlm.decoding.caches import PromptCache
 from effivlm.models._adapter import Adapter, Prompt
 from effivlm.run.faults import FAULTS
 from effivlm.run.paths import Path
-from effivlm.run.prefill import Choices, Prefilled, left, unseen
+from effivlm.run.prefill import Choices, Prefilled
 from effivlm.run.untouched import Blamed
+from effivlm.run.views import left, seen_by, unseen
 from effivlm.seams.lanes import Lane, side_by_side
 from effivlm.seams.meters import OUT_OF_MEMORY, Within, reclaim, untimed
 
@@ -146,13 +147,7 @@ def prefilled_together(
 
 
 def _lane(prompt: int, choices: Choices | None, within: Within) -> Lane:
-    if choices is None:
-        return Lane(prompt)
-    return Lane(prompt, choices.made(within), {at - 1: partial(_look, choices, at - 1) for at in choices.stages})
-
-
-def _look(choices: Choices, number: int, query: Tensor, key: Tensor, value: Tensor) -> None:
-    choices.look(number, query, key, value, None)
+    return Lane(prompt, choices.made(within), choices.looks()) if choices else Lane(prompt)
 
 
 def _joined(prompts: Sequence[Prompt]) -> Prompt:
@@ -170,10 +165,9 @@ def _joined(prompts: Sequence[Prompt]) -> Prompt:
 def _prefilled(
     prompt: Prompt, logits: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], chosen: Mapping[int, Tensor]
 ) -> Prefilled:
-    cache, visual, stays, views = PromptCache(), prompt.visual, [], []
+    cache, stays, views = PromptCache(), [], []
     for number, pair in enumerate(zip(keys, values, strict=True)):
         cache.update(*pair, number)
         stays.append(left(chosen, number))
-        view = unseen(*pair, visual, number, -1)
-        views.append(view if stays[-1] is None else replace(view, visual=visual[stays[-1]]))
+        views.append(seen_by(unseen(*pair, prompt.visual, number), stays[-1]))
     return Prefilled(prompt, logits, cache, tuple(views), tuple(stays))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from effivlm.compression.base import (
 from effivlm.compression.choose import NO_ORDER, Doubts, doubting, refuse
 from effivlm.compression.composed import Composed
 from effivlm.decoding.caches import KeptLayer
-from effivlm.models._adapter import Adapter, Prompt
+from effivlm.models._adapter import Adapter, Prompt, Visual
 from effivlm.models._pictures import plain
 from effivlm.records import Sample
 from effivlm.run.chosen import disorder, refuse_disorder
@@ -42,6 +42,7 @@ from effivlm.run.together import Beside
 from effivlm.run.untouched import untouched
 from effivlm.seams.meters import Within, untimed
 
+T = TypeVar("T")
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
@@ -141,7 +142,7 @@ class Tree:
         """Token ids of the whole prompt, if the rules of generation ask for them."""
         if not self.model.rules.change:
             return ()
-        return self.once(("ids", image), lambda: tuple(self._inputs(image)["input_ids"][0].tolist()))  # type: ignore[no-any-return]
+        return self.once(("ids", image), lambda: tuple(self._inputs(image)["input_ids"][0].tolist()))
 
     def _share(self, path: Path, method: Method, done: Prefilled, entries: float) -> tuple[int, int]:
         """What one method of `path` kept of what came to its seam: visual tokens, or `entries` of the cache in all layers."""
@@ -215,7 +216,7 @@ class Tree:
         return [there if stays is None else there[stays] for stays in on_host(self.prefilled(path).stays)]
 
     def _visual_tokens(self, image: Part | None) -> int:
-        return self.once(("visual tokens", image), lambda: len(self.model.visual_positions(self._inputs(image))))  # type: ignore[no-any-return]
+        return self.once(("visual tokens", image), lambda: len(self.model.visual_positions(self._inputs(image))))
 
     def _path(self, method: Method) -> Path:
         """The method's parts at each seam, but those that would leave all there is, as a number of tokens does to a short prompt;
@@ -238,7 +239,7 @@ class Tree:
         """Run the decoder over the prompt at `path` (image, vision, layer part), once; where that pays, over others beside it."""
         done = self.beside.prefilled(path, self.prompt)
         self._nodes |= {("prefill", other): one for other, one in done.items()}
-        return self.once(("prefill", path), lambda: self._prefill(path))  # type: ignore[no-any-return]
+        return self.once(("prefill", path), lambda: self._prefill(path))
 
     def _unwatched(self, methods: Sequence[Method]) -> list[Path]:
         """Prefills beside dense's whose layers nobody looks at."""
@@ -251,17 +252,17 @@ class Tree:
         for name in [name for name in self._nodes if name[0] == "prefill" and name[1] not in left]:
             del self._nodes[name]
 
-    def once(self, name: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+    def once(self, name: tuple[Any, ...], make: Callable[[], T]) -> T:
         """What `make` computes, under a name that says all it depends on beside the sample."""
         if name not in self._nodes:
             self._nodes[name] = make()
-        return self._nodes[name]
+        return cast(T, self._nodes[name])
 
     def _inputs(self, image: Part | None) -> dict[str, Any]:
         def prepare() -> dict[str, Any]:
             return self.within("image", lambda: self.model.prepare(self._shown(image)))
 
-        return self.once(("inputs", image), prepare)  # type: ignore[no-any-return]
+        return self.once(("inputs", image), prepare)
 
     def _shown(self, image: Part | None) -> Sample:
         """The sample as the processor gets it."""
@@ -280,7 +281,7 @@ class Tree:
     def _count(self, images: Sequence[Image]) -> int:
         """Visual tokens that these images would make; depends on their sizes only."""
         sizes = tuple(image.size for image in images)
-        return self.once(  # type: ignore[no-any-return]
+        return self.once(
             ("count", sizes), lambda: len(self.model.visual_positions(self.model.prepare(self._holding(images))))
         )
 
@@ -288,11 +289,11 @@ class Tree:
         """The prompt after the image and vision seams."""
         image, visual = path
         if not isinstance(visual, VisualPart):
-            return self.once(("prompt", image), lambda: self._whole_prompt(image))  # type: ignore[no-any-return]
-        return self.once(("prompt", image, visual), lambda: self._pruned_prompt(image, visual))  # type: ignore[no-any-return]
+            return self.once(("prompt", image), lambda: self._whole_prompt(image))
+        return self.once(("prompt", image, visual), lambda: self._pruned_prompt(image, visual))
 
-    def _encoded(self, image: Part | None) -> Any:
-        def encode() -> Any:
+    def _encoded(self, image: Part | None) -> Visual:
+        def encode() -> Visual:
             inputs, looking = self._inputs(image), image in self.looked_at
             return self.within("tower", lambda: self.model.encode(inputs, looking).to(self.model.device))
 
@@ -321,7 +322,7 @@ class Tree:
                 features.append(feature[selection.kept] if selection.features is None else selection.features)
             return stays.nonzero()[:, 0], torch.cat(features)
 
-        return self.once(("chosen", image, part), choose)  # type: ignore[no-any-return]
+        return self.once(("chosen", image, part), choose)
 
     def _prefill(self, path: Path) -> Prefilled:
         image, visual, layer = path

@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from effivlm.seams.hooked import hooked
+
 
 @dataclass(frozen=True, slots=True)
 class Attended:
@@ -42,11 +44,7 @@ def attending(layers: Sequence[nn.Module]) -> Iterator[dict[int, Attended]]:
         cosines, sines = kwargs["position_embeddings"]
         found[number] = Attended(layer, args[0][0], cosines[0], sines[0])
 
-    handles = [
+    with hooked(
         layer.register_forward_pre_hook(partial(enter, number), with_kwargs=True) for number, layer in enumerate(layers)
-    ]
-    try:
+    ):
         yield found
-    finally:
-        for handle in handles:
-            handle.remove()

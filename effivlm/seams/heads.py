@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from effivlm.seams.hooked import hooked
+
 
 @dataclass(frozen=True, slots=True)
 class Head:
@@ -64,12 +66,8 @@ class Heads:
         def enter(at: int, layer: nn.Module, args: tuple[Any, ...]) -> None:
             self.hidden[at] = args[0]
 
-        handles = [layers[at].register_forward_pre_hook(partial(enter, at)) for at in self.at]
-        try:
+        with hooked(layers[at].register_forward_pre_hook(partial(enter, at)) for at in self.at):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def of(self, keys: Sequence[Tensor], values: Sequence[Tensor]) -> dict[int, Head]:
         """The heads by layer, once the prefill is through that left these keys and values."""

@@ -1,4 +1,4 @@
-"""The seams' mechanism: the only place that swaps an attention function or registers hooks.
+"""The seams' mechanism: the only place that swaps an attention function, and what prunes a prompt between decoder layers.
 
 Transformers routes every attention through a named function. `seams(model)` puts one wrapper around scaled dot-product
 attention there; it computes what the stock function computes, lets watchers look at queries, keys and values after rotary
@@ -7,7 +7,7 @@ embedding, and lets a cache answer for itself while many compressed caches are d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend
 
 from effivlm.seams.answering import AnsweringLayer
+from effivlm.seams.hooked import hooked
 from effivlm.seams.windows import packed
 
 ATTENTION = "effivlm"
@@ -209,6 +210,29 @@ class Stay:
     hidden: Tensor | None = None
 
 
+def check_layers(stages: Iterable[int], depth: int) -> None:
+    """ValueError where a stage is not a layer of a decoder of that depth."""
+    for at in stages:
+        if not 0 <= at < depth:
+            raise ValueError(f"layer {at} does not exist: the decoder has layers 0 to {depth - 1}")
+
+
+def chosen(
+    choose: Callable[[Entering], Stay], number: int, layer: nn.Module, hidden: Tensor, kwargs: dict[str, Any]
+) -> tuple[Tensor, Tensor]:
+    """What stays of hidden states [1, N, d] on entry to a decoder layer [1, K, d], and the numbers of those entries [K].
+
+    kwargs: what the layer would get with all N.
+    """
+    cosines, sines = kwargs["position_embeddings"]
+    ahead = partial(shown_ahead, layer, hidden, kwargs)
+    stay = choose(Entering(number, hidden[0], (cosines[0], sines[0]), ahead))
+    left = hidden.index_select(1, stay.kept.to(hidden.device))
+    if stay.changed is not None and stay.hidden is not None:
+        left[0, stay.changed.to(left.device)] = stay.hidden.to(left)
+    return left, stay.kept
+
+
 @contextmanager
 def pruning(
     layers: Sequence[nn.Module], stages: Mapping[int, Callable[[Entering], Stay]]
@@ -223,37 +247,27 @@ def pruning(
         ValueError: a stage is not a layer of the model.
         RuntimeError: on a clean exit, when the forward never reached one of the stages.
     """
-    for at in stages:
-        if not 0 <= at < len(layers):
-            raise ValueError(f"layer {at} does not exist: the decoder has layers 0 to {len(layers) - 1}")
+    check_layers(stages, len(layers))
     kept: dict[int, Tensor] = {}
-    first = min(stages)
 
     def enter(number: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         hidden, there = args[0], kept[max(kept)] if kept else None
         if number in stages:
-            cut, entered = kwargs if there is None else gathered(kwargs, there), hidden
-            cosines, sines = cut["position_embeddings"]
-            angles = (cosines[0], sines[0])
-            stay = stages[number](Entering(number, entered[0], angles, lambda: shown_ahead(layer, entered, cut)))
-            kept[number] = stay.kept if there is None else there[stay.kept.to(there.device)]
-            hidden = hidden.index_select(1, stay.kept.to(hidden.device))
-            if stay.changed is not None and stay.hidden is not None:
-                hidden[0, stay.changed.to(hidden.device)] = stay.hidden.to(hidden)
-        return (hidden, *args[1:]), gathered(kwargs, kept[max(kept)])
+            cut = kwargs if there is None else {**kwargs, **by_position(kwargs, there)}
+            hidden, stay = chosen(stages[number], number, layer, hidden, cut)
+            kept[number] = stay if there is None else there[stay.to(there.device)]
+        return (hidden, *args[1:]), {**kwargs, **by_position(kwargs, kept[max(kept)])}
 
-    handles = [
-        layer.register_forward_pre_hook(partial(enter, number), with_kwargs=True)
-        for number, layer in enumerate(layers)
-        if number >= first
-    ]
+    handles = (
+        layers[number].register_forward_pre_hook(partial(enter, number), with_kwargs=True)
+        for number in range(min(stages), len(layers))
+    )
     token = LEFT.set(kept)
     try:
-        yield kept
+        with hooked(handles):
+            yield kept
     finally:
         LEFT.reset(token)
-        for handle in handles:
-            handle.remove()
     if missing := sorted(set(stages) - set(kept)):
         raise RuntimeError(f"decoder layer {missing[0]} was never reached, so nothing was pruned")
 
@@ -267,12 +281,8 @@ def adding(layers: Sequence[nn.Module], deep: Tensor | None) -> Iterator[None]:
         return output + (added.index_select(0, left[max(left)].to(added.device)) if left else added)
 
     whole: Sequence[Tensor] = () if deep is None else tuple(deep)
-    handles = [layer.register_forward_hook(partial(leave, number)) for number, layer in enumerate(layers[: len(whole)])]
-    try:
+    with hooked(layer.register_forward_hook(partial(leave, at)) for at, layer in enumerate(layers[: len(whole)])):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class _SeenError(Exception):
@@ -301,14 +311,12 @@ def shown_ahead(layer: nn.Module, hidden: Tensor, kwargs: dict[str, Any]) -> tup
     raise RuntimeError("a decoder layer's attention never reached the wrapper")
 
 
-def gathered(kwargs: dict[str, Any], kept: Tensor) -> dict[str, Any]:
-    """Rotary tables [B, N, D] and position ids [B, N] cut to the kept positions."""
-    cut = dict(kwargs)
-    cut["position_embeddings"] = tuple(
-        table.index_select(1, kept.to(table.device)) for table in kwargs["position_embeddings"]
-    )
-    if (ids := kwargs.get("position_ids")) is not None:
-        cut["position_ids"] = ids.index_select(-1, kept.to(ids.device))
+def by_position(kwargs: Mapping[str, Any], kept: Tensor) -> dict[str, Any]:
+    """What a decoder layer gets by position, cut to the kept ones: rotary tables [B, N, D] and, where there are, ids [B, N]."""
     if kwargs.get("attention_mask") is not None:
         raise RuntimeError("a mask reached a pruned layer; prompts are prefilled one at a time, without padding")
-    return cut
+    tables = (table.index_select(1, kept.to(table.device)) for table in kwargs["position_embeddings"])
+    found: dict[str, Any] = {"position_embeddings": tuple(tables)}
+    if (ids := kwargs.get("position_ids")) is not None:
+        found["position_ids"] = ids.index_select(-1, kept.to(ids.device))
+    return found

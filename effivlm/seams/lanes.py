@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from effivlm.seams.hooks import BESIDE, LEFT, Entering, Stay, Watcher, gathered, shown_ahead
+from effivlm.seams.hooked import hooked
+from effivlm.seams.hooks import BESIDE, LEFT, Entering, Stay, Watcher, by_position, check_layers, chosen
 
 Attend = Callable[..., tuple[Tensor, None]]
 
@@ -53,7 +54,7 @@ class Pass:
         self.left: dict[int, Tensor] = {}
         self.stays: list[dict[int, Tensor]] = [{} for _ in lanes]
         self._layouts: dict[int, tuple[_Stretch, ...]] = {}
-        self._tables: dict[str, Any] = {}
+        self._positions: dict[str, Any] = {}
         self._stretches = tuple(
             _Stretch(
                 tuple(number for number, lane in enumerate(lanes) if lane.prompt == prompt),
@@ -88,8 +89,8 @@ class Pass:
         if any(number in lane.stages for lane in self.lanes):
             hidden = self._forked(number, layer, hidden, kwargs)
             self.left[number] = torch.cat([stretch.rows for stretch in self._stretches])
-            self._tables = gathered(kwargs, self.left[number])
-        return (hidden, *args[1:]), {**kwargs, **{name: self._tables[name] for name in self._tables if name in CUT}}
+            self._positions = by_position(kwargs, self.left[number])
+        return (hidden, *args[1:]), {**kwargs, **self._positions}
 
     def _forked(self, number: int, layer: Any, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
         pieces, stretches = [], []
@@ -100,15 +101,10 @@ class Pass:
             if staying := tuple(lane for lane in stretch.lanes if lane not in going):
                 stretches.append(_Stretch(staying, stretch.rows, stretch.length))
                 pieces.append(piece)
-            cut = gathered(kwargs, stretch.rows) if going else {}
+            cut = {**kwargs, **by_position(kwargs, stretch.rows)} if going else {}
             for lane in going:
-                cosines, sines = cut["position_embeddings"]
-                ahead = partial(shown_ahead, layer, piece, cut)
-                stay = self.lanes[lane].stages[number](Entering(number, piece[0], (cosines[0], sines[0]), ahead))
-                part = piece.index_select(1, stay.kept)
-                if stay.changed is not None and stay.hidden is not None:
-                    part[0, stay.changed] = stay.hidden.to(part)
-                rows = stretch.rows[stay.kept]
+                part, stay = chosen(self.lanes[lane].stages[number], number, layer, piece, cut)
+                rows = stretch.rows[stay]
                 self.stays[lane][number] = rows - self.offsets[self.lanes[lane].prompt]
                 stretches.append(_Stretch((lane,), rows, len(rows)))
                 pieces.append(part)
@@ -134,9 +130,6 @@ class Pass:
         return [stretch.length for stretch in self._stretches]
 
 
-CUT = ("position_embeddings", "position_ids")
-
-
 @contextmanager
 def side_by_side(
     layers: Sequence[nn.Module], lengths: Sequence[int], lanes: Sequence[Lane], device: torch.device
@@ -149,21 +142,18 @@ def side_by_side(
     """
     if {lane.prompt for lane in lanes} != set(range(len(lengths))):
         raise ValueError(f"{len(lengths)} prompts, but lanes of {sorted({lane.prompt for lane in lanes})}")
-    for at in {at for lane in lanes for at in lane.stages}:
-        if not 0 <= at < len(layers):
-            raise ValueError(f"layer {at} does not exist: the decoder has layers 0 to {len(layers) - 1}")
+    check_layers({at for lane in lanes for at in lane.stages}, len(layers))
     passing = Pass(layers, lengths, lanes, device)
-    handles = [
+    handles = (
         layer.register_forward_pre_hook(partial(passing.enter, number), with_kwargs=True)
         for number, layer in enumerate(layers)
-    ]
+    )
     tokens = BESIDE.set(passing), LEFT.set(passing.left)
     try:
-        yield passing
+        with hooked(handles):
+            yield passing
     finally:
         BESIDE.reset(tokens[0])
         LEFT.reset(tokens[1])
-        for handle in handles:
-            handle.remove()
     if missing := len(layers) - len(passing._layouts):
         raise RuntimeError(f"{missing} decoder layers never reached the wrapper, so their prompts were not kept apart")

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from effivlm.seams.hooked import hooked
+
 Heads = tuple[Tensor, Tensor, Tensor]
 
 
@@ -82,13 +84,11 @@ def joining(attentions: Sequence[nn.Module]) -> Iterator[None]:
         _, packs[module], whole = known[id(ends)]
         return args, {**kwargs, "cu_seqlens": whole}
 
-    handles = [module.register_forward_pre_hook(enter, with_kwargs=True) for module in attentions]
     token = _PACKS.set(packs)
     try:
-        yield
+        with hooked(module.register_forward_pre_hook(enter, with_kwargs=True) for module in attentions):
+            yield
     finally:
         _PACKS.reset(token)
-        for handle in handles:
-            handle.remove()
     if packs:
         raise RuntimeError(f"{len(packs)} attention modules never reached the wrapper, so their windows were left out")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from effivlm.records import Cell, dump
-from effivlm.report.strict import strict
+from effivlm.report.strict import records
 from effivlm.run.steps import checkpoint_of
 from effivlm.session.recorder import mend
 
@@ -120,14 +120,7 @@ def take_in(found: dict[int, Asked], number: int, new: Asked) -> None:
 def lines(folder: Path) -> Iterator[dict[str, Any]]:
     """The lines of all journals of a run; one that a kill cut short is left out."""
     for path in sorted(folder.glob(PATTERN), key=lambda path: path.stat().st_mtime_ns):
-        with path.open("rb") as file:
-            for line in file:
-                try:
-                    record = strict(line)
-                except ValueError:
-                    continue
-                if isinstance(record, dict):
-                    yield record
+        yield from (record for _, record in records(path) if record is not None)
 
 
 def clear(folder: Path) -> None:

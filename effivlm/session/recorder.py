@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from effivlm.models._pictures import POLICY
 from effivlm.records import SCHEMA, Cell, Outcome, dump
-from effivlm.report.strict import strict
+from effivlm.report.strict import records
 from effivlm.session.places import Lock, trial
 
 FILE = "outcomes.jsonl"
@@ -125,16 +125,8 @@ class Recorder:
 def read(folder: Path) -> Iterator[dict[str, Any]]:
     """All records of a run folder in order; a line that is no JSON object, such as one cut by a kill, is left out."""
     path = folder / FILE
-    if not path.exists():
-        return
-    # Not splitlines(): an answer may hold U+2028 and the like, which stand unescaped inside a line.
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-        try:
-            record = strict(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict):
-            yield record
+    if path.exists():
+        yield from (record for _, record in records(path) if record is not None)
 
 
 def mend(path: Path) -> None:

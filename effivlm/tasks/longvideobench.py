@@ -35,7 +35,6 @@ class Longvideobench(VideoChoice):
         },
         files=("videos.tar.part.*",),
         licence="CC BY-NC-SA 4.0",
-        gated=True,
     )
     index: ClassVar[tuple[str, ...]] = ("id", "video_id")
     metric: ClassVar[str] = "accuracy"

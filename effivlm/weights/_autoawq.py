@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from effivlm.models._torchvision import ensure_torchvision
+from effivlm.seams.hooked import hooked
 from effivlm.weights.libraries import missing
 
 CLIPPED = 64  # clips are searched for so many rows at a time, without a remainder
@@ -181,12 +182,8 @@ def _watching(linears: Mapping[str, nn.Linear], found: Mapping[str, list[Tensor]
     def keep(name: str) -> Any:
         return lambda module, inputs: found[name].append(inputs[0].detach().flatten(0, 1).clone())
 
-    handles = [linear.register_forward_pre_hook(keep(name)) for name, linear in linears.items()]
-    try:
+    with hooked(linear.register_forward_pre_hook(keep(name)) for name, linear in linears.items()):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager

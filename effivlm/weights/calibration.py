@@ -24,7 +24,6 @@ SHAREGPT4V = Source(
     columns={"id": "text", "image": "image?", "conversations": "any"},
     licence="Apache-2.0 (set); pictures of COCO, CC BY 4.0; answers of GPT-4V",
 )
-PLACE = "_place"
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,10 +53,7 @@ def _entered(block: Block) -> list[_autoawq.Seen]:
         hidden = given[0] if given else arguments.pop("hidden_states")
         found.append(_autoawq.Seen(hidden, arguments))
 
-    handle = block.module.register_forward_pre_hook(look, with_kwargs=True)
-    try:
+    with block.module.register_forward_pre_hook(look, with_kwargs=True):
         for sample in range(block.samples):
             block.run(sample)
-    finally:
-        handle.remove()
     return found

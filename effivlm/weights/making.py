@@ -112,7 +112,7 @@ class Maker:
         wanted: dict[str, Tensor] = {}
         for name, block in self.blocks.items():
             wanted |= {f"{name}.{inner}": parameter.data for inner, parameter in block.named_parameters()}
-        return saving.places(self.folder, self.adapter.model, wanted)
+        return saving.places(self.folder, wanted)
 
     def _store(self, stage: Stage, made: Made) -> None:
         tensors: dict[str, Tensor] = {}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from effivlm.data.places import write_json
 from effivlm.models._sources import SUMS
@@ -49,7 +49,7 @@ def stored_type(folder: Path) -> str:
     return known[most]
 
 
-def places(folder: Path, model: nn.Module, wanted: Mapping[str, Tensor]) -> dict[str, str]:
+def places(folder: Path, wanted: Mapping[str, Tensor]) -> dict[str, str]:
     """The names that parameters have in a checkpoint's files: transformers may know them by others.
 
     `wanted`: parameters as they were loaded, by their names in the model. The name with the longest common end is the one, and

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-NEEDS = ("nothing", "norms", "hessian")
+from effivlm.seams.hooked import hooked
 
 
 class Seen:
@@ -93,12 +93,8 @@ def _watching(linears: Mapping[str, nn.Linear], seen: dict[str, Seen], products:
 
         return hook
 
-    handles = [linear.register_forward_pre_hook(look(name)) for name, linear in linears.items()]
-    try:
+    with hooked(linear.register_forward_pre_hook(look(name)) for name, linear in linears.items()):
         yield now
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def in_order(linears: Mapping[str, nn.Linear], run: Callable[[int], object]) -> list[list[str]]:
@@ -114,10 +110,6 @@ def in_order(linears: Mapping[str, nn.Linear], run: Callable[[int], object]) -> 
 
         return hook
 
-    handles = [linear.register_forward_pre_hook(look(name)) for name, linear in linears.items()]
-    try:
+    with hooked(linear.register_forward_pre_hook(look(name)) for name, linear in linears.items()):
         run(0)
-    finally:
-        for handle in handles:
-            handle.remove()
     return [names for _, names in met]

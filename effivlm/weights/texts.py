@@ -12,6 +12,7 @@ from torch import Tensor
 
 from effivlm.models._adapter import Adapter
 from effivlm.records import Sample
+from effivlm.seams.hooked import hooked
 from effivlm.seams.hooks import adding
 from effivlm.seams.rotary import prefilling
 
@@ -98,13 +99,9 @@ def entering(adapter: Adapter, text: Text) -> tuple[Tensor, list[dict[str, Any]]
             first.append(hidden)
         others.append({**given, "past_key_values": None, "use_cache": False})
 
-    handles = [layer.register_forward_pre_hook(look, with_kwargs=True) for layer in adapter.layers]
-    try:
-        with beside(adapter, text):
-            adapter.text(inputs_embeds=text.embeds, position_ids=text.positions, use_cache=False)
-    finally:
-        for handle in handles:
-            handle.remove()
+    handles = (layer.register_forward_pre_hook(look, with_kwargs=True) for layer in adapter.layers)
+    with hooked(handles), beside(adapter, text):
+        adapter.text(inputs_embeds=text.embeds, position_ids=text.positions, use_cache=False)
     return first[0], others
 
 
