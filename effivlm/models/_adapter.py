@@ -9,7 +9,7 @@ import gc
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from threading import RLock
@@ -274,7 +274,8 @@ class Adapter(Presented, Prepared):
 
         A copy of its rotary embedding is asked: some kinds go on from the longest prompt that they have seen.
         """
-        rotary = deepcopy(self.text.rotary_emb)
+        rotary = copy(self.text.rotary_emb)  # no deep one: what moves it between devices may hold large weights
+        rotary._buffers = dict(rotary._buffers)
         device = rotary.inv_freq.device
         like = torch.empty(0, dtype=dtype, device=device)
         cosines, sines = type(rotary).forward(rotary, like, positions.to(device))

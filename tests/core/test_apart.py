@@ -237,7 +237,7 @@ def test_every_method_answers_over_two_gpus_as_over_one(
     model.close()
     monkeypatch.setattr(_adapter, "_placement", lambda *given: "auto")
     model = open_model(source, settings)
-    assert {part.device.index for layer in model.layers for part in layer.parameters()} == {0, 1}
+    assert len({part.device for layer in model.layers for part in layer.parameters()}) > 1
     apart = run_group(all_cells(), model, settings)
     model.close()
     assert [one.status for one in apart] == [one.status for one in plain]
