@@ -19,11 +19,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from waiting import BUDGETS, CACHE, PRUNING, WARM, measured, plain_s
+from waiting import BUDGETS, CACHE, PRUNING, measured, plain_s
 
 SIZES = ((980, 1420), (850, 600), (1700, 2200), (1024, 768), (640, 480))
 """Width and height of what real sets hold, around which drawn pictures vary by a tenth."""
 FLOOR = 100  # samples of a task on which dense is asked again
+SHOWN = 12  # first samples of a task, of which the report shows what was kept: of a long task they are next to nothing
 
 
 def draw(folder: Path, count: int, tokens: int) -> None:
@@ -62,14 +63,14 @@ def asked_once() -> Iterator[None]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="random:llava_onevision_7b,random:qwen2_vl_7b")
-    parser.add_argument("--samples", type=int, default=30)
+    parser.add_argument("--samples", type=int, default=38)
     parser.add_argument("--plain", type=int, default=10, help="samples that generate answers")
     parser.add_argument("--tokens", type=int, default=16, help="new tokens of an answer")
     parser.add_argument("--task", type=int, default=1000, help="samples of the task that costs are counted for")
     parser.add_argument("--compiled", action="store_true", help="as a task long enough to compile layers for")
     asked = parser.parse_args()
-    if asked.samples <= WARM + 1:
-        parser.error(f"--samples {asked.samples}: the first {WARM} are left out")
+    if asked.samples <= SHOWN + 1:
+        parser.error(f"--samples {asked.samples}: the first {SHOWN} are left out")
     with tempfile.TemporaryDirectory() as folder:
         draw(Path(folder), asked.samples, asked.tokens)
         for facts in rows(folder, asked):
@@ -99,13 +100,13 @@ def rows(folder: str, asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
         samples = task.samples(asked.plain, settings.seed)
         plain = plain_s(model, [samples[number] for number in range(asked.plain)], asked.tokens)
         start = time.perf_counter()
-        again = measured(model, sets["dense"], settings)
+        again = measured(model, sets["dense"], settings, SHOWN)
         first_s = time.perf_counter() - start - asked.samples * again["s"]
         with asked_once():
-            alone = measured(model, sets["dense"], settings)
+            alone = measured(model, sets["dense"], settings, SHOWN)
             floor_s = max(0.0, again["s"] - alone["s"]) * FLOOR / asked.task
             for word, cells in sets.items():
-                one = alone if word == "dense" else measured(model, cells, settings)
+                one = alone if word == "dense" else measured(model, cells, settings, SHOWN)
                 cost = one["s"] + floor_s
                 yield {
                     "model": name,

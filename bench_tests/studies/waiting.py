@@ -68,8 +68,8 @@ def plain_s(model: Any, samples: Sequence[Any], tokens: int) -> float:
     return statistics.median(seconds[WARM // 2 :])
 
 
-def measured(model: Any, cells: Sequence[Any], settings: Any) -> dict[str, float]:
-    """Seconds a sample of a group, and the share of them that pictures made it wait; the first samples are left out."""
+def measured(model: Any, cells: Sequence[Any], settings: Any, warm: int = WARM) -> dict[str, float]:
+    """Seconds a sample of a group, and the share of them that pictures made it wait; the first `warm` samples are left out."""
     from effivlm.run.group import run_group
 
     marks: list[float] = []
@@ -84,9 +84,9 @@ def measured(model: Any, cells: Sequence[Any], settings: Any) -> dict[str, float
     broken = [outcome.reason for outcome in found if outcome.status == "failed"]
     if broken:
         raise SystemExit(f"{len(broken)} cells failed; the first: {broken[0]}")
-    wall = marks[-1] - marks[WARM]
+    wall = marks[-1] - marks[warm]
     length = statistics.mean(answer.prompt_tokens for answer in found[0].answers)
-    return {"s": wall / (len(marks) - 1 - WARM), "waiting": sum(spent[counts[WARM] :]) / wall, "prompt": length}
+    return {"s": wall / (len(marks) - 1 - warm), "waiting": sum(spent[counts[warm] :]) / wall, "prompt": length}
 
 
 def main() -> None:
