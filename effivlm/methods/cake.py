@@ -76,7 +76,8 @@ class Cake(SnapKv):
         """
 
         def told() -> list[float]:
-            entropy, variance = torch.stack([facts for _, facts in self._facts(views)]).cpu().double().unbind(1)
+            facts, home = [facts for _, facts in self._facts(views)], views[0].keys.device
+            entropy, variance = torch.stack([one.to(home) for one in facts]).cpu().double().unbind(1)
             found: list[float] = (entropy ** (1 / self.tau1) * variance ** (1 / self.tau2)).tolist()
             if not all(map(math.isfinite, found)):
                 raise ValueError(NO_ORDER)
@@ -92,7 +93,7 @@ class Cake(SnapKv):
 
         def looked() -> list[tuple[Tensor, Tensor]]:
             found = list[tuple[Tensor, Tensor]]()
-            for length, alike in groupby(views, lambda view: view.length):
+            for (length, _), alike in groupby(views, lambda view: (view.length, view.keys.device)):
                 several = [*alike]
                 some = max(1, MOST // (len(several[0].queries) * lengths[length] * length))
                 for start in range(0, len(several), some):

@@ -255,8 +255,7 @@ class Adapter(Presented, Prepared):
             hidden = self.text(
                 inputs_embeds=prompt.embeds, position_ids=prompt.positions, past_key_values=cache, use_cache=True
             ).last_hidden_state
-        logits: Tensor = within("first", lambda: self.head(hidden[:, ends()])[0])
-        return logits
+        return within("first", lambda: self._logits(hidden[:, ends()])[0])
 
     def step(self, tokens: Tensor, positions: Tensor, cache: DecodingCache) -> Tensor:
         """Feed tokens [B, Q] at positions [B, Q] to a batch of caches; returns logits [B, Q, vocab]."""
@@ -264,7 +263,12 @@ class Adapter(Presented, Prepared):
         hidden = self.text(
             inputs_embeds=embeds, position_ids=self.step_positions(positions), past_key_values=cache, use_cache=True
         ).last_hidden_state
-        return self.head(hidden)  # type: ignore[no-any-return]
+        return self._logits(hidden)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """Logits [B, Q, vocab] on the model's device, where its head may not be."""
+        logits: Tensor = self.head(hidden).to(self.device)
+        return logits
 
     def angles(self, positions: Tensor, dtype: torch.dtype) -> Angles:
         """What the decoder turns queries and keys at positions [.., 1, N] by, as it does in a pass over hidden states of `dtype`.
@@ -296,9 +300,14 @@ class Adapter(Presented, Prepared):
         return [] if dynamic else [self.text.rotary_emb, self.text.norm]
 
     @property
+    def devices(self) -> tuple[torch.device, ...]:
+        """Where its parts stand, the model's own device first."""
+        return (*dict.fromkeys([self.device, *(parameter.device for parameter in self.model.parameters())]),)
+
+    @property
     def spread(self) -> bool:
         """Whether the layers stand on several devices."""
-        return len({parameter.device for parameter in self.model.parameters()}) > 1
+        return len(self.devices) > 1
 
     def weight_bytes(self) -> int:
         return sum(parameter.nbytes for parameter in self.model.parameters())

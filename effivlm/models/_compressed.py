@@ -25,6 +25,7 @@ from effivlm.models._hub import files
 from effivlm.models._kernels import able, install
 from effivlm.models._quantization import KEY, Schemes, scheme_of, schemes, stated
 from effivlm.models._sources import RANDOM, ModelSource
+from effivlm.models._spreading import over_all
 
 TRAINED, DEQUANTISED = "trained", "dequantised"
 PLAIN = ("F64", "F32", "BF16", "F16")
@@ -246,20 +247,24 @@ def opened(
 ) -> tuple[Any, Mapping[str, Any], str]:
     """A model of this class of transformers' from a folder, what its loader says of names, and what the weights are.
 
+    `device_map` is one device, or "auto": its parts are spread over all GPUs.
+
     Raises:
-        ValueError: the folder is compressed in a way that is not read here; anything that the loader raises.
+        ValueError: the folder is compressed in a way that is not read here, or the GPUs have no room for all parts; anything that
+            the loader raises.
     """
     place: dict[str, Any] = {"pretrained_model_name_or_path": str(folder)}
     held, kept = compressed(folder, config), getattr(torch, dtype)
-    device = "cpu" if device_map == "auto" else device_map
+    apart = device_map == "auto"
+    device = "cpu" if apart else device_map
     if held is not None:
-        state = held.state(device, kept, kernels and device_map != "auto")
+        state = held.state(device, kept, kernels and not apart)
         place = {"pretrained_model_name_or_path": None, "state_dict": state}
     model, info = kind.from_pretrained(
         **place,
         config=config,
         dtype=kept,
-        device_map=device_map,
+        device_map=over_all(kind, config, kept) if apart else device_map,
         attn_implementation="sdpa",
         use_safetensors=True,
         trust_remote_code=False,

@@ -29,6 +29,12 @@ class Visual:
     def counts(self) -> list[int]:
         return [len(part) for part in self.features]
 
+    def to(self, device: torch.device) -> Visual:
+        """The same on one device: the tower may lie on another one than the embeddings."""
+        features, places = (tuple(part.to(device) for part in parts) for parts in (self.features, self.places))
+        towers = self.towers and tuple(tower.to(device) for tower in self.towers)
+        return Visual(features, places, towers, self.deep and tuple(part.to(device) for part in self.deep))
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:

@@ -295,7 +295,7 @@ class Tree:
     def _encoded(self, image: Part | None) -> Visual:
         def encode() -> Visual:
             inputs, looking = self._inputs(image), image in self.looked_at
-            return self.within("tower", lambda: self.model.encode(inputs, looking))
+            return self.within("tower", lambda: self.model.encode(inputs, looking).to(self.model.device))
 
         return self.once(("encoded", image), encode)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
+from functools import cache, partial
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from effivlm.run.faults import FAULTS, Ill
 
 SHOWN = 3  # names of changed tensors in a reason
 BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+PLAIN = frozenset({str, int, float, bool, type(None), FunctionType, partial})
 KEPT = ".found"  # what was computed from a view
 _READ: ContextVar[set[Part] | None] = ContextVar("effivlm_read", default=None)
 """Parts whose first work was looked at entry by entry."""
@@ -86,18 +89,20 @@ def _watched(part: Part, shared: Mapping[str, Any], read: bool) -> Iterator[None
     if torch.is_inference_mode_enabled():
         yield
         return
-    tensors = list(_tensors(shared))
-    versions = [tensor._version for _, tensor in tensors]
-    sums = [_sum(tensor) for _, tensor in tensors] if read else []
+    tensors: list[Tensor] = []
+    _gather(shared, tensors)
+    versions = [tensor._version for tensor in tensors]
+    sums = [_sum(tensor) for tensor in tensors] if read else []
     try:
         yield
     finally:
-        differs = [tensor._version != version for (_, tensor), version in zip(tensors, versions, strict=True)]
+        differs = [tensor._version != version for tensor, version in zip(tensors, versions, strict=True)]
         if sums:
             pairs = zip(differs, tensors, sums, strict=True)
-            differs = [counted or not torch.equal(_sum(tensor), known) for counted, (_, tensor), known in pairs]
+            differs = [counted or not torch.equal(_sum(tensor), known) for counted, tensor, known in pairs]
         if any(differs):
-            raise Blamed(part, _meddled(part, [one for one, other in zip(tensors, differs, strict=True) if other]))
+            changed = [tensor for tensor, other in zip(tensors, differs, strict=True) if other]
+            raise Blamed(part, _meddled(part, _named(shared, changed)))
 
 
 def _meddled(part: Part, damaged: Sequence[tuple[str, Tensor]]) -> Meddled:
@@ -117,6 +122,44 @@ def _sum(tensor: Tensor) -> Tensor:
     bits = tensor.view(BITS[tensor.element_size()])
     rows = bits.sum(-1, dtype=torch.int64) if bits.dim() > 1 else bits.long()
     return (rows.flatten() * torch.arange(1, rows.numel() + 1, device=rows.device)).sum()
+
+
+def _gather(value: Any, found: list[Tensor]) -> None:
+    """Add every tensor in records and collections that counts its changes; done around all that methods do, so without names."""
+    kind = type(value)
+    if kind in PLAIN:
+        return
+    if isinstance(value, Tensor):
+        if not value.is_inference():
+            found.append(value)
+        return
+    for inner in _inner(kind, value):
+        _gather(inner, found)
+
+
+def _inner(kind: type, value: Any) -> Iterable[Any]:
+    """What a record or a collection holds."""
+    if kind in (list, tuple):
+        return value  # type: ignore[no-any-return]
+    if (names := _field_names(kind)) is not None:
+        return [getattr(value, name) for name in names]
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, Sequence) and not isinstance(value, str) else ()
+
+
+@cache
+def _field_names(kind: type) -> tuple[str, ...] | None:
+    return tuple(one.name for one in fields(kind)) if is_dataclass(kind) else None
+
+
+def _named(shared: Mapping[str, Any], changed: Sequence[Tensor]) -> list[tuple[str, Tensor]]:
+    """Tensors with the paths that lead to them; one that nothing leads to any more was taken out of what is shared."""
+    wanted = {id(tensor): tensor for tensor in changed}
+    found = [(name, tensor) for name, tensor in _tensors(shared) if id(tensor) in wanted]
+    for _, tensor in found:
+        wanted.pop(id(tensor), None)
+    return found + [("what was computed before", tensor) for tensor in wanted.values()]
 
 
 def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:

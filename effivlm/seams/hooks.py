@@ -176,3 +176,6 @@ class Tower:
     received: Tensor
     single: Tensor
     keys: Tensor
+
+    def to(self, device: torch.device) -> Tower:
+        return Tower(self.received.to(device), self.single.to(device), self.keys.to(device))

@@ -13,15 +13,17 @@ Result = TypeVar("Result")
 OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
 
 
-def synchronise(device: torch.device) -> None:
-    """Wait until the device has done all it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def synchronise(*devices: torch.device) -> None:
+    """Wait until the devices have done all they were given."""
+    for device in devices:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
 
 
-def timed_s(work: Callable[[], Result], device: torch.device) -> tuple[float, Result]:
-    """Seconds that `work` takes until the device is idle again, and its result; on CUDA between two events on its stream."""
-    synchronise(device)
+def timed_s(work: Callable[[], Result], device: torch.device, *others: torch.device) -> tuple[float, Result]:
+    """Seconds that `work` takes until the device, and others that work for it, are idle again, and its result; on CUDA between
+    two events on the stream of the first."""
+    synchronise(device, *others)
     if device.type != "cuda":
         start = time.perf_counter()
         result = work()
@@ -29,6 +31,7 @@ def timed_s(work: Callable[[], Result], device: torch.device) -> tuple[float, Re
     before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     before.record(torch.cuda.current_stream(device))
     result = work()
+    synchronise(*others)
     after.record(torch.cuda.current_stream(device))
     after.synchronize()
     return before.elapsed_time(after) / 1e3, result
@@ -71,31 +74,32 @@ def untimed(part: str, work: Callable[[], Result]) -> Result:
 
 
 class Spans:
-    """Seconds of named parts of some work, waiting for the device at both ends of each; what a part does within another counts
+    """Seconds of named parts of some work, waiting for all devices at both ends of each; what a part does within another counts
     for itself alone."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, *devices: torch.device) -> None:
+        self.devices = devices
         self.seconds: dict[str, float] = {}
         self._inner = [0.0]
 
     def __call__(self, part: str, work: Callable[[], Result]) -> Result:
         self._inner.append(0.0)
-        seconds, result = timed_s(work, self.device)
+        seconds, result = timed_s(work, *self.devices)
         own = seconds - self._inner.pop()
         self._inner[-1] += seconds
         self.seconds[part] = self.seconds.get(part, 0.0) + own
         return result
 
 
-def peak_memory_bytes(work: Callable[[], Result], device: torch.device) -> tuple[int, Result]:
-    """Highest memory allocated on a CUDA device while `work` runs (0 on a CPU, where nobody counts), and its result."""
-    if device.type != "cuda":
-        return 0, work()
-    torch.cuda.reset_peak_memory_stats(device)
+def peak_memory_bytes(work: Callable[[], Result], *devices: torch.device) -> tuple[int, Result]:
+    """Highest memory allocated on CUDA devices while `work` runs, summed over them (0 on a CPU, where nobody counts), and its
+    result."""
+    cards = [device for device in devices if device.type == "cuda"]
+    for card in cards:
+        torch.cuda.reset_peak_memory_stats(card)
     result = work()
-    synchronise(device)
-    return torch.cuda.max_memory_allocated(device), result
+    synchronise(*cards)
+    return sum(torch.cuda.max_memory_allocated(card) for card in cards), result
 
 
 def reclaim(device: torch.device) -> None:

@@ -84,7 +84,7 @@ class Groups:
             return []
         firsts = {cell.group: cell for cell in reversed(self.selected["quality"])}
         waiting = [self._waiting(cell) for cell in reversed(firsts.values())]
-        usable = [[one for one in cells if not _unusable(one)] for cells in waiting]
+        usable = [[one for one in cells if not _unusable(one, self.settings)] for cells in waiting]
         return Beside(self.together, self.names).help(usable, open_model)
 
     def waiting(self, cell: Cell) -> list[Cell]:
@@ -93,7 +93,7 @@ class Groups:
         A cell whose classes cannot be loaded fails by name, before any model opens.
         """
         for one in self._waiting(cell):
-            if reason := _unusable(one):
+            if reason := _unusable(one, self.settings):
                 self._keep(Outcome(one, "", "failed", reason=reason))
         return self._waiting(cell)
 
@@ -254,14 +254,15 @@ def changes(cell: Cell) -> bool:
     return bool(checkpoint(cell))
 
 
-def _unusable(cell: Cell) -> str:
+def _unusable(cell: Cell, settings: Settings) -> str:
     """Why the classes behind a cell cannot be loaded, which fails it by name before any model opens; "" where they can."""
     try:
         for step in stored(cell.method, cell.preset):
             kind = registry.load("methods", step.method)
             if what := registry.filled(step.method):
                 kind(**what)
-        registry.load("tasks", cell.task)
+        if cell.task not in settings.folders:
+            registry.load("tasks", cell.task)
     except ValueError as error:
         return str(error)
     return ""

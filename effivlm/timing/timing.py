@@ -63,7 +63,7 @@ class Timing:
         """Seconds to the first token, nothing shared."""
         tree = self.tree.with_inputs(self.method)
         with self._fused(dynamic=True):
-            seconds, self._leaf = timed_s(lambda: tree.leaf(self.method), self.model.device)
+            seconds, self._leaf = timed_s(lambda: tree.leaf(self.method), *self.model.devices)
         self._note()
         return seconds
 
@@ -130,7 +130,7 @@ class Timing:
     def _step_ms(self, paced: Paced) -> float:
         with self.model.seams():
             paced.rewind()
-            return 1e3 * timed_s(paced, self.model.device)[0] / STEPS
+            return 1e3 * timed_s(paced, *self.model.devices)[0] / STEPS
 
     def _rounds_at(self, batch: int) -> list[float]:
         """Milliseconds per step of a batch; its caches leave the device with it."""
@@ -151,7 +151,7 @@ class Timing:
         costs["batch_decode_ms_per_step"] = Cost(tuple(rounds))
         costs["batch_tokens_per_s"] = Cost(tuple(1e3 * batch / value for value in rounds))
         costs["batch_decode_floor_ms_per_step"] = Cost((1e3 * bytes_ / rates(device, self.model.dtype).bytes_per_s,))
-        if device.type == "cuda":
+        if device.type == "cuda" and not self.model.spread:
             leaf = self.leaf()
             each = kv_bytes(leaf.cache) * (1 + STEPS * len(leaf.cache) / sum(layer.kept for layer in leaf.cache))
             with self.model.seams():
@@ -173,7 +173,9 @@ class Timing:
         spared = part == "decode" and self._on_cpu  # where nobody counts memory, one more pass would tell nothing
         tree = self.tree if spared else self.tree.with_inputs(self.method)
         with self._fused(dynamic=True):
-            peak, leaf = peak_memory_bytes(lambda: self.leaf() if spared else tree.leaf(self.method), self.model.device)
+            peak, leaf = peak_memory_bytes(
+                lambda: self.leaf() if spared else tree.leaf(self.method), *self.model.devices
+            )
         costs: dict[str, Cost] = {
             unit: Cost(tuple(rounds)),
             "kv_bytes": Cost((float(kv_bytes(leaf.cache)),)),
@@ -184,7 +186,7 @@ class Timing:
             costs["peak_memory_bytes"] = Cost((float(peak),))
         more, unsure = (self._split(), []) if part == "ttft" else self._batched()
         costs |= self._floor(part, tree, leaf) | more | self._energy(part)
-        seen = self._seen.remarks if self._seen else ()
+        seen = [*(self._seen.remarks if self._seen else ()), *_apart(self.model)]
         facts: dict[str, Any] = {"engine": self._engine(part), "kernel": "sdpa", "weights": self.model.weights, "n": 1}
         facts["product"] = self.weighed and self.weighed.product
         kept = self.cell, self.method, [leaf.without_cache()], self.weighed
@@ -217,7 +219,7 @@ class Timing:
     def _split(self) -> dict[str, Cost]:
         """Where the time to first token goes: `tower_s`, `method_s`, `prefill_s`, `first_s`; before it `image_s`."""
         fresh = (Tree(self.model, self.tree.sample, [self.method]) for _ in range(SPLITS[self.model.device.type]))
-        images = tuple(timed_s(lambda tree=tree: tree.inputs_of(self.method), self.model.device)[0] for tree in fresh)  # type: ignore[misc]
+        images = tuple(timed_s(lambda tree=tree: tree.inputs_of(self.method), *self.model.devices)[0] for tree in fresh)  # type: ignore[misc]
         with self._fused(dynamic=True):
             rounds = split(self.tree, self.method)
         costs = {f"{name}_s": Cost(tuple(seconds.get(name, 0.0) for seconds in rounds)) for name in PARTS}
@@ -229,6 +231,13 @@ class Timing:
         return "compiled" if self._captures else Eager.name
 
 
+def _apart(model: Adapter) -> list[str]:
+    """What is to be said of a model that stands on several devices."""
+    count = len(model.devices)
+    told = f"the model stands on {count} devices that work in turn; energy and clocks are those of the first alone"
+    return [told] if count > 1 else []
+
+
 def split(tree: Tree, method: Method) -> list[dict[str, float]]:
     """Seconds of the parts of a few passes to the first token, from a tree that has the inputs; inside `model.seams()`.
 
@@ -236,7 +245,7 @@ def split(tree: Tree, method: Method) -> list[dict[str, float]]:
     """
     rounds = []
     for _ in range(SPLITS[tree.model.device.type]):
-        spans = Spans(tree.model.device)
+        spans = Spans(*tree.model.devices)
         tree.with_inputs(method, spans).leaf(method)
         rounds.append(spans.seconds)
     return rounds

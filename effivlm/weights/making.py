@@ -42,6 +42,10 @@ class Maker:
             raise Unsupported(
                 f"model {adapter.source.name!r} is quantised already: compress the checkpoint it was made of"
             )
+        if adapter.spread:
+            raise Unsupported(
+                f"model {adapter.source.name!r} stands on {len(adapter.devices)} devices: it is compressed where one holds it"
+            )
         self.stored = saving.stored_type(folder)
         self.blocks = outline(adapter, method.targets)
         self.places = self._places()

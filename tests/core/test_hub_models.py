@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,9 @@ import twins
 from fake_hub import FakeHub
 from forms import sample
 
-from effivlm.models import _adapter
+from effivlm.models import _adapter, _compressed
 from effivlm.models._adapter import Adapter, _placement
-from effivlm.models._sources import resolve
+from effivlm.models._sources import ModelSource, resolve
 from effivlm.records import Cell, Settings
 from effivlm.run.group import cell_fingerprint, open_model
 
@@ -71,3 +72,37 @@ def test_a_repository_is_spread_over_gpus_by_the_size_of_its_weights(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, int(full * stored)))
     assert _placement(source, "cuda:0", "bfloat16") == expected
+
+
+def test_a_repository_that_is_spread_is_opened_from_its_snapshot(
+    hub: FakeHub, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.put(NAME, folder)
+    placed: list[str] = []
+
+    def apart(source: ModelSource, *given: str) -> str:
+        placed.append(source.source)
+        return "auto"
+
+    monkeypatch.setattr(_adapter, "_placement", apart)
+    monkeypatch.setattr(_compressed, "over_all", lambda kind, config, dtype: {"": "cpu"})
+    assert answer(open_model(resolve(NAME), Settings())) == answer(open_model(resolve(f"tiny={folder}"), Settings()))
+    snapshot, plain = map(Path, placed)
+    assert (snapshot.parts[-2:], plain) == (("snapshots", hub.commit(NAME, "main")), folder)
+
+
+def test_a_repository_too_large_for_all_gpus_is_refused_before_it_is_fetched(
+    hub: FakeHub, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {file.name: file.read_bytes() for file in folder.iterdir()}
+    index = {"metadata": {"total_size": 3 * 10**9}, "weight_map": {"lm_head.weight": "model-1.safetensors"}}
+    del files["model.safetensors"]
+    files |= {"model.safetensors.index.json": json.dumps(index).encode(), "model-1.safetensors": b"0" * 64}
+    hub.put(NAME, files)
+    source = resolve(NAME)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 10**9))
+    said = r"model 'tiny': its weights are \d\.\d GB in float32, and 2 GPU\(s\) with 2\.0 GB are here"
+    with pytest.raises(ValueError, match=said):
+        open_model(source, Settings(device="cuda:0"))
+    assert not any(path.endswith(".safetensors") for _, path, _ in hub.asked)

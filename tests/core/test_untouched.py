@@ -183,3 +183,18 @@ def test_a_method_gets_pictures_of_its_own(model: Adapter, toy_task: Toy, monkey
     right = run_group(ASKED, model, Settings())
     planted(monkeypatch, dataclass(frozen=True, kw_only=True)(Shrinker))
     assert [one for one in run_group([PLANTED, *ASKED], model, Settings()) if one.cell != PLANTED] == right
+
+
+def test_what_was_changed_and_taken_away_is_told_too() -> None:
+    keys, marks = torch.ones(1, 2, 2), torch.ones(2, dtype=torch.bool)
+    view = LayerView(keys[:, :0], keys, keys.clone(), marks, 0)
+    view.found["sums"] = torch.ones(3)
+    part = type("Meddler", (Cache,), {})()
+
+    def meddle() -> None:
+        with tracked(), untouched(part, views=[view]):
+            view.found["sums"].zero_()
+            del view.found["sums"]
+
+    with pytest.raises(Blamed, match=r"^Meddler changed what was computed before in place"):
+        meddle()
