@@ -136,36 +136,21 @@ def attend(
     part = query.new_empty(rows * heads, splits, group, width, dtype=torch.float32) if splits > 1 else query
     stats = query.new_empty(rows * heads, splits, group, 2, dtype=torch.float32) if splits > 1 else query
     out = query.new_empty(rows, heads * group, 1, width)
-    wide = max(16, triton.next_power_of_2(width))
     value = value if value.stride(-1) == 1 else value.contiguous()
+    shape = {"GROUP": group, "WIDTH": width, "WIDE": max(16, triton.next_power_of_2(width)), "SPLITS": splits}
+    tiles = {"QUERIES": max(16, triton.next_power_of_2(group)), "PADDED": max(16, triton.next_power_of_2(dim))}
+    seen = (query.contiguous(), key.contiguous(), value, *pool, offset, length, filled, part, stats, out, scaling)
     _attend_kernel[(rows * heads, splits)](
-        query.contiguous(),
-        key.contiguous(),
-        value,
-        *pool,
-        offset,
-        length,
-        filled,
-        part,
-        stats,
-        out,
-        scaling,
-        value.stride(0),
-        value.stride(1),
+        *seen,
+        *value.stride()[:2],
+        **shape,
+        **tiles,
         HEADS=heads,
-        GROUP=group,
-        QUERIES=max(16, triton.next_power_of_2(group)),
         DIM=dim,
-        PADDED=max(16, triton.next_power_of_2(dim)),
-        WIDTH=width,
-        WIDE=wide,
-        SPLITS=splits,
         ENTRIES=ENTRIES,
         num_warps=WARPS,
         num_stages=STAGES,
     )
     if splits > 1:
-        _combine_kernel[(rows * heads, group)](
-            part, stats, out, GROUP=group, WIDTH=width, WIDE=wide, SPLITS=splits, PARTS=triton.next_power_of_2(splits)
-        )
+        _combine_kernel[(rows * heads, group)](part, stats, out, **shape, PARTS=triton.next_power_of_2(splits))
     return out

@@ -261,57 +261,15 @@ def step(
     out = query.new_empty(rows, heads * group, 1, width)
     whole = triton.next_power_of_2(group)
     padded, wide = (max(16, triton.next_power_of_2(one)) for one in (dim, width))
+    entries = max(16, min(BLOCK, BYTES // (max(padded, wide) * keys.element_size())))
     stretch = max(16, min(1024, TILE // whole))
-    _attend_kernel[(rows * heads, splits)](
-        query,
-        key,
-        value,
-        keys,
-        values,
-        order,
-        free,
-        facts,
-        logits,
-        part,
-        stats,
-        scaling,
-        rows,
-        slots,
-        HEADS=heads,
-        GROUP=group,
-        QUERIES=max(16, whole),
-        DIM=dim,
-        PADDED=padded,
-        WIDTH=width,
-        WIDE=wide,
-        SPLITS=splits,
-        ENTRIES=max(16, min(BLOCK, BYTES // (max(padded, wide) * keys.element_size()))),
-        SCORED=scored,
-        num_warps=4,
-        num_stages=3,
-    )
-    _finish_kernel[(rows * heads, group + 1)](
-        part,
-        stats,
-        logits,
-        out,
-        order,
-        scores,
-        free,
-        facts,
-        rows,
-        slots,
-        HEADS=heads,
-        GROUP=group,
-        ROUND=whole,
-        WIDTH=width,
-        WIDE=wide,
-        SPLITS=splits,
-        PARTS=triton.next_power_of_2(splits),
-        STRETCH=stretch,
-        SCORED=scored,
-        SHARED=shared,
-    )
+    shape = {"HEADS": heads, "GROUP": group, "WIDTH": width, "WIDE": wide, "SPLITS": splits, "SCORED": scored}
+    tiles = {"QUERIES": max(16, whole), "DIM": dim, "PADDED": padded, "ENTRIES": entries}
+    seen = (query, key, value, keys, values, order, free, facts, logits, part, stats, scaling, rows, slots)
+    _attend_kernel[(rows * heads, splits)](*seen, **shape, **tiles, num_warps=4, num_stages=3)
+    tiles = {"ROUND": whole, "PARTS": triton.next_power_of_2(splits), "STRETCH": stretch}
+    told = (part, stats, logits, out, order, scores, free, facts, rows, slots)
+    _finish_kernel[(rows * heads, group + 1)](*told, **shape, **tiles, SHARED=shared)
     if scored and shared:
         _agree_kernel[(rows * heads,)](order, scores, free, facts, rows, slots, HEADS=heads, STRETCH=stretch)
     return out

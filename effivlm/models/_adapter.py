@@ -36,8 +36,9 @@ from effivlm.models._visual import Visual as Visual
 from effivlm.models._visual import grid as grid
 from effivlm.records import Sample, Unsupported
 from effivlm.seams.angles import Angles
-from effivlm.seams.hooks import adding, seams
+from effivlm.seams.hooks import seams
 from effivlm.seams.meters import Within, untimed
+from effivlm.seams.pruning import adding
 from effivlm.seams.rotary import growing, prefilling, steady
 
 

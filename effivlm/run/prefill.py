@@ -17,8 +17,9 @@ from effivlm.run.untouched import untouched
 from effivlm.run.views import Look, Views, last_rows
 from effivlm.seams.attended import attending
 from effivlm.seams.heads import Head, Heads
-from effivlm.seams.hooks import Entering, Stay, pruning, watching
+from effivlm.seams.hooks import watching
 from effivlm.seams.meters import Within, untimed
+from effivlm.seams.pruning import Entering, Stay, pruning
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from effivlm.seams.hooked import hooked
-from effivlm.seams.hooks import BESIDE, LEFT, Entering, Stay, Watcher, by_position, check_layers, chosen
+from effivlm.seams.hooks import BESIDE, Watcher
+from effivlm.seams.pruning import LEFT, Entering, Stay, by_position, check_layers, chosen
 
 Attend = Callable[..., tuple[Tensor, None]]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from effivlm.models._adapter import Adapter
 from effivlm.records import Sample
 from effivlm.seams.hooked import hooked
-from effivlm.seams.hooks import adding
+from effivlm.seams.pruning import adding
 from effivlm.seams.rotary import prefilling
 
 

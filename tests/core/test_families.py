@@ -16,7 +16,7 @@ from effivlm.methods.snapkv import SnapKv
 from effivlm.models._adapter import Adapter, _placement
 from effivlm.records import Budget
 from effivlm.run.tree import Tree
-from effivlm.seams.hooks import Entering, Stay, pruning
+from effivlm.seams.pruning import Entering, Stay, pruning
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -16,7 +16,7 @@ from effivlm.methods.random_visual import RandomVisual
 from effivlm.models._adapter import Adapter
 from effivlm.records import Budget
 from effivlm.run.tree import Tree
-from effivlm.seams.hooks import Stay, pruning
+from effivlm.seams.pruning import Stay, pruning
 
 TOKENS = (40, 77, 40, 12, 90)
 CLOSE = {"rtol": 0, "atol": 1e-5}

@@ -33,7 +33,7 @@ from effivlm.run import group, provenance
 from effivlm.run.group import cell_fingerprint, method_of, open_model, run_group
 from effivlm.run.steps import asked
 from effivlm.run.tree import Tree
-from effivlm.seams.hooks import adding
+from effivlm.seams.pruning import adding
 from effivlm.seams.stock import attention_as_it_was
 from effivlm.session.groups import _unusable
 from effivlm.weights._kvpress import kvpress
