@@ -63,6 +63,9 @@ def product(
     if target.name in ("", ".."):
         raise ValueError(f"{target} is no new folder: name one")
     work = target.with_name(target.name + ".partial")
+    if target.exists() and not work.exists():  # no lock: the disk may be one that is read alone
+        _check_same(target, name, facts)
+        return target
     with alone(target):
         if target.exists():
             _check_same(target, name, facts)

@@ -164,3 +164,17 @@ def test_what_the_library_of_files_cannot_write_is_said_in_one_sentence(
 def test_a_target_without_a_name_is_refused(twin: ModelSource, name: str) -> None:
     with pytest.raises(ValueError, match="is no new folder: name one"):
         product(twin, HALF, Settings(), to=Path(name))
+
+
+def test_a_product_on_a_disk_that_is_read_alone_is_found(
+    twin: ModelSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = product(twin, HALF, Settings(), to=tmp_path / "new")
+
+    def refusing(handle: object, how: int) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(journal.fcntl, "flock", refusing)
+    assert product(twin, HALF, Settings(), to=made) == made
+    with pytest.raises(OSError, match="Read-only file system"):
+        product(twin, HALF, Settings(), to=tmp_path / "newer")
