@@ -45,7 +45,13 @@ BESIDE = {
     "output_zero_point",
 }
 """Last names of what is said of activations, which are not rounded here, or row by row."""
-FIRST = {"packed": "weight_packed", "plain": "weight", "awq": "qweight", "gptq": "qweight"}
+FIRST = {
+    "packed": ("weight_packed", "weight_shape"),
+    "plain": ("weight",),
+    "awq": ("qweight",),
+    "gptq": ("qweight",),
+}
+"""Last names of the tensors that tell a layer's shape."""
 
 
 class Late:
@@ -72,7 +78,7 @@ class Layer:
         if self.scheme.kind == "packed":
             outputs, inputs = self.parts["weight_shape"][...].tolist()
             return int(outputs), int(inputs)
-        first, second = self.parts[FIRST[self.scheme.kind]].get_shape()
+        first, second = self.parts[FIRST[self.scheme.kind][0]].get_shape()
         each = 32 // self.scheme.bits
         return {"plain": (first, second), "awq": (second * each, first), "gptq": (second, first * each)}[
             self.scheme.kind
@@ -105,6 +111,11 @@ class Compressed:
         for place, parts in found.items():
             if (layer := self._layer(place, parts, schemes)) is not None:
                 self.layers.append(layer)
+        for name, part in self.others.items() if schemes else ():
+            if name.endswith(".weight") and part.get_dtype() not in PLAIN:
+                raise ValueError(
+                    f"layer {name.removesuffix('.weight')} is stored as {part.get_dtype()} without a scale"
+                )
         if schemes and not self.layers:
             raise ValueError(f"its {KEY} says that layers are compressed, but none of them is")
         self._held: dict[int, tuple[Layer, Tensor]] = {}
@@ -127,8 +138,9 @@ class Compressed:
             scheme = scheme_of(place, schemes)
         except ValueError as error:
             raise ValueError(f"layer {place}: {error}") from None
-        if FIRST[scheme.kind] not in parts:
-            raise ValueError(f"layer {place} has no {FIRST[scheme.kind]}, only {', '.join(sorted(parts))}")
+        for first in FIRST[scheme.kind]:
+            if first not in parts:
+                raise ValueError(f"layer {place} has no {first}, only {', '.join(sorted(parts))}")
         return Layer(place, {last: part for last, part in parts.items() if last not in BESIDE}, scheme)
 
     def loaded_bytes(self, size: int, dtype: torch.dtype, device: str) -> int:

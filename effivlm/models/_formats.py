@@ -22,7 +22,8 @@ class Scheme:
     """What a configuration says of layers: `kind` of storage, bits of weights and activations (16: as they are), inputs of a
     group that share a scale (0: all of them), and outputs and inputs of a block.
 
-    `version` tells apart what stores the same things in two ways; `dynamic`: activations are brought to e4m3 row by row.
+    `version` tells apart what stores the same things in two ways; `dynamic`: activations are brought to e4m3 row by row;
+    `demanded`: last names of tensors without which another grid would be read than was meant.
     """
 
     kind: str
@@ -33,6 +34,7 @@ class Scheme:
     dynamic: bool = False
     floating: bool = False
     version: str = ""
+    demanded: tuple[str, ...] = ()
 
     @property
     def words(self) -> str:
@@ -96,6 +98,8 @@ def stored(tensors: Tensors, scheme: Scheme) -> Stored:
     Raises:
         ValueError: a tensor is missing, or sizes do not fit each other; says which.
     """
+    for name in scheme.demanded:
+        _take(tensors, name)
     return {"packed": _packed, "plain": _plain, "awq": _awq, "gptq": _gptq}[scheme.kind](tensors, scheme)
 
 
@@ -134,7 +138,8 @@ def _packed(tensors: Tensors, scheme: Scheme) -> Stored:
     if (kept := tensors.get("weight_zero_point")) is not None:
         streamed = kept.dtype == torch.int32
         kept = unpacked(kept.T.contiguous(), bits, outputs).T if streamed else kept.short() + (1 << (bits - 1))
-        zero = _fits("weight_zero_point", kept, *scale.shape).contiguous()
+        single = kept.numel() == scale.numel() == 1
+        zero = _fits("weight_zero_point", kept.reshape(1, 1) if single else kept, *scale.shape).contiguous()
     return Stored(values, scale, zero, (1, group), _order(tensors.get("weight_g_idx"), inputs, group))
 
 

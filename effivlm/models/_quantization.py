@@ -104,7 +104,9 @@ def _group(kind: str, weights: Mapping[str, Any], activations: Mapping[str, Any]
     entered = activations or {}
     rows = entered.get("strategy") == "token" and bool(entered.get("dynamic"))
     dynamic = floating and rows and entered.get("type") == "float" and entered.get("num_bits") == 8
-    return Scheme(kind, bits, max(0, group), block, int(entered.get("num_bits", 16)), dynamic, floating)
+    demanded = () if weights.get("symmetric", True) else ("weight_zero_point",)
+    activations_bits = int(entered.get("num_bits", 16))
+    return Scheme(kind, bits, max(0, group), block, activations_bits, dynamic, floating, demanded=demanded)
 
 
 def _awq(stated: Mapping[str, Any]) -> Scheme:
@@ -120,7 +122,8 @@ def _gptq(stated: Mapping[str, Any]) -> Scheme:
         raise ValueError(
             f"GPTQ of {bits} bits in format {form!r} is not read here; 2, 3, 4 and 8 in 'gptq' or 'gptq_v2' are"
         )
-    return Scheme("gptq", bits, _size(stated.get("group_size", 128)), version=form)
+    group = _size(stated.get("group_size", 128))
+    return Scheme("gptq", bits, group, version=form, demanded=("g_idx",) if group and stated.get("desc_act") else ())
 
 
 def _fp8(stated: Mapping[str, Any]) -> Scheme:

@@ -147,8 +147,12 @@ class Walk:
         return run
 
 
-def compressed(stage: Stage, method: WeightMethod, zeros: Sequence[int], stored: str) -> Made:
-    """Solve the linears of a stage and put their new weights in place.
+def compressed(
+    stage: Stage, method: WeightMethod, zeros: Sequence[int], stored: str, exact: Callable[[str], Tensor] | None = None
+) -> Made:
+    """Solve the linears of a stage and put their new weights in place, rounded to the precision in which they are stored.
+
+    `exact` gives a weight by its full name where the model's own precision does not hold all of it.
 
     Raises:
         ValueError: the method cannot: names the linear and says why.
@@ -176,7 +180,7 @@ def compressed(stage: Stage, method: WeightMethod, zeros: Sequence[int], stored:
             known = seen.get(name)
             asked = Linear(
                 f"{stage.name}.{name}",
-                linear.weight.detach().float(),
+                (exact(f"{stage.name}.{name}.weight") if exact else linear.weight.detach()).float(),
                 method.goal,
                 wanted[name],
                 stored,
@@ -184,12 +188,12 @@ def compressed(stage: Stage, method: WeightMethod, zeros: Sequence[int], stored:
                 known.hessian if known else None,
             )
             made.solved[name] = method.solve(asked)
-            install(linear, made.solved[name].weight, stored)
+            install(linear, made.solved[name].weight.to(getattr(torch, stored)))
     return made
 
 
-def install(linear: nn.Linear, weight: Tensor, stored: str) -> None:
-    """Put a weight in place as it will be loaded: rounded to the precision in which it is stored.
+def install(linear: nn.Linear, weight: Tensor) -> None:
+    """Put a weight in place as it is stored.
 
     Raises:
         ValueError: it is not finite, or of another shape.
@@ -199,4 +203,4 @@ def install(linear: nn.Linear, weight: Tensor, stored: str) -> None:
     if not bool(torch.isfinite(weight).all()):
         raise ValueError("a new weight holds NaN or infinity")
     with torch.no_grad():
-        linear.weight.copy_(weight.to(getattr(torch, stored)))
+        linear.weight.copy_(weight)

@@ -1,4 +1,5 @@
-"""llm-compressor's functions, one linear layer at a time; magnitude and rounding, which it has no function for, are written out.
+"""llm-compressor's functions, one linear layer at a time; magnitude and rounding, which it has no function for, are written out,
+and so is Wanda's pattern, in which it leaves equal ones to `topk`, whose choice differs between devices.
 
 Its Wanda rounds the number of zeros down in every row, its SparseGPT removes one more in every block: both are asked for so
 that totals are exact. What it answers with a warning and another method, an inverse that does not exist, is an error here.
@@ -28,22 +29,20 @@ FAINT = 1e-12
 def magnitude(linear: Linear) -> Solved:
     """The smallest weights become zero, among equal ones those that come first."""
     size, (zeros, of) = linear.weight.abs(), _pattern(linear)
-    new = linear.weight.clone()
     if of:
-        gone = size.unflatten(1, (-1, of)).argsort(dim=2, stable=True)[..., :zeros]
-        new.unflatten(1, (-1, of)).scatter_(2, gone, 0)
-    else:
-        new.view(-1)[size.flatten().argsort(stable=True)[: linear.zeros]] = 0
+        return Solved(_thinned(linear.weight, size, zeros, of))
+    new = linear.weight.clone()
+    new.view(-1)[size.flatten().argsort(stable=True)[: linear.zeros]] = 0
     return Solved(new)
 
 
 def wanda(linear: Linear) -> Solved:
-    """Rows lose numbers of weights that differ by one at most."""
-    sparsify = _function("pruning.wanda.wanda_sparsify", "sparsify_weight")
+    """Rows lose numbers of weights that differ by one at most; of equal ones those that come first."""
     norms, (zeros, of) = _there(linear, "norms"), _pattern(linear)
-    rows, columns = linear.weight.shape
     if of:
-        return Solved(_called(sparsify, linear.weight, norms, 0.5, zeros, of))
+        return Solved(_thinned(linear.weight, linear.weight.abs() * norms.sqrt(), zeros, of))
+    sparsify = _function("pruning.wanda.wanda_sparsify", "sparsify_weight")
+    rows, columns = linear.weight.shape
     new = linear.weight.clone()
     ends = torch.arange(rows + 1) * linear.zeros // rows
     counts = ends.diff().to(new.device)
@@ -61,7 +60,7 @@ def sparsegpt(linear: Linear, damp: float, block: int) -> Solved:
         return Solved(linear.weight.clone())
     rows, columns = linear.weight.shape
     share = linear.zeros / linear.weight.numel() - 0.5 / (rows * min(block, columns))
-    how = {"block_size": block, "dampening_frac": damp, "preserve_sparsity_mask": False}
+    how = {"block_size": whole_groups(block, of), "dampening_frac": damp, "preserve_sparsity_mask": False}
     dead = _there(linear, "hessian").diagonal() == 0
     weight = torch.where(dead, linear.weight * FAINT, linear.weight)
     with _strict(module, linear.name):
@@ -99,6 +98,19 @@ def gptq(linear: Linear, damp: float, block: int, symmetric: bool) -> Solved:
         raise ValueError(_singular(linear.name))
     codes = codes_of(new[0], grid)
     return Solved(weight_of(codes, grid), codes, grid)
+
+
+def whole_groups(block: int, of: int) -> int:
+    """So many columns or somewhat fewer that blocks hold whole groups of a pattern: SparseGPT chooses inside a block."""
+    return max(block // of, 1) * of if of else block
+
+
+def _thinned(weight: Tensor, size: Tensor, zeros: int, of: int) -> Tensor:
+    """A copy in which those `zeros` weights of each group of `of` inputs are zero whose `size` is smallest."""
+    gone = size.unflatten(1, (-1, of)).argsort(dim=2, stable=True)[..., :zeros]
+    new = weight.clone(memory_format=torch.contiguous_format)
+    new.unflatten(1, (-1, of)).scatter_(2, gone, 0)
+    return new
 
 
 def _pattern(linear: Linear) -> tuple[int, int]:

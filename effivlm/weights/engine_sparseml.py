@@ -11,7 +11,7 @@ from torch import Tensor
 
 from effivlm.compression.weights import Linear, Solved
 from effivlm.weights._sparseml import running
-from effivlm.weights.engine_llmcompressor import DEAD, FAINT
+from effivlm.weights.engine_llmcompressor import DEAD, FAINT, whole_groups
 
 
 def wanda(linear: Linear) -> Solved:
@@ -44,7 +44,9 @@ def sparsegpt(linear: Linear, damp: float, block: int) -> Solved:
     dead = diagonal == 0
     diagonal[dead] = DEAD * diagonal.mean()
     weight = _finite(linear, linear.weight)
-    settings = {**_pattern(linear), "sparsity": _share(linear, block), "damp": damp, "block": block}
+    pattern = _pattern(linear)
+    block = whole_groups(block, pattern["group"])
+    settings = {**pattern, "sparsity": _share(linear, block), "damp": damp, "block": block}
     tensors = {"weight": torch.where(dead, weight * FAINT, weight), "hessian": hessian}
     new = running().ask("sparsegpt", tensors, **settings)
     return Solved(torch.where(dead & (new != 0), weight, new))

@@ -46,9 +46,10 @@ class Maker:
             raise Unsupported(
                 f"model {adapter.source.name!r} stands on {len(adapter.devices)} devices: it is compressed where one holds it"
             )
-        self.stored = saving.stored_type(folder)
         self.blocks = outline(adapter, method.targets)
         self.places = self._places()
+        types = saving.types_of(folder, self.places.values())
+        self.types = {name: types[key] for name, key in self.places.items()}
         self.since = time.perf_counter()
 
     def made(self) -> dict[str, Any]:
@@ -63,8 +64,9 @@ class Maker:
         with torch.no_grad():
             for number, stage in enumerate(walk.stages(self.blocks)):
                 if not self._resumed(stage):
-                    made = compressed(stage, self.method, zeros[stage.name], self.stored)
-                    self._store(stage, made)
+                    stored = self._stored(stage)
+                    made = compressed(stage, self.method, zeros[stage.name], stored, self._exact)
+                    self._store(stage, made, stored)
                 if number + 1 < len(self.blocks):
                     walk.leave(stage)
                 self.progress(stage.name, number + 1, len(self.blocks))
@@ -114,15 +116,28 @@ class Maker:
             wanted |= {f"{name}.{inner}": parameter.data for inner, parameter in block.named_parameters()}
         return saving.places(self.folder, wanted)
 
-    def _store(self, stage: Stage, made: Made) -> None:
+    def _stored(self, stage: Stage) -> str:
+        """The precision in which a stage's linears are written: that of the source, the finest where they differ."""
+        found = {self.types[f"{stage.name}.{name}.weight"] for name in stage.linears}
+        return max(found, key=list(saving.KNOWN.values()).index)
+
+    def _exact(self, full: str) -> Tensor:
+        """A weight as the source holds it, in the model's precision where that holds all of it."""
+        weight: Tensor = self.adapter.model.get_parameter(full).detach()
+        if weight.dtype in (torch.float32, getattr(torch, self.types[full])):
+            return weight
+        found = saving.tensor(self.folder, self.places[full]).to(weight.device)
+        return found if torch.equal(found.to(weight.dtype), weight) else weight  # not if a method scaled it before
+
+    def _store(self, stage: Stage, made: Made, stored: str) -> None:
         tensors: dict[str, Tensor] = {}
         facts: dict[str, Any] = {"linears": {}, "new": {}, "set": {}, "seconds": self._lap()}
         for name, solved in made.solved.items():
-            tensors |= self._of_linear(f"{stage.name}.{name}", solved, facts)
+            tensors |= self._of_linear(f"{stage.name}.{name}", solved, stored, facts)
         for name in sorted(made.changed):
             full = f"{stage.name}.{name}"
             parameter = stage.module.get_parameter(name)
-            rounded = parameter.detach().to(getattr(torch, self.stored))
+            rounded = parameter.detach().to(getattr(torch, self.types[full]))
             parameter.data.copy_(rounded)
             key = self.places[full]
             tensors[f"new:{key}"] = rounded
@@ -135,10 +150,10 @@ class Maker:
         before, self.since = self.since, time.perf_counter()
         return self.since - before
 
-    def _of_linear(self, full: str, solved: Solved, facts: dict[str, Any]) -> dict[str, Tensor]:
+    def _of_linear(self, full: str, solved: Solved, stored: str, facts: dict[str, Any]) -> dict[str, Tensor]:
         key = self.places[f"{full}.weight"]
         stem = key.rpartition(".")[0]
-        own = formats.tensors_of(solved, self.stored, self.method.packing)
+        own = formats.tensors_of(solved, stored, self.method.packing)
         about: dict[str, Any] = formats.facts_of(solved, own)
         if grid := solved.grid:
             whole = grid.group == solved.weight.shape[1] and not self.method.goal.group
@@ -148,7 +163,7 @@ class Maker:
         found = {f"new:{stem}.{last}": tensor for last, tensor in own.items()}
         plain = solved.codes is None
         facts["set"][f"{full}.weight"] = place = f"new:{key}" if plain else f"set:{full}.weight"
-        return found if plain else found | {place: solved.weight.to(getattr(torch, self.stored))}
+        return found if plain else found | {place: solved.weight.to(getattr(torch, stored))}
 
     def _resumed(self, stage: Stage) -> bool:
         """Put a stage in place that is done already."""
@@ -161,7 +176,7 @@ class Maker:
             holder, _, last = full.rpartition(".")
             module: Any = modules[holder]
             if isinstance(module, nn.Linear) and last == "weight":
-                install(module, tensors[place], self.stored)
+                install(module, tensors[place])
             else:
                 getattr(module, last).data.copy_(tensors[place])
         return True
@@ -180,4 +195,4 @@ class Maker:
         found = self.journal.folder / "calibration.json"
         drawn = json.loads(found.read_text(encoding="utf-8")) if found.exists() else {}
         untouched = sorted({*others} - {*layers})
-        return {"drawn": drawn, "layers": layers, "untouched": untouched, "stored": self.stored, "seconds": seconds}
+        return {"drawn": drawn, "layers": layers, "untouched": untouched, "seconds": seconds}

@@ -23,7 +23,7 @@ from effivlm.models._adapter import Adapter
 from effivlm.models._sources import RANDOM, ModelSource
 from effivlm.records import Settings, Unsupported, fingerprint
 from effivlm.weights import calibration, formats, libraries, saving
-from effivlm.weights.journal import Journal, alone, room
+from effivlm.weights.journal import PLAN, Journal, alone, room
 from effivlm.weights.making import Maker, Progress
 
 PRODUCT = "effivlm_product.json"
@@ -60,12 +60,19 @@ def product(
     target = (
         to or home() / f"{source.name}-{type(method).__name__.lower()}-{method.goal.label.replace(':', '_')}-{name}"
     )
+    if target.name in ("", ".."):
+        raise ValueError(f"{target} is no new folder: name one")
+    work = target.with_name(target.name + ".partial")
+    if target.exists() and not work.exists():  # no lock: the disk may be one that is read alone
+        _check_same(target, name, facts)
+        return target
     with alone(target):
         if target.exists():
-            _check_same(target, name)
+            _check_same(target, name, facts)
+            if (work / PLAN).exists():  # a kill between the last two steps
+                Journal(work, {**facts, "fingerprint": name}).remove()
             return target
         _check_room(folder, target)
-        work = target.with_name(target.name + ".partial")
         journal = Journal(work, {**facts, "fingerprint": name})
         adapter = cast(type[Adapter], registry.load("models", source.family)).load(
             source, settings.device, settings.dtype
@@ -143,7 +150,7 @@ def _compressible(source: ModelSource, method: WeightMethod) -> Path:
     return Path(source.source)
 
 
-def _check_same(target: Path, name: str) -> None:
+def _check_same(target: Path, name: str, facts: Mapping[str, Any]) -> None:
     path = target / PRODUCT
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -151,7 +158,8 @@ def _check_same(target: Path, name: str) -> None:
         raise ValueError(f"{target} exists already and is no product: name a new folder") from None
     if found.get("fingerprint") != name:
         made = f"{found.get('method')} at {found.get('budget')} of {found.get('source', {}).get('name')}"
-        raise ValueError(f"{target} holds another product ({made}): name a new folder")
+        differing = sorted(word for word, value in json.loads(json.dumps(facts)).items() if found.get(word) != value)
+        raise ValueError(f"{target} holds another product ({made}; other {', '.join(differing)}): name a new folder")
 
 
 def _check_room(folder: Path, target: Path) -> None:
@@ -189,7 +197,7 @@ def _assemble(source: Path, work: Path, target: Path, journal: Journal, facts: M
     with room(building):
         write_json(building / PRODUCT, {**facts, "achieved": achieved(layers)})
     building.rename(target)
-    shutil.rmtree(work)
+    journal.remove()
 
 
 def achieved(layers: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,25 +28,40 @@ def files_of(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
 
-def stored_type(folder: Path) -> str:
-    """The precision of a checkpoint's weights: that of most of them.
+KNOWN = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
+"""Precisions that weights are computed in, by what files call them."""
+
+
+def types_of(folder: Path, keys: Collection[str]) -> dict[str, str]:
+    """The precisions in which a checkpoint holds these tensors.
 
     Raises:
-        ValueError: it is none that weights are computed in.
+        ValueError: one is none that weights are computed in.
     """
     from safetensors import safe_open
 
-    known = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
-    counts: dict[str, int] = {}
+    found: dict[str, str] = {}
     for path in files_of(folder):
         with safe_open(path, "pt") as file:
-            for name in file.keys():  # noqa: SIM118
-                kind = file.get_slice(name).get_dtype()
-                counts[kind] = counts.get(kind, 0) + 1
-    most = max(counts, key=lambda kind: counts[kind], default="none")
-    if most not in known:
-        raise ValueError(f"{folder} holds weights of type {most}, which cannot be compressed; {', '.join(known)} can")
-    return known[most]
+            for key in {*keys} & {*file.keys()}:
+                kind = file.get_slice(key).get_dtype()
+                if kind not in KNOWN:
+                    allowed = ", ".join(KNOWN)
+                    raise ValueError(f"{path} holds {key} as {kind}, which cannot be compressed; {allowed} can")
+                found[key] = KNOWN[kind]
+    return found
+
+
+def tensor(folder: Path, key: str) -> Tensor:
+    """A tensor of a checkpoint, as its file holds it. KeyError where there is none."""
+    from safetensors import safe_open
+
+    for path in files_of(folder):
+        with safe_open(path, "pt") as file:
+            if key in file.keys():  # noqa: SIM118
+                found: Tensor = file.get_tensor(key)
+                return found
+    raise KeyError(key)
 
 
 def places(folder: Path, wanted: Mapping[str, Tensor]) -> dict[str, str]:
@@ -56,7 +71,7 @@ def places(folder: Path, wanted: Mapping[str, Tensor]) -> dict[str, str]:
     what it holds must be what was loaded.
 
     Raises:
-        ValueError: a parameter is not found.
+        ValueError: a parameter is not found, or holds NaN or infinity.
     """
     from safetensors import safe_open
 
@@ -71,6 +86,8 @@ def places(folder: Path, wanted: Mapping[str, Tensor]) -> dict[str, str]:
                     ends[name].append((_common(name, key), key, path))
     found: dict[str, str] = {}
     for name, value in wanted.items():
+        if not bool(torch.isfinite(value).all()):
+            raise ValueError(f"{name} holds NaN or infinity, as it is loaded from {folder}")
         for _, key, path in sorted(ends[name], key=lambda one: -one[0]):
             if key not in found.values() and _same(path, key, value):
                 found[name] = key

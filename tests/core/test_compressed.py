@@ -117,6 +117,12 @@ LAYER = "model.layers.1.mlp.up_proj"
     [
         ("w4a16", "weight_scale", None, f"layer {LAYER}: it has no weight_scale"),
         ("w4a16", "weight_packed", None, f"layer {LAYER} has no weight_packed"),
+        ("w4a16", "weight_shape", None, f"layer {LAYER} has no weight_shape"),
+        ("w4a16_zeros", "weight_zero_point", None, f"layer {LAYER}: it has no weight_zero_point"),
+        ("gptq_order", "g_idx", None, f"layer {LAYER}: it has no g_idx"),
+        ("w8a8", "weight_scale", None, f"layer {LAYER} is stored as I8 without a scale"),
+        ("fp8", "weight_scale", None, f"layer {LAYER} is stored as F8_E4M3 without a scale"),
+        ("fp8_block", "weight_scale_inv", None, f"layer {LAYER} is stored as F8_E4M3 without a scale"),
         (
             "w4a16",
             "weight_scale",

@@ -106,3 +106,19 @@ def test_eight_bits_are_what_compressed_tensors_makes_of_them(
     theirs = QuantizationScheme(targets=["Linear"], weights=args)
     expected = NaiveQuantizationCompressor.decompress(dict(tensors), theirs)["weight"]
     assert torch.equal(stored(tensors, Scheme("plain", 8)).dense(expected.dtype), expected)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_one_scale_and_zero_for_all_weights_are_read_as_compressed_tensors_reads_them(symmetric: bool) -> None:
+    pytest.importorskip("compressed_tensors")
+    from compressed_tensors.compressors.pack_quantized.base import PackedQuantizationCompressor
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+
+    tensors, _ = packed(torch.randn(24, 40, generator=torch.Generator().manual_seed(0)), 4, True, 0)
+    tensors["weight_scale"] = torch.tensor([0.1])
+    if not symmetric:
+        tensors["weight_zero_point"] = torch.tensor([-3], dtype=torch.int8)
+    args = QuantizationArgs(num_bits=4, symmetric=symmetric, strategy="tensor")
+    theirs = QuantizationScheme(targets=["Linear"], weights=args)
+    expected = PackedQuantizationCompressor.decompress(dict(tensors), theirs)["weight"]
+    assert torch.equal(stored(tensors, Scheme("packed", 4)).dense(expected.dtype), expected)

@@ -172,7 +172,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(twin: ModelSource, tmp
         product(twin, Magnitude(keep=Budget.parse("2:4")), Settings(), to=tmp_path / "mine")
     made = product(twin, Magnitude(keep=Budget.parse("2:4")), Settings(), to=tmp_path / "made")
     assert product(twin, Magnitude(keep=Budget.parse("2:4")), Settings(), to=made) == made
-    with pytest.raises(ValueError, match=r"made holds another product \(magnitude at 2:4 of twin\)"):
+    with pytest.raises(ValueError, match=r"made holds another product \(magnitude at 2:4 of twin; other budget\)"):
         product(twin, Magnitude(keep=Budget.parse("sparsity0.50")), Settings(), to=made)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import product
 from typing import Any
 
 import pytest
@@ -87,6 +88,26 @@ def test_a_pattern_holds_in_every_group_and_wandas_keeps_the_largest(seed, rows,
             size = metric if rule == "wanda" else one.weight.abs()
             kept, lost = size.masked_fill(new == 0, torch.inf), size.masked_fill(new != 0, 0)
             assert (kept.unflatten(1, (-1, of)).amin(2) >= lost.unflatten(1, (-1, of)).amax(2)).all()
+
+
+@pytest.mark.parametrize(("stay", "of", "columns"), [(1, 3, 300), (2, 6, 300), (3, 5, 130), (20, 99, 198)])
+def test_a_pattern_holds_where_its_groups_do_not_fill_a_block_of_128_columns(stay: int, of: int, columns: int) -> None:
+    new = solve("sparsegpt", linear(of, 6, columns, f"{stay}:{of}")[0])
+    assert ((new.unflatten(1, (-1, of)) == 0).sum(2) == of - stay).all()
+
+
+@pytest.mark.parametrize("label", ["2:4", "1:4", "4:8", "3:4"])
+@pytest.mark.parametrize("rule", ["magnitude", "wanda"])
+def test_of_equal_weights_in_a_group_the_first_ones_go(rule: str, label: str) -> None:
+    one, _ = linear(0, 5, 24, label)
+    weight, norms = one.weight.sign() * 0.5, torch.where(torch.arange(24) < 9, 0.0, 1.0)
+    one = Linear(one.name, weight, one.goal, one.zeros, one.stored, norms)
+    stay, of = map(int, label.split(":"))
+    new = solve(rule, one)
+    for row, group in product(range(5), range(0, 24, of)):
+        size = [float(norms[group + place]) if rule == "wanda" else 0.5 for place in range(of)]
+        lost = {group + place for place in sorted(range(of), key=size.__getitem__)[: of - stay]}
+        assert {group + place for place in range(of) if new[row, group + place] == 0} == lost
 
 
 @pytest.mark.parametrize("rule", ["magnitude", "wanda", "sparsegpt"])
