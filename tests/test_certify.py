@@ -76,6 +76,21 @@ def test_questions_about_one_picture_are_no_separate_evidence(monkeypatch: pytes
     assert blind > 2 * clustered + 15, "as if they were, it would be given far too often"
 
 
+@pytest.mark.parametrize("n", [30, 100])
+def test_a_method_that_large_groups_alone_lose_is_seldom_certified(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fifth of the pictures has eight questions each, which are lost together; the others have one, and lose nothing."""
+    monkeypatch.setattr(inferiority, "ROUNDS", 500)
+    rng, share, given = np.random.default_rng(n), 0.2 * 8 / (0.2 * 8 + 0.8), 0
+    margin = 0.1 if n < 50 else MARGIN
+    for _ in range(200):
+        large = rng.random(n) < 0.2
+        lost = large & (rng.random(n) < margin / share)
+        sizes = np.where(large, 8, 1)
+        groups = np.repeat(np.arange(n), sizes).astype(str).tolist()
+        given += certified(np.repeat(lost, sizes).astype(float).tolist(), groups, margin)
+    assert given <= 0.05 * 200 + 9
+
+
 def test_a_method_that_loses_nothing_is_certified_by_enough_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inferiority, "ROUNDS", 500)
     rng = np.random.default_rng(3)
