@@ -294,6 +294,19 @@ def test_answers_to_docvqas_test_questions_are_written_as_its_server_takes_them(
     assert found == [{"questionId": 500 + n, "answer": f"W {n}"} for n in range(4)]
 
 
+def test_answers_to_what_an_earlier_session_asked_are_not_exported(
+    tmp_path: Path, opened: Opened, mirror: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = waiting(tmp_path / "run", opened)
+    header, outcome, *rest = (folder / "outcomes.jsonl").read_text().splitlines()
+    before, outdated = json.loads(header), json.loads(outcome)
+    before["settings"]["seed"], outdated["cell"]["method"] = 7, "fastv"
+    text = "\n".join([json.dumps(before), json.dumps(outdated), header, outcome, *rest, ""])
+    (folder / "outcomes.jsonl").write_text(text)
+    assert cli.main(["export", str(folder)]) == 0
+    assert capsys.readouterr().out == f"{folder / 'export' / 'twin-dense-keep1.00-docserver.json'}\n"
+
+
 def test_an_export_that_would_be_incomplete_or_empty_is_refused(
     tmp_path: Path, opened: Opened, mirror: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
