@@ -50,6 +50,8 @@ class Controller:
         if self.recorder is not None or self.bench.config.option.collectonly:
             return
         cells = [(self.bench.cell_of(nodeid), part_of(nodeid)) for nodeid in nodeids]
+        if self.bench.refusal:  # beside workers, which know nothing of folders
+            raise pytest.UsageError(self.bench.refusal)
         self.planned = [(cell, part) for cell, part in cells if cell is not None]
         if not self.planned:
             return
