@@ -18,7 +18,7 @@ from effivlm.records import Budget, Outcome
 from effivlm.report.baseline import Side, of_run
 from effivlm.report.certificate import Claim, certify
 from effivlm.report.document import build
-from tests.outcomes import END, HEADER, cell, quality, store
+from tests.outcomes import END, HEADER, cell, missing, quality, store
 
 MARGIN = 0.05
 
@@ -170,6 +170,11 @@ def test_a_claim_that_the_run_does_not_hold_is_refused_with_what_it_holds() -> N
         certify(side, claim(budget=Budget.parse("0.1")))
     with pytest.raises(ValueError, match="margin 0 does not lie between 0 and 1"):
         claim(margin=0.0)
+    waiting = [missing(cell(), "unsupported", "shard 1/3: its answers wait")]
+    with pytest.raises(ValueError, match=r"it holds: nothing that was measured \(unsupported: shard 1/3: its answers"):
+        certify(run(*waiting), claim())
+    with pytest.raises(ValueError, match="it holds: dense alone"):
+        certify(run(quality(cell(), scores(300, 400))), claim())
 
 
 def test_ci_gets_an_exit_code_a_sentence_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
