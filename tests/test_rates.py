@@ -89,6 +89,7 @@ def test_what_cannot_be_shown_is_not_said_to_be() -> None:
     assert detectable(0.0, 100) is None, "nothing is known of what else could have been"
     found = detectable(0.0, 24, 0)
     assert found is not None
+    assert detectable(0.0, 24, 24) == found, "all differed alike, which says nothing of smaller differences"
     shown = np.random.default_rng(0).binomial(24, found, 4000) >= 6
     assert shown.mean() == pytest.approx(0.8, abs=0.03)
 

@@ -80,8 +80,8 @@ def detectable(spread: float | None, units: float, unlike: int | None = None) ->
     """The smallest difference that as many samples show `POWER` of the time, compared alone at `LEVEL`; None where none is.
 
     By Student's t. Of a difference of scores, `unlike` groups differ so far: where they are so few that one more time would often
-    bring fewer than `PROOF`, it takes what brings as many that often if each differs by a whole score. Without `unlike` nothing
-    is known where resamples did not differ.
+    bring fewer than `PROOF`, and where resamples did not differ, it takes what brings as many that often if each differs by a
+    whole score. Without `unlike` nothing is known where resamples did not differ.
     """
     if spread is None or units < LEAST or (unlike is None and spread <= NO_WIDTH):
         return None
@@ -91,7 +91,7 @@ def detectable(spread: float | None, units: float, unlike: int | None = None) ->
     if units < PROOF:
         return None
     share = float(betaincinv(PROOF, units - PROOF + 1, POWER))
-    return found if unlike >= share * units else max(found, share)
+    return found if spread > NO_WIDTH and unlike >= share * units else max(found, share)
 
 
 def one_sided_p(value: float, allowed: float, spread: float, units: float = math.inf) -> float:
