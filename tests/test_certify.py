@@ -19,7 +19,7 @@ from effivlm.records import Budget, Outcome
 from effivlm.report.baseline import Side, of_run
 from effivlm.report.certificate import Claim, certify
 from effivlm.report.document import build
-from tests.outcomes import END, HEADER, cell, quality, store
+from tests.outcomes import END, HEADER, cell, missing, quality, store
 
 MARGIN = 0.05
 
@@ -75,6 +75,21 @@ def test_questions_about_one_picture_are_no_separate_evidence(monkeypatch: pytes
         clustered += certified(lost, groups)
     assert clustered <= 0.05 * 300 + 12
     assert blind > 2 * clustered + 15, "as if they were, it would be given far too often"
+
+
+@pytest.mark.parametrize("n", [30, 100])
+def test_a_method_that_large_groups_alone_lose_is_seldom_certified(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fifth of the pictures has eight questions each, which are lost together; the others have one, and lose nothing."""
+    monkeypatch.setattr(inferiority, "ROUNDS", 500)
+    rng, share, given = np.random.default_rng(n), 0.2 * 8 / (0.2 * 8 + 0.8), 0
+    margin = 0.1 if n < 50 else MARGIN
+    for _ in range(200):
+        large = rng.random(n) < 0.2
+        lost = large & (rng.random(n) < margin / share)
+        sizes = np.where(large, 8, 1)
+        groups = np.repeat(np.arange(n), sizes).astype(str).tolist()
+        given += certified(np.repeat(lost, sizes).astype(float).tolist(), groups, margin)
+    assert given <= 0.05 * 200 + 9
 
 
 def test_a_method_that_loses_nothing_is_certified_by_enough_samples(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,6 +207,11 @@ def test_a_claim_that_the_run_does_not_hold_is_refused_with_what_it_holds() -> N
         certify(side, claim(budget=Budget.parse("0.1")))
     with pytest.raises(ValueError, match="margin 0 does not lie between 0 and 1"):
         claim(margin=0.0)
+    waiting = [missing(cell(), "unsupported", "shard 1/3: its answers wait")]
+    with pytest.raises(ValueError, match=r"it holds: nothing that was measured \(unsupported: shard 1/3: its answers"):
+        certify(run(*waiting), claim())
+    with pytest.raises(ValueError, match="it holds: dense alone"):
+        certify(run(quality(cell(), scores(300, 400))), claim())
 
 
 def test_ci_gets_an_exit_code_a_sentence_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -76,11 +76,6 @@ def test_a_detectable_difference_is_seen_four_times_in_five() -> None:
     assert 140 <= seen <= 180
 
 
-def test_where_nothing_differed_the_rule_of_three_says_what_could_have() -> None:
-    assert detectable(0.0, 100) == pytest.approx(0.0295, abs=1e-3)
-    assert detectable(0.1, 4) is None
-
-
 def test_a_one_sided_p_is_small_where_the_value_lies_above_what_is_allowed() -> None:
     assert one_sided_p(0.1, 0.1, 0.05) == pytest.approx(0.5)
     assert one_sided_p(0.3, 0.1, 0.05) < 1e-4

@@ -131,6 +131,28 @@ def test_an_unwritable_folder_is_refused_before_a_worker_opens_a_model(toy: Toy)
     assert toy.log("open") == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--vlm-run=out"], "--vlm-run: *out holds a run already"),
+        (["--vlm-resume=nowhere"], "--vlm-resume: *nowhere holds no outcomes.jsonl"),
+        (["--vlm-resume=out", "--vlm-run=new"], "--vlm-run names a new folder and --vlm-resume an old one"),
+    ],
+)
+def test_a_folder_that_cannot_be_this_runs_is_refused_beside_workers_too(
+    toy: Toy, arguments: list[str], words: str
+) -> None:
+    """Where it was not, all cases ran, passed, and nothing was recorded."""
+    toy.run(*QUALITY)
+    toy.forget()
+    before = toy.records()
+    result = toy.run_apart(*QUALITY, "-n2", *arguments)
+    assert result.ret == 4
+    result.stderr.fnmatch_lines([f"ERROR: {words}*"])
+    assert (toy.log("open"), toy.records()) == ([], before)
+    assert not (toy.path / "new").exists()
+
+
 def test_an_empty_selection_is_explained_beside_workers_too(toy: Toy) -> None:
     result = toy.run_apart("-n2", "-k", "fastw")
     assert result.ret == 5

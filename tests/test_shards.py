@@ -24,6 +24,16 @@ def test_a_shard_answers_every_nth_sample_of_every_task_and_waits_for_the_others
     assert [path.name.partition("-")[0] for path in (toy.path / "out").glob("*-*")] == ["journal"]
 
 
+def test_a_shard_of_more_shards_than_samples_answers_nothing_and_waits_for_the_others(toy: Toy) -> None:
+    for place in (1, 2, 3):
+        result = toy.run("-k", "quality", "--vlm-limit=2", f"--vlm-shard={place}/3", run=f"out{place}")
+        result.assert_outcomes(skipped=5, deselected=10)
+        assert result.ret == 0
+    assert numbers(toy, "docvqa_micro") == [0, 1]
+    outcomes = [one for one in toy.records("out3") if one["kind"] == "outcome"]
+    assert {(one["status"], one["reason"].partition(":")[0]) for one in outcomes} == {("unsupported", "shard 3/3")}
+
+
 def test_the_timings_of_a_group_belong_to_one_shard(toy: Toy) -> None:
     timed = {}
     for place in (1, 2):

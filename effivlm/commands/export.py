@@ -11,8 +11,8 @@ from typing import Any
 from effivlm import registry
 from effivlm.commands import RUN
 from effivlm.records import Outcome
+from effivlm.report.document import read
 from effivlm.report.write import OUTCOMES
-from effivlm.session.recorder import read
 from effivlm.tasks._opened import task_of
 
 
@@ -31,8 +31,8 @@ def run(options: argparse.Namespace) -> int:
     folder, out = options.folder, options.out or options.folder / "export"
     if not (folder / OUTCOMES).is_file():
         raise ValueError(f"{folder} holds no {OUTCOMES}: name the folder of one run")
-    records = [Outcome.from_json(one) for one in read(folder) if one.get("kind") == "outcome"]
-    latest = {one.cell: one for one in records if one.part == "quality" and one.answers}
+    _, outcomes, _ = read(folder / OUTCOMES)
+    latest = {one.cell: one for one in outcomes if one.part == "quality" and one.answers}
     written = [path for one in latest.values() if (path := _written(one, out))]
     if not written:
         waiting = ", ".join(name for name in registry.names("tasks") if registry.inherited("tasks", name, "elsewhere"))

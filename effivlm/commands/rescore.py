@@ -13,13 +13,14 @@ from effivlm import registry
 from effivlm.commands import RUN
 from effivlm.metrics.profiles import FIXED
 from effivlm.records import Answer, Outcome, Sample, Settings, fingerprint
+from effivlm.report.document import read
 from effivlm.report.write import OUTCOMES, write
 from effivlm.run.scoring import NO_PROFILE, overall, profile_remarks, reported, scored, settled
 from effivlm.session.groups import on_device
 from effivlm.session.judged import Asked, marked, questions
 from effivlm.session.judges import JUDGES, NONE, Judges, judges_of, rubric_named
 from effivlm.session.matrix import SCORINGS
-from effivlm.session.recorder import Recorder, read
+from effivlm.session.recorder import Recorder
 from effivlm.tasks._base import Task
 from effivlm.tasks._opened import opened
 
@@ -55,16 +56,19 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"{folder} holds no {OUTCOMES}: name the folder of one run")
     if (out / OUTCOMES).exists():
         raise ValueError(f"{out} holds a run already: name another folder with --out")
-    records = list(read(folder))
-    header = next((one for one in records if one.get("kind") == "run"), None)
-    if header is None:
-        raise ValueError(f"{folder} holds no header, so it is not known which samples its answers belong to")
+    beside: list[Mapping[str, Any]] = []
+    header, outcomes, end = read(folder / OUTCOMES, beside.append)
+    if shard := header["settings"].get("shard"):
+        raise ValueError(
+            f"{folder} is shard {shard}, which has no scores: merge all of them (report A B ... --out FOLDER) and score that"
+        )
     settings = _settings(header["settings"], options)
     families = {name: source.get("family", "") for name, source in header.get("models", {}).items()}
     book = _Book(settings, families, judges_of(settings))
-    made = [book.again(Outcome.from_json(one)) if one.get("kind") == "outcome" else one for one in records]
+    latest = {(outcome.cell, outcome.part): outcome for outcome in outcomes}
+    made = [book.again(outcome) for outcome in latest.values()]
     asked = {name: getattr(settings, name) for name in (*JUDGES, "scoring")}
-    _store(out, folder, {**header, "settings": {**header["settings"], **asked}}, made)
+    _store(out, folder, {**header, "settings": {**header["settings"], **asked}}, made, beside, end or {})
     for line in book.told():
         print(line)
     write(out)
@@ -179,18 +183,22 @@ def _shown(outcome: Outcome) -> str:
     return "no score" if outcome.score is None else f"{outcome.score * outcome.scale:.2f}"
 
 
-def _store(out: Path, folder: Path, header: Mapping[str, Any], made: Sequence[Any]) -> None:
+def _store(
+    out: Path,
+    folder: Path,
+    header: Mapping[str, Any],
+    made: Sequence[Outcome],
+    beside: Sequence[Mapping[str, Any]],
+    end: Mapping[str, Any],
+) -> None:
     began = time.monotonic()
     recorder = Recorder(out)
     recorder.open(
         {**{key: value for key, value in header.items() if key not in ("kind", "schema")}, "rescored": str(folder)}
     )
-    for one in made:
-        if isinstance(one, Outcome):
-            recorder.add(one)
-        elif one.get("kind") in ("sample", "kept"):
+    for outcome in made:
+        recorder.add(outcome)
+    for one in beside:
+        if one.get("kind") in ("sample", "kept"):
             recorder.add_sample(one)
-    ended: dict[str, Any] = next(
-        (one for one in reversed(made) if isinstance(one, dict) and one.get("kind") == "end"), {}
-    )
-    recorder.close({**ended, "kind": "end", "seconds": ended.get("seconds", round(time.monotonic() - began, 3))})
+    recorder.close({**end, "kind": "end", "seconds": end.get("seconds", round(time.monotonic() - began, 3))})

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import ndtri, stdtr
+from scipy.special import betaincinv, ndtr, ndtri, stdtr, stdtrit
 
 from effivlm.metrics.statistics import LEAST, LEVEL, NO_WIDTH, Floats
 
@@ -21,6 +21,8 @@ Z = float(ndtri((1 + LEVEL) / 2))
 """Spreads from the middle of a normal interval to its ends."""
 POWER = 0.8
 """How often a difference is seen that `detectable` calls large enough."""
+PROOF = 1 + math.ceil(-math.log2(RATE))
+"""Groups that have to differ, all alike, before a comparison is a discovery: exchanging the two sides gives 2 ** (1 - groups)."""
 
 
 def spreads(draws: Floats) -> list[float | None]:
@@ -36,17 +38,30 @@ def spreads(draws: Floats) -> list[float | None]:
     return [one if count > 1 else None for one, count in zip(found, counts.tolist(), strict=True)]
 
 
-def difference_p(difference: float | None, spread: float | None, units: int, unlike: int) -> float | None:
+def effective(variances: Sequence[float], units: Sequence[int]) -> float:
+    """How many groups tell as much of the sum of independent parts as those of all parts: one more than its degrees of freedom.
+
+    Each part has the variance and the number of groups given (Satterthwaite 1946, Biometrics Bulletin 2:110). No fewer than the
+    smallest part has, no more than all together; the smallest part's where nothing varies. ValueError without a part.
+    """
+    least = min(units)
+    total = math.fsum(variances)
+    if total <= 0 or least < 2:
+        return float(least)
+    return 1 + total**2 / math.fsum(one**2 / (n - 1) for one, n in zip(variances, units, strict=True))
+
+
+def difference_p(difference: float | None, spread: float | None, units: float, unlike: int) -> float | None:
     """Two-sided p-value of a mean difference over `units` groups, of which `unlike` differ at all; None under `LEAST` groups.
 
-    Student's t of the difference over the spread of its resamples, which are paired and draw whole groups; never under
+    Student's t, the standard error from the spread of the resamples, which are paired and draw whole groups; never under
     2 ** (1 - unlike), the least that exchanging the two sides in each group can give.
     """
     if difference is None or spread is None or units < LEAST:
         return None
     if abs(difference) < NO_WIDTH:
         return 1.0
-    found = 2 * float(stdtr(units - 1, -abs(difference) / spread)) if spread > NO_WIDTH else 0.0
+    found = 2 * float(stdtr(units - 1, -abs(difference) / _error(spread, units))) if spread > NO_WIDTH else 0.0
     return min(1.0, max(found, 2.0 ** (1 - unlike)))
 
 
@@ -61,20 +76,36 @@ def adjusted(ps: Sequence[float | None]) -> list[float | None]:
     return found
 
 
-def detectable(spread: float | None, units: int) -> float | None:
-    """The smallest difference that as many samples show `POWER` of the time, compared alone at `LEVEL`; None where unknown.
+def detectable(spread: float | None, units: float, unlike: int | None = None) -> float | None:
+    """The smallest difference that as many samples show `POWER` of the time, compared alone at `LEVEL`; None where none is.
 
-    Where no two resamples differed, the share of samples unlike all others that would still be likely (the rule of three).
+    By Student's t. Of a difference of scores, `unlike` groups differ so far: where they are so few that one more time would often
+    bring fewer than `PROOF`, and where resamples did not differ, it takes what brings as many that often if each differs by a
+    whole score. Without `unlike` nothing is known where resamples did not differ.
     """
-    if spread is None or units < LEAST:
+    if spread is None or units < LEAST or (unlike is None and spread <= NO_WIDTH):
         return None
-    if spread <= NO_WIDTH:
-        return float(1 - (1 - LEVEL) ** (1 / units))
-    return float((Z + ndtri(POWER)) * spread)
+    found = float(stdtrit(units - 1, (1 + LEVEL) / 2) + stdtrit(units - 1, POWER)) * _error(spread, units)
+    if unlike is None:
+        return found
+    if units < PROOF:
+        return None
+    share = float(betaincinv(PROOF, units - PROOF + 1, POWER))
+    return found if spread > NO_WIDTH and unlike >= share * units else max(found, share)
 
 
-def one_sided_p(value: float, allowed: float, spread: float) -> float:
-    """p-value of `value` lying above `allowed` by chance, normal with this spread; 0 or 1 where it has none."""
+def one_sided_p(value: float, allowed: float, spread: float, units: float = math.inf) -> float:
+    """p-value of `value` lying above `allowed` by chance, over `units` groups: Student's t, or normal of unknown many.
+
+    Where no two resamples differ, all groups changed alike: of right and wrong answers that truly stay as they are at most one
+    in four changes to one side, so it is no more than 4 ** -units.
+    """
     if spread <= NO_WIDTH:
-        return 0.0 if value > allowed else 1.0
-    return 0.5 * math.erfc((value - allowed) / spread / math.sqrt(2))
+        return float(4.0**-units) if value > allowed else 1.0
+    distance = (value - allowed) / _error(spread, units)
+    return float(stdtr(units - 1, -distance) if math.isfinite(units) else ndtr(-distance))
+
+
+def _error(spread: float, units: float) -> float:
+    """The standard error of a mean over `units` groups from the spread of its resamples, which is too small by one group."""
+    return spread / math.sqrt(1 - 1 / units)

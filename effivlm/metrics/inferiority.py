@@ -45,8 +45,11 @@ class Losses:
         return float(self.lost.sum() / self.weight.sum())
 
     def draws(self, worst: float = WORST) -> Floats:
-        """`ROUNDS` draws of the mean with one more group of the usual size whose samples all lost `worst`."""
-        size = self.weight.mean()
+        """`ROUNDS` draws of the mean with one more group, of the largest size, whose samples all lost `worst`.
+
+        That is the most by which a group can raise the mean; one of the usual size would hide that large groups lose.
+        """
+        size = self.weight.max()
         lost, weight = np.append(self.lost, worst * size), np.append(self.weight, size)
         rng, found = np.random.default_rng(self.seed), []
         for rounds in _chunks(ROUNDS, max(1, CHUNK // len(lost))):

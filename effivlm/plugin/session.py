@@ -17,6 +17,7 @@ class Session(Protocol):
     config: Any
     collected: int
     templates: dict[str, list[dict[str, Any]]]
+    refusal: str
 
     @property
     def name(self) -> str: ...

@@ -99,7 +99,7 @@ def _told(values: Floats, sizes: Sequence[int], resamples: Resampling, units: Pl
             "worse": worse[place],
             "mean_p": difference_p(averages[place], wide[place], counts[place], unlike),
             "q": None,
-            "detectable": detectable(wide[place], counts[place]),
+            "detectable": detectable(wide[place], counts[place], unlike),
             "n": n[place],
         }
         found.append({**facts, "verdict": verdict(bounds)})

@@ -92,7 +92,8 @@ def _held(side: Side) -> str:
         for one in side.cells.values()
         if one.data["method"] != DENSE
     )
-    return ", ".join(words) or "dense alone"
+    why = next(iter(side.unmeasured.values()), "no outcome")
+    return ", ".join(words) or ("dense alone" if side.cells else f"nothing that was measured ({why})")
 
 
 def _dense_of(one: Measured, side: Side) -> Measured | None:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from effivlm.metrics import summary
-from effivlm.metrics.discoveries import detectable, difference_p, spreads
-from effivlm.metrics.statistics import NO_WIDTH, ROUNDS, Floats, ends, has_no_width, interval
+from effivlm.metrics.discoveries import detectable, difference_p, effective, spreads
+from effivlm.metrics.statistics import NO_WIDTH, Floats, ends, has_no_width, interval
 from effivlm.records import Cell
 from effivlm.report.additive import NUMBERS, OPEN, methods_alone, verdict
 from effivlm.report.budgets import budget_of, rank
@@ -80,7 +80,7 @@ def _over_tasks(cells: Sequence[Cell], known: Known) -> dict[str, Any] | None:
         "tasks": [cell.task for cell in whole],
     }
     points = np.array([[row.data["ratio"] for row in those] for those in (own, *parts)])
-    beyond = _beyond(float(_apart(points)), None if draws is None else _apart(draws), len(whole))
+    beyond = _beyond(float(_apart(points)), draws, own)
     return {**_named(cells[0], "tasks"), **facts, **_parts(methods_alone(cells[0]), others), **beyond}
 
 
@@ -94,26 +94,41 @@ def _draws(lists: Sequence[Sequence[Row]]) -> Floats | None:
     return np.array(draws) if all(len(one) == len(those) for one, those in zip(draws, lists, strict=True)) else None
 
 
+def _by_task(ratios: Floats) -> Floats:
+    """The composition's ratios [0] beyond those of its methods together [1:], by task."""
+    found: Floats = ratios[0] - ratios[1:].sum(axis=0) + len(ratios) - 2
+    return found
+
+
 def _apart(ratios: Floats) -> Floats:
-    """The composition's ratios [0] beyond those of its methods together [1:], averaged over tasks."""
-    found: Floats = np.asarray((ratios[0] - ratios[1:].sum(axis=0) + len(ratios) - 2).mean(axis=0))
+    """The same averaged over tasks."""
+    found: Floats = np.asarray(_by_task(ratios).mean(axis=0))
     return np.where(np.abs(found) < NO_WIDTH, 0.0, found)  # what sums of fractions leave is no difference
 
 
-def _beyond(difference: float, draws: Floats | None, tasks: int) -> dict[str, Any]:
-    """As `additive.beyond` tells it of one task; samples are not counted over tasks."""
+def _beyond(difference: float, ratios: Floats | None, own: Sequence[Row]) -> dict[str, Any]:
+    """As `additive.beyond` tells it of one task; `ratios` by method, task, resample. Samples are not counted over tasks."""
+    draws = None if ratios is None else _apart(ratios)
     bounds = None if draws is None else interval(draws)
     alike = bounds is not None and has_no_width(bounds)
     spread = None if draws is None or alike else spreads(draws[:, None])[0]
+    apart = [0.0] * len(own) if ratios is None else [(one or 0.0) ** 2 for one in spreads(_by_task(ratios).T)]
+    units = effective(apart, [row.data["units"] for row in own])
     return {
         **dict.fromkeys(NUMBERS),
         "difference": difference,
         "interval": None if bounds is None or alike else ends(bounds),
-        "mean_p": difference_p(difference, spread, ROUNDS, ROUNDS),
-        "detectable": detectable(spread, ROUNDS),
-        "n": tasks,
+        "mean_p": difference_p(difference, spread, units, sum(map(_unlike, own))),
+        "detectable": detectable(spread, units),
+        "n": len(own),
         "verdict": OPEN if alike else verdict(bounds),
     }
+
+
+def _unlike(row: Row) -> int:
+    """How many groups of samples tell a composition from its methods together."""
+    told = row.beyond or {}
+    return (told.get("better") or 0) + (told.get("worse") or 0)
 
 
 def _wide(draws: Floats) -> list[float] | None:

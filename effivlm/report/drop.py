@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from effivlm.metrics.discoveries import Z, one_sided_p
+from effivlm.metrics.discoveries import Z, effective, one_sided_p, spreads
 from effivlm.metrics.resampling import Resampling
 from effivlm.metrics.statistics import ROUNDS, Floats, Interval, has_no_width, interval
 from effivlm.report.baseline import Measured
@@ -22,7 +23,8 @@ from effivlm.report.baseline import Measured
 class Change:
     """A drop of a score (before - after) or a ratio of costs (after / before).
 
-    `interval` is None where too little was measured for one; `how`: paired, unpaired or rounds.
+    `interval` is None where too little was measured for one; `how`: paired, unpaired or rounds. `units`: how many groups of
+    samples were drawn, infinity where that is not known.
     """
 
     before: float
@@ -32,16 +34,19 @@ class Change:
     how: str
     n: int
     draws: Floats | None = None
+    units: float = math.inf
 
     def worse_than(self, allowed: float) -> bool:
         """Whether even the mild end of the interval lies beyond what is allowed."""
         return self.interval is not None and self.interval[0] > allowed
 
     def p(self, allowed: float) -> float | None:
-        """One-sided p-value of lying beyond what is allowed, at most 0.025 where the interval does; None for what is counted."""
-        if self.interval is None or has_no_width(self.interval):
+        """One-sided p-value of lying beyond what is allowed; None for what is counted, and where nothing changed beyond it."""
+        if self.interval is None:
             return None
-        return one_sided_p(self.value, allowed, max(0.0, self.value - self.interval[0]) / Z)
+        if has_no_width(self.interval) and (self.how != "paired" or self.value <= allowed):
+            return None
+        return one_sided_p(self.value, allowed, max(0.0, self.value - self.interval[0]) / Z, self.units)
 
     def undecided(self, allowed: float) -> bool:
         """Whether it looks worse than allowed and its interval, if there is one, does not tell."""
@@ -70,9 +75,9 @@ def score_drop(before: Measured, after: Measured) -> Change | None:
     named = tuple(parts.get(one, "") for one, _, _ in pairs)
     resamples = _resampling(names, before.average, named, zlib.crc32(str(before.data["task"]).encode()))
     old, new, value = (average or 0.0 for average in resamples.averages(np.hstack([scores, gaps])))
-    several = resamples.answered(gaps)[0] > 1  # the bootstrap of one group knows nothing
-    draws = resamples.means(gaps)[:, 0] if several and not resamples.single else None
-    return Change(old, new, value, None if draws is None else interval(draws), "paired", len(pairs), draws)
+    units = resamples.answered(gaps)[0]  # the bootstrap of one group knows nothing
+    draws = resamples.means(gaps)[:, 0] if units > 1 and not resamples.single else None
+    return Change(old, new, value, None if draws is None else interval(draws), "paired", len(pairs), draws, units)
 
 
 @lru_cache(maxsize=2)
@@ -99,8 +104,10 @@ def pooled_drop(changes: Sequence[Change]) -> Change | None:
     old, new, value = (
         float(np.mean([getattr(change, name) for change in changes])) for name in ("before", "after", "value")
     )
-    bounds = interval(np.stack(draws).mean(axis=0))
-    return Change(old, new, value, bounds, "paired", sum(change.n for change in changes))
+    every = np.stack(draws)
+    units = effective([(spread or 0.0) ** 2 for spread in spreads(every.T)], [int(change.units) for change in changes])
+    whole, n = every.mean(axis=0), sum(change.n for change in changes)
+    return Change(old, new, value, interval(whole), "paired", n, units=units)
 
 
 def cost_ratio(before: Sequence[float], after: Sequence[float], name: str) -> Change | None:

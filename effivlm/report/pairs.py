@@ -105,7 +105,7 @@ class Pairs:
             "p": sign_p(better, worse),
             "mean_p": difference_p(self.difference[place], spread, units, better + worse),
             "q": None,
-            "detectable": detectable(spread, units),
+            "detectable": detectable(spread, units, better + worse),
             "n": self.n[place],
         }
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from effivlm.metrics import summary
-from effivlm.metrics.discoveries import detectable, difference_p, spreads
-from effivlm.metrics.statistics import ROUNDS, Floats, Interval, ends, has_no_width, interval, intervals, quotients
+from effivlm.metrics.discoveries import detectable, difference_p, effective, spreads
+from effivlm.metrics.statistics import Floats, Interval, ends, has_no_width, interval, intervals, quotients
 from effivlm.report.cells import DENSE, Row
 from effivlm.report.controls import NONE_RAN, OPEN, told
 from effivlm.report.costs import SPEEDUPS
@@ -87,7 +87,7 @@ def op_rows(compare: Compare, scopes: Sequence[Scope], controls: Mapping[Setting
         for one in compared:
             found, plain, draws = summary.overall_performance(one.points()), summary.mean(one.points()), one.draws()
             row = {**one.head(), "value": found.value, "mean": plain.value, "n": found.n, "control": None}
-            row["detectable"] = None if draws is None else detectable(spreads(_root(draws)[:, None])[0], ROUNDS)
+            row["detectable"] = None if draws is None else detectable(spreads(_root(draws)[:, None])[0], _groups(one))
             if name := controls.get(one.setting):
                 row["control"] = _controlled(one, name, known)
             table.add(row, None if draws is None else _root(draws))
@@ -96,6 +96,23 @@ def op_rows(compare: Compare, scopes: Sequence[Scope], controls: Mapping[Setting
 
 def _root(draws: Floats) -> Floats:
     found: Floats = np.sqrt((draws**2).mean(axis=0))
+    return found
+
+
+def _groups(*sides: Compared) -> float:
+    """How many groups of samples tell as much of an OP, or of the difference of two, as those of all their pairs."""
+    found = [_shares(side) for side in sides]
+    apart = found[0] - found[1] if len(found) > 1 else found[0]
+    units = [min(side.values[pair].units for side in sides) for pair in sides[0].values]
+    return effective([(spread or 0.0) ** 2 for spread in spreads(apart.T)], units)
+
+
+def _shares(one: Compared) -> Floats:
+    """What each pair adds to OP in each resample, (pairs, rounds), as far as OP is linear in it; 0 where nothing is known."""
+    draws, points = one.draws(), np.array([one.points()], dtype=np.float64).T
+    if draws is None or not points.any():
+        return np.zeros((len(points), 1))
+    found: Floats = draws * points / (len(points) * _root(points))
     return found
 
 
@@ -113,10 +130,11 @@ def _controlled(one: Compared, name: str, known: Mapping[Any, Compared]) -> dict
     alike = bounds is not None and has_no_width(bounds)
     difference = None if own is None or theirs is None else own - theirs
     spread = None if apart is None or alike else spreads(apart[:, None])[0]
+    unlike = sum(value.unlike for value in one.values.values())
     facts = {
         "difference": difference,
         "interval": ends(_with_width(bounds)),
-        "mean_p": difference_p(difference, spread, ROUNDS, ROUNDS),
+        "mean_p": difference_p(difference, spread, _groups(one, other), unlike),
         "q": None,
         "n": len(one.values),
         "verdict": OPEN if alike else told(bounds),
@@ -198,7 +216,9 @@ def _oe(compare: Compare, scopes: Sequence[Scope]) -> list[dict[str, Any]]:
 
 
 def _ratio(row: Row) -> Value:
-    return Value(row.data["ratio"], row.origins["quality"], row.ratio_draws)
+    control = row.data["control"] or {}
+    unlike = (control.get("better") or 0) + (control.get("worse") or 0)
+    return Value(row.data["ratio"], row.origins["quality"], row.ratio_draws, units=row.data["units"], unlike=unlike)
 
 
 def _same(row: Row) -> Value:

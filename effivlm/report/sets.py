@@ -19,12 +19,14 @@ Nested: TypeAlias = dict[str, dict[str, float | None]]
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One cell's contribution to a table."""
+    """One cell's contribution to a table; over `units` groups of samples, of which `unlike` tell it from its control."""
 
     point: float | None
     origin: Origin
     draws: Floats | None = None
     interval: Interval | None = None
+    units: int = 0
+    unlike: int = 0
 
 
 Entry: TypeAlias = tuple[Setting, Pair, Value]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effivlm.records import Answer, Cell, Outcome, Settings
-from effivlm.run.sharding import numbers_of
+from effivlm.run.sharding import numbers_of, waits
 from effivlm.session.blocks import Blocks, parts
 from effivlm.session.journal import Journal, checkpoint
 from effivlm.session.opening import Opening
@@ -79,6 +79,9 @@ class Together:
         from effivlm.run.assembling import assembled
 
         try:
+            if not self.numbers(cells):  # of more shards than samples; nothing is opened for it
+                own, why = _own(cells, names), waits(self.settings.shard)
+                return [Outcome(cell, name, "unsupported", reason=why) for cell, name in own.items()]
             while not self._done(cells):
                 if not self.help(cells, names, model, progress):
                     time.sleep(PAUSE_S)

@@ -145,6 +145,37 @@ def test_answers_to_other_prompts_are_not_scored_again(
     assert "with another prompt or set than there is now" in capsys.readouterr().err
 
 
+def test_of_a_run_gone_on_with_the_last_session_is_scored_again(
+    tmp_path: Path, opened: Opened, mirror: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its samples are those of the last session; what another seed asked before is no part of the run any more."""
+    run = stored(tmp_path / "run", opened, mirror, "docvqa", "value 1", 0.5)
+    header, *lines = (run / "outcomes.jsonl").read_text().splitlines()
+    before = json.loads(header)
+    before["settings"] |= {"limit": 1, "seed": 7}
+    outdated = json.loads(lines[0])
+    outdated["cell"]["method"] = "fastv"
+    outdated["answers"][0]["prompt_sha256"] = "1" * 64
+    ended = {"kind": "end", "status": "interrupted", "reason": "stopped", "exit_code": 2, "seconds": 1.0}
+    sessions = [json.dumps(before), json.dumps(outdated), json.dumps(ended), header, *lines]
+    (run / "outcomes.jsonl").write_text("\n".join(sessions) + "\n")
+    found = again(run, capsys)
+    assert (found.cell.method, found.n) == ("dense", len(found.answers) - 1)
+    document = json.loads((tmp_path / "run-rescored" / "report.json").read_text())
+    assert (document["run"]["settings"]["limit"], document["run"]["status"]) == (100, "finished")
+
+
+def test_a_shard_has_no_scores_to_make_again(
+    tmp_path: Path, opened: Opened, mirror: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = stored(tmp_path / "run", opened, mirror, "docvqa", "value 1", 0.5)
+    text = (run / "outcomes.jsonl").read_text()
+    (run / "outcomes.jsonl").write_text(text.replace('"limit":100', '"shard":"1/3","limit":100', 1))
+    assert cli.main(["rescore", str(run)]) == 1
+    assert "is shard 1/3, which has no scores: merge all of them" in capsys.readouterr().err
+    assert not (tmp_path / "run-rescored").exists()
+
+
 def test_commands_start_without_torch_and_datasets() -> None:
     code = (
         "import sys; from effivlm.__main__ import main; main(['run', '--suite', 'paper', '--dry-run', '--models',"
@@ -261,6 +292,19 @@ def test_answers_to_docvqas_test_questions_are_written_as_its_server_takes_them(
     assert capsys.readouterr().out == f"{path}\n"
     found = sorted(json.loads(path.read_text()), key=lambda one: one["questionId"])
     assert found == [{"questionId": 500 + n, "answer": f"W {n}"} for n in range(4)]
+
+
+def test_answers_to_what_an_earlier_session_asked_are_not_exported(
+    tmp_path: Path, opened: Opened, mirror: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = waiting(tmp_path / "run", opened)
+    header, outcome, *rest = (folder / "outcomes.jsonl").read_text().splitlines()
+    before, outdated = json.loads(header), json.loads(outcome)
+    before["settings"]["seed"], outdated["cell"]["method"] = 7, "fastv"
+    text = "\n".join([json.dumps(before), json.dumps(outdated), header, outcome, *rest, ""])
+    (folder / "outcomes.jsonl").write_text(text)
+    assert cli.main(["export", str(folder)]) == 0
+    assert capsys.readouterr().out == f"{folder / 'export' / 'twin-dense-keep1.00-docserver.json'}\n"
 
 
 def test_an_export_that_would_be_incomplete_or_empty_is_refused(

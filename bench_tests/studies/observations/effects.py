@@ -36,6 +36,13 @@ class Effect:
     def spread(self) -> float | None:
         return spreads(self.draws[:, None])[0] if self.units >= LEAST else None
 
+    @property
+    def detectable(self) -> float | None:
+        """The smallest figure that so many units often tell from 0; where no two resamples differ, one for which `p` is small."""
+        if self.spread is not None and self.spread <= NO_WIDTH:
+            return float(1 - RATE ** (1 / self.units))
+        return detectable(self.spread, self.units)
+
     def p(self, of: float) -> float | None:
         """That it is another figure than `of`, two-sided; None under `LEAST` units.
 
@@ -101,7 +108,7 @@ class Row:
             "q_against": self.q_against,
             "verdict": self.verdict,
             "reason": self.reason,
-            "detectable": detectable(found.spread, found.units) if found else None,
+            "detectable": found.detectable if found else None,
         }
 
 
