@@ -17,6 +17,7 @@ from effivlm.metrics.units import units as units_of
 from effivlm.records import Answer, Cell, Outcome
 from effivlm.report.additive import beyond
 from effivlm.report.controls import control_of, judged, wanted
+from effivlm.report.divergences import divergences
 from effivlm.report.loyalty import Table, loyalties, noise
 from effivlm.report.pairs import Pairs
 
@@ -83,7 +84,7 @@ def compare(outcomes: Sequence[Outcome], dense: Outcome | None) -> list[Quality]
     controls = _controls(
         outcomes, lambda chosen: Pairs.of(resamples, table.scores[:, chosen], draws[:, chosen], units, 0)
     )
-    loyal = loyalties(outcomes, table, place, same_intervals)
+    loyal = loyalties(outcomes, table, place, same_intervals, divergences(columns, plain))
     averaged = _averaged(outcomes, resamples.averages(table.scores))
     usable = [
         one and not why and outcome.weights != "random"
