@@ -28,12 +28,12 @@ TASKS = {
 LIMIT = 2
 CHANGED = {
     "magnitude": "2:4",
-    "rtn": "w3g128",
+    "rtn": "w2g32",
     "magnitude:sparsity0.50+snapkv": "0.40",
     "magnitude:sparsity0.50+random_visual": "0.30",
 }
-BESIDE = {"fastv": "0.20", "random_visual": "0.30", "snapkv": "0.10", "fastv:0.40+snapkv": "0.20"}
-WHOLE = ("fastv", "visionzip", "snapkv", "h2o", "streaming_llm", "adakv", "fastv+snapkv")
+BESIDE = {"fastv": "0.20", "random_visual": "0.30", "snapkv": "0.10"}
+WHOLE = ("fastv", "visionzip", "snapkv", "streaming_llm", "adakv")
 SETTINGS = Settings(limit=LIMIT, kl=True)
 
 
@@ -126,8 +126,8 @@ def test_a_changed_checkpoint_is_as_far_from_dense_as_transformers_own_forward_s
         inputs = prepared(ran.whole, ran.task, sample)
         before, after = (plain(one, inputs, answer.tokens, ours.positions) for one in (ran.whole, model))
         exact = kl(before, after)
-        assert exact > 1e-4, "they must differ for this to mean much"
-        assert 0.999 * exact - 1e-6 <= ours.nats <= exact + 1e-6
+        assert exact > 1e-5, "they must differ for this to mean much"
+        assert ours.nats == pytest.approx(exact, rel=1e-3, abs=1e-7)
         assert ours.rest < 1e-5
     holder.close()
 
