@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,17 @@ import pytest
 import test_changed
 from test_changed import ALONE, BESIDE, DENSE, HALF, LIMIT, SNAPKV
 from test_changed_together import asked, begun, outcomes, process
+from torch import Tensor
 
 from effivlm.models._adapter import Adapter
 from effivlm.records import Cell, Outcome, Settings
 from effivlm.run.assembling import still_answered
+from effivlm.run.diverging import Diverging
+from effivlm.run.finite import in_step
 from effivlm.run.gave import Asked
 from effivlm.run.group import Group, run_group
 from effivlm.run.journal import asked_of, line_of
+from effivlm.run.leaf import Leaf
 from effivlm.session.groups import Groups
 from effivlm.session.journal import take_in
 from effivlm.session.matrix import Plan
@@ -96,6 +100,37 @@ def killed(groups: Groups, whole: Adapter, after: int) -> None:
         patch.setattr(groups.journal, "write", stop)
         with pytest.raises(KeyboardInterrupt):
             groups.quality(SNAPKV, lambda: whole, lambda done, of: None)
+
+
+@pytest.mark.parametrize("where", ["dense", "magnitude"])
+def test_a_divergence_that_cannot_be_computed_costs_no_answer_and_is_told(
+    whole: Adapter, found: Found, products: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    logits, calls = Diverging._logits, Counter[bool]()
+
+    def broken(self: Diverging, leaf: Leaf, tokens: Sequence[int]) -> Tensor:
+        here = self.storing == (where == "dense")
+        calls[here] += 1
+        made = logits(self, leaf, tokens)
+        if here and calls[here] == 2:
+            raise in_step(1)
+        return made
+
+    monkeypatch.setattr(Diverging, "_logits", broken)
+    made = {one.cell: one for one in run_group([HALF], whole, Settings(limit=LIMIT))}
+    kls = [one.kl for one in made[HALF].answers]
+    assert [one is None for one in kls] == [False, True, False, False]
+    assert [replace(one, kl=None) for one in made[HALF].answers] == [
+        replace(one, kl=None) for one in found[HALF].answers
+    ]
+    said = "the divergence from dense could not be computed for 1 of 4 samples; the first: "
+    why = {
+        "dense": "ValueError: dense's own expectations are not known",
+        "magnitude": "NotFiniteError: NaN or infinity",
+    }
+    (remark,) = (one for one in made[HALF].remarks if "divergence" in one)
+    assert remark.startswith(said + why[where])
+    assert any("divergence" in one for one in made[DENSE].remarks) == (where == "dense")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
