@@ -23,9 +23,10 @@ from torch import Tensor
 from effivlm.divergence import Divergence
 
 REST = 1e-6
-"""Mass that tokens may have together that are not told apart."""
+"""Mass that tokens may have together that are not told apart. A small divergence lies in the tail: on the micro models 1e-4 left
+out up to 1 % of one of 1e-4 nats, this less than 0.1 %, at some 30 tokens a place."""
 MOST = 256
-"""Tokens that are told apart at one place, however little of the mass they have together."""
+"""Tokens that are told apart at one place at most, however little of the mass they have together: 3 KB of a journal."""
 CHUNK = 64
 """Places that are looked at together: they are so in float64, of the whole vocabulary."""
 _KINDS = {"counts": "<u2", "ids": "<u4", "logits": "<f4", "others": "<f8"}
