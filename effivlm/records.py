@@ -12,7 +12,9 @@ from functools import lru_cache
 from typing import Any
 
 from effivlm.budget import Budget as Budget
+from effivlm.divergence import Divergence as Divergence
 from effivlm.sample import Sample as Sample
+from effivlm.settings import Settings as Settings
 from effivlm.stored import ANSWER_TYPES, OUTCOME_TYPES, check_types
 from effivlm.stored import HALF_PAIR as HALF_PAIR
 from effivlm.stored import dump as dump
@@ -99,7 +101,8 @@ class Answer:
     None: dense broke on this sample, or what was wanted could not be computed, which the outcome's remarks say.
     `invalid`: it says nothing that can be scored (no option, or several; blank), None where that is not known. `part`: the
     part of the benchmark that it counts in. `pictures`: a digest of what the sample shows, "" where it shows nothing or none was
-    made: samples that show the same are drawn together.
+    made: samples that show the same are drawn together. `kl`: how far its next tokens are from dense's along dense's answer, None
+    for dense and where that was not measured.
     """
 
     id: str
@@ -122,6 +125,7 @@ class Answer:
     invalid: bool | None = None
     part: str = ""
     pictures: str = ""
+    kl: Divergence | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,42 +312,14 @@ def answer_of(data: Mapping[str, Any]) -> Answer:
         values = list(data.values())
         for place in _TUPLES:
             values[place] = tuple(values[place])
+        values[_KL] = values[_KL] and Divergence.from_json(values[_KL])
         return Answer(*values)
-    return Answer(**{**data, **{name: tuple(data[name]) for name in _TOKENS if name in data}})
+    read = {name: tuple(data[name]) for name in _TOKENS if name in data}
+    kl = data.get("kl")
+    return Answer(**{**data, **read, "kl": kl and Divergence.from_json(kl)})
 
 
 _ANSWER = tuple(one.name for one in fields(Answer))
 _TOKENS = ("tokens", "again_tokens")
 _TUPLES = tuple(map(_ANSWER.index, _TOKENS))
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Everything that was asked for, built once; what a run needs beside its cells. `shard`: "2/8", or "" for all samples.
-
-    `data`: where published sets lie ("" = what was fetched, or the hub); `folders`: tasks that are a user's folder, by name.
-    `judge`, `second_judge`: as typed ("none": answers wait), without a key; `judge_repeats`: times it is asked the same.
-    `scoring`: the profile of the scorers, fixed or compat.
-    """
-
-    limit: int = 100
-    seed: int = 0
-    device: str = "cpu"
-    dtype: str = "float32"
-    share: bool = True
-    engine: str = "auto"
-    batch: int = 1
-    prompt: int = 0
-    data: str = ""
-    folders: Mapping[str, str] = field(default_factory=dict)
-    system: str | None = None
-    pixels: int = 0
-    tiles: int = 0
-    processor: str = "pil"
-    generation: str = "checkpoint"
-    judge: str = ""
-    second_judge: str = ""
-    judge_repeats: int = 3
-    kernels: str = "auto"
-    scoring: str = "fixed"
-    shard: str = ""
+_KL = _ANSWER.index("kl")

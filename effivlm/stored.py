@@ -55,6 +55,7 @@ ANSWER_TYPES: Mapping[str, Any] = {
     "invalid": bool | None,
     "part": str,
     "pictures": str,
+    "kl": Mapping | None,
 }
 
 

@@ -16,6 +16,7 @@ from effivlm.cluster.pool import Hand, Lost, Pool, needed
 from effivlm.cluster.progress import Progress
 from effivlm.commands import clustered
 from effivlm.records import Answer, Cell, Settings
+from effivlm.run.gave import Reference
 from effivlm.run.sharding import lacking, numbers_of, shard_of
 from effivlm.session.matrix import Plan
 
@@ -77,7 +78,8 @@ class Dealt(Pool):
         super().__init__(ray=None, arguments=(), gpus=0, hands=[Hand("one"), Hand("two")])
         self.given: list[tuple[str, range]] = []
         self.jobs: list[tuple[str, Job]] = []
-        self.references: list[Mapping[int, Answer]] = []
+        self.references: list[Mapping[int, Reference]] = []
+        self.expecting: list[bool] = []
 
     def staff(self, wanted: int) -> None:
         self.wanted = wanted
@@ -86,7 +88,9 @@ class Dealt(Pool):
         hand.streams.append(job)
         self.given.append((hand.actor, job.left))
         self.jobs.append((hand.actor, job))
-        self.references.append(arguments[-1])
+        *_, references, expects = arguments
+        self.references.append(references)
+        self.expecting.append(expects)
 
 
 @pytest.fixture
@@ -98,8 +102,8 @@ def work(blocks: int) -> Work:
     return Work([Cell("m", "dense", "paper", "1.00", "t")], {}, waiting=[(range(n, n + 1), 0) for n in range(blocks)])
 
 
-def given(number: int) -> Answer:
-    return Answer(f"s{number}", "0" * 64, "yes", "yes", 1.0)
+def given(number: int) -> Reference:
+    return Reference(Answer(f"s{number}", "0" * 64, "yes", "yes", 1.0))
 
 
 @pytest.mark.parametrize(("blocks", "handed"), [(1, 1), (2, 2), (4, 2), (5, 3), (6, 4), (9, 4)])
@@ -126,6 +130,11 @@ def test_a_changed_checkpoint_is_made_by_one_worker_while_the_other_does_somethi
     suite._hand_out(pool, [changed, whole])
     assert [(name, job.work) for name, job in pool.jobs][2:] == [("two", changed)]
     assert [sorted(references) for references in pool.references] == [[0], [], []], "of its own samples"
+    assert pool.expecting == [False, False, False]
+    before = work(1)
+    before.later = [changed]
+    suite._hand_out(pool := Dealt(), [before])
+    assert pool.expecting == [True], "dense is asked what it expects where a changed checkpoint follows"
 
 
 def test_workers_lost_with_one_sample_fail_a_group_and_those_lost_on_the_way_do_not(suite: Suite) -> None:

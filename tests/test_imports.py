@@ -34,7 +34,7 @@ WINGS = (
     ("data", "metrics"),
     ("registry",),
     ("records",),
-    ("sample", "stored", "budget", "suites", "spelling"),
+    ("sample", "stored", "budget", "suites", "spelling", "settings", "divergence"),
     ("__init__",),
 )
 ROW = {wing: number for number, wings in enumerate(WINGS) for wing in wings}
@@ -49,6 +49,8 @@ LIGHT = {
         "budget",
         "spelling",
         "suites",
+        "settings",
+        "divergence",
         "registry",
         "metrics",
         "report",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -80,6 +81,13 @@ def test_a_damaged_model_is_opened_once_and_named(toy: Toy) -> None:
 def test_without_sharing_every_cell_runs_alone(toy: Toy) -> None:
     toy.run(*QUALITY, "--vlm-no-share")
     assert [len(line.split()) for line in toy.log("group")] == [1, 1, 1, 1, 1]
+
+
+def test_divergences_of_all_methods_are_asked_for_by_name(toy: Toy) -> None:
+    for run, options in (("reports/without", ()), ("reports/with", ("--vlm-kl",))):
+        assert toy.run(*QUALITY, *options, run=run).ret == 0
+        report = json.loads((toy.path / run / "report.json").read_text())
+        assert report["run"]["settings"]["kl"] is bool(options)
 
 
 def test_a_selection_runs_alone_and_its_dense_reference_is_recorded(toy: Toy) -> None:

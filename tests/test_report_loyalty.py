@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
 
-from effivlm.records import Answer, Outcome
+from effivlm.records import Answer, Divergence, Outcome, dump
 from effivlm.report.document import build
 from tests.outcomes import END, HEADER, cell, quality
 
@@ -103,8 +105,55 @@ def test_random_weights_leave_only_what_is_compared_by_token() -> None:
     found = loyalty(dense, own)
     assert (found["prefix"], found["forced"], found["n"]) == (0.5, 0.5, 1)
     assert {name for name, value in found.items() if value is None} == {
-        *("same", "interval", "exact", "score_agreement", "soft", "kappa", "flips")
+        *("same", "interval", "exact", "score_agreement", "soft", "kappa", "flips", "kl")
     }
+
+
+def far(*nats: float | None, which: Any = FASTV, positions: int = 4, rest: float = 0.0, **fields: Any) -> Outcome:
+    """An outcome whose answers are so far from dense's; None: nobody knows."""
+    found = told(which, *[("x", 1.0)] * len(nats), **fields)
+    known = [None if one is None else Divergence(one, positions + at, rest) for at, one in enumerate(nats)]
+    answers = (replace(answer, kl=kl) for answer, kl in zip(found.answers, known, strict=True))
+    return replace(found, answers=tuple(answers))
+
+
+def test_the_divergence_is_a_mean_over_samples_with_an_interval_of_its_own() -> None:
+    nats = (0.0, 0.5, 0.25, 0.01, 0.04, None)
+    dense = told(cell(), *[("x", 1.0)] * 6, answer_type="free")
+    found = loyalty(dense, far(*nats, rest=0.02, answer_type="free"))
+    kl = found["kl"]
+    assert (kl["value"], kl["n"], kl["positions"], kl["rest"]) == (pytest.approx(0.16), 5, 4 + 5 + 6 + 7 + 8, 0.02)
+    draws = [sum(one) / 5 for one in product([0.0, 0.5, 0.25, 0.01, 0.04], repeat=5)]
+    low, high = (sorted(draws)[round(at * (len(draws) - 1))] for at in (0.025, 0.975))
+    assert kl["interval"] == [pytest.approx(low, abs=0.03), pytest.approx(high, abs=0.03)]
+    assert found["same"] is None, "it is a loyalty of free answers, which have no other"
+
+
+def test_a_divergence_has_no_interval_of_too_few_samples_or_where_all_are_alike() -> None:
+    for nats in ((0.1, 0.2, 0.3, 0.4), (0.2,) * 8):
+        dense = told(cell(), *[("x", 1.0)] * len(nats))
+        kl = loyalty(dense, far(*nats))["kl"]
+        assert (kl["value"], kl["interval"], kl["n"]) == (pytest.approx(sum(nats) / len(nats)), None, len(nats))
+
+
+def test_a_divergence_is_told_of_random_weights_and_alone_and_is_none_where_nobody_measured_it() -> None:
+    alone = far(0.5, 0.25, weights="random")
+    assert loyalty(alone)["kl"]["value"] == 0.375
+    (one,) = build(HEADER, [replace(alone, answers=told(FASTV, ("x", None)).answers)], END)["cells"]
+    assert one["loyalty"] is None
+    assert loyalty(told(cell(), ("x", 1.0)), told(FASTV, ("x", 1.0, (), True)))["kl"] is None
+
+
+def test_an_answer_with_its_divergence_reads_back_equal() -> None:
+    outcome = far(0.0, 0.125, None, rest=0.5)
+    stored = json.loads(dump(outcome.to_json()))
+    assert Outcome.from_json(stored) == outcome
+    for answer in stored["answers"]:
+        del answer["pictures"]  # as a run before this version left it
+    assert Outcome.from_json(stored) == outcome
+    stored["answers"][0]["kl"] = {"nats": -1.0, "positions": 1}
+    with pytest.raises(ValueError, match="is no divergence"):
+        Outcome.from_json(stored)
 
 
 def test_without_dense_only_what_was_stored_is_known() -> None:

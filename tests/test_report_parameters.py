@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import replace
 from math import sqrt
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from jsonschema import validate
 
-from effivlm.records import Achieved, Outcome, Product, dump
+from effivlm.records import Achieved, Divergence, Outcome, Product, dump
 from effivlm.report import export, terminal
 from effivlm.report.columns import FURTHER, PRINTED
 from effivlm.report.document import build
@@ -112,6 +113,34 @@ def test_speed_that_was_measured_stands_beside_quality_and_an_untrusted_one_is_i
     assert row["by_task"][TASKS[0]]["untrusted"] == ["decode"]
 
 
+def test_divergences_stand_beside_the_score_in_rows_and_tables(tmp_path: Path) -> None:
+    def away(method: str, task: str, nats: float) -> Outcome:
+        found = of_weights(method, task)
+        answers = (replace(one, kl=Divergence(nats + at / 8, 3, 1e-7)) for at, one in enumerate(found.answers))
+        return replace(found, answers=tuple(answers))
+
+    dense = [quality(cell(task=task), DENSE[task]) for task in TASKS]
+    made = [away("rtn", task, nats) for task, nats in zip(TASKS, (0.0, 1.0), strict=True)]
+    found = build({**HEADER, "notes": []}, [*dense, *made, of_weights("magnitude", TASKS[0])], END)
+    validate(found, json.loads((SCHEMAS / "report.schema.json").read_text()))
+    magnitude, rtn = found["parameters"]
+    assert (magnitude["kl"], magnitude["by_task"][TASKS[0]]["kl"]) == (None, None)
+    each = [0.4375, 1.4375]
+    assert [rtn["by_task"][task]["kl"]["value"] for task in TASKS] == each
+    assert rtn["kl"] == pytest.approx(sum(each) / 2)
+    export.export(found, tmp_path, ["csv", "latex"])
+    head, *rows = csv.reader((tmp_path / "cells.csv").read_text().splitlines())
+    cells = [dict(zip(head, row, strict=True)) for row in rows]
+    told = {one["task"]: one for one in cells if one["method"] == "rtn"}
+    for task, value in zip(TASKS, each, strict=True):
+        one = told[task]
+        assert (float(one["kl_nats"]), one["kl_positions_count"], float(one["kl_rest_share"])) == (value, "24", 1e-7)
+        assert float(one["kl_nats_low"]) < value < float(one["kl_nats_high"])
+    assert {one["kl_nats"] for one in cells if one["method"] in ("dense", "magnitude")} == {""}
+    assert "0.9375" in (tmp_path / "parameters.csv").read_text()
+    assert "0.9375" in (tmp_path / "parameters.tex").read_text()
+
+
 def test_a_run_that_recorded_no_product_has_its_rows_without_sizes() -> None:
     found = build(HEADER, [of_weights("rtn", TASKS[0], product=None), of_weights("magnitude", TASKS[0])], END)
     rtn = next(row for row in found["parameters"] if row["method"] == "rtn")
@@ -148,7 +177,7 @@ def test_tables_and_terminal_hold_the_same_numbers(document: dict[str, Any], tmp
 def test_in_latex_stand_the_columns_that_fit_a_page(document: dict[str, Any], tmp_path: Path) -> None:
     export.export(document, tmp_path, ["latex", "csv"])
     head = (tmp_path / "parameters.tex").read_text().splitlines()[2].replace("\\_", "_").removesuffix(r" \\")
-    beside = ["counted", *OP, "ol_share", "read_by", "disk_bytes", "disk_bytes_dense"]
+    beside = ["counted", *OP, "ol_share", "kl_nats", "read_by", "disk_bytes", "disk_bytes_dense"]
     assert head.split(" & ") == ["model", "method", "asked", *beside]
     for name, columns in PRINTED.items():
         assert set(columns) - {"asked", "keep_fraction", "model", "method", *OP} <= set(FURTHER[name]), name

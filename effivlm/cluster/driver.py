@@ -8,12 +8,12 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from effivlm.cluster.pool import Hand, Lost, Pool, connect, needed
 from effivlm.cluster.progress import Progress
 from effivlm.cluster.worker import Worker
-from effivlm.records import Answer, Cell, Outcome, Settings
+from effivlm.records import Cell, Outcome, Settings
 from effivlm.run.faults import FAULTS
 from effivlm.session import record
 from effivlm.session.beside import parted
@@ -22,6 +22,9 @@ from effivlm.session.groups import Groups, ending
 from effivlm.session.journal import checkpoint
 from effivlm.session.matrix import Plan
 from effivlm.session.recorder import Recorder, facts
+
+if TYPE_CHECKING:
+    from effivlm.run.gave import Reference
 
 TRIES = 3  # workers that a sample may take with it
 WAIT_S = 1.0
@@ -40,7 +43,7 @@ class Work:
     names: Mapping[Cell, str]
     later: Sequence[Work] = ()
     begun: bool = False
-    references: Mapping[int, Answer] = field(default_factory=dict)
+    references: Mapping[int, Reference] = field(default_factory=dict)
     total: int = 0
     waiting: list[tuple[range, int]] = field(default_factory=list)
     out: int = 0
@@ -234,8 +237,8 @@ class Suite:
 
         if groups.journal.session <= 1 or groups.journal.how(cells[0]) is None:
             return set()
-        family = self.plan.sources[cells[0].model].family
-        return set(still_answered(cells, groups.settings, family, groups.journal.stored(names)))
+        family, expects = self.plan.sources[cells[0].model].family, cells[0].group in groups.expecting
+        return set(still_answered(cells, groups.settings, family, groups.journal.stored(names), expects))
 
     def _hand_out(self, pool: Pool, works: Sequence[Work]) -> None:
         """Give workers blocks, of the model that they have open if there are some; a second one each while many wait."""
@@ -251,7 +254,9 @@ class Suite:
                 hand.model = work.model
                 work.out += 1
                 references = {number: work.references[number] for number in numbers if number in work.references}
-                pool.answer(hand, Job(work, numbers, tries), work.cells, work.names, numbers, references)
+                pool.answer(
+                    hand, Job(work, numbers, tries), work.cells, work.names, numbers, references, bool(work.later)
+                )
 
     def _take(self, job: Job, told: Any, groups: Groups, progress: Progress) -> None:
         """One event of a job."""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from effivlm.models._sources import ModelSource
-from effivlm.records import Answer, Cell, Settings
+from effivlm.records import Cell, Settings
 from effivlm.run.faults import FAULTS
 from effivlm.session.groups import ending, on_device
 from effivlm.session.journal import checkpoint
 from effivlm.session.opening import Opening
 from effivlm.session.shelf import Shelf, seed_all, settle
+
+if TYPE_CHECKING:
+    from effivlm.run.gave import Reference
 
 
 class Worker:
@@ -35,12 +38,17 @@ class Worker:
         return self.settings, int(torch.cuda.get_device_properties(self.settings.device).total_memory)
 
     def answer(
-        self, cells: Sequence[Cell], names: Mapping[Cell, str], numbers: range, references: Mapping[int, Answer]
+        self,
+        cells: Sequence[Cell],
+        names: Mapping[Cell, str],
+        numbers: range,
+        references: Mapping[int, Reference],
+        expects: bool,
     ) -> Iterator[dict[str, Any]]:
         """How the group of `cells` runs here ({"how"}), then what each sample of `numbers` gave, as a line of a journal.
 
         Cells whose method changes the checkpoint are all of one, which is made here unless it is there; `references` are dense's
-        answers to compare theirs with, by number.
+        answers to compare theirs with, by number, for which dense is asked what it `expects`.
 
         Where the group as a whole goes wrong, the last is what becomes of its cells ({"status", "reason"}): also where this
         machine has other weights, code or versions of libraries than the one that names the cells.
@@ -50,7 +58,9 @@ class Worker:
         try:
             if not self.opening.has(cells):
                 self._check(names)
-            group: Any = self.opening.group(cells, partial(self.shelf.open, cells[0].model), lambda: references)
+            group: Any = self.opening.group(
+                cells, partial(self.shelf.open, cells[0].model), lambda: references, expects
+            )
             if checkpoint(cells[0]):
                 group.references = references
             yield {"how": group.how}

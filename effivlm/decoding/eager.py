@@ -192,11 +192,14 @@ def alone(
     return found
 
 
-def forced(step: Step, start: Start, tokens: Sequence[int], device: torch.device, room: int | None = None) -> Tensor:
-    """Logits [len(tokens), vocab] after each of the given tokens, fed one by one to one cache with `room` for new ones."""
+def forced(
+    step: Step, start: Start, tokens: Sequence[int], device: torch.device, room: int | None = None, width: int = 1
+) -> Tensor:
+    """Logits [len(tokens), vocab] after each of the given tokens, fed `width` at a time to one cache with `room` for new ones."""
     cache = ForkedCache([start.cache], room or len(tokens))
     rows = []
-    for number, token in enumerate(tokens):
-        at = torch.tensor([[start.position + number]], device=device)
-        rows.append(step(torch.tensor([[token]], device=device), at, cache)[0, -1])
-    return torch.stack(rows)
+    for begin in range(0, len(tokens), width):
+        part = torch.tensor([list(tokens[begin : begin + width])], device=device)
+        at = torch.arange(start.position + begin, start.position + begin + part.shape[1], device=device)[None]
+        rows.append(step(part, at, cache)[0])
+    return torch.cat(rows)

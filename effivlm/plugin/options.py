@@ -65,6 +65,11 @@ def add(group: Any) -> None:
         group.addoption(f"--vlm-{name}", default=getattr(Asked(), _field(name)), metavar=value, help=text)
     group.addoption("--vlm-run", default="", metavar="FOLDER", help="new folder of this run (default: reports/<time>)")
     group.addoption("--vlm-resume", default="", metavar="FOLDER", help="go on with a run: only what is missing")
+    group.addoption(
+        "--vlm-kl",
+        action="store_true",
+        help="how far next tokens are from dense's, of all methods: a pass a cell (default: of those of the checkpoint alone)",
+    )
     group.addoption("--vlm-no-share", action="store_true", help="run every cell alone instead of a group at once")
 
 
@@ -72,7 +77,7 @@ def asked_of(option: Any) -> Asked:
     """What was typed. Raises ValueError where a list holds an empty name."""
     lists: dict[str, Any] = {name: _split(f"--vlm-{name}", getattr(option, f"vlm_{name}")) for name in LISTS}
     words: dict[str, Any] = {_field(name): getattr(option, f"vlm_{_field(name)}") for name in WORDS}
-    return Asked(**lists, **words, share=not option.vlm_no_share)
+    return Asked(**lists, **words, share=not option.vlm_no_share, kl=option.vlm_kl)
 
 
 def _field(name: str) -> str:

@@ -36,6 +36,7 @@ FURTHER: Mapping[str, Columns] = {
         "ol_share_low": ("ol", "interval", "0"),
         "ol_share_high": ("ol", "interval", "1"),
         "forced_token_share": ("forced",),
+        "kl_nats": ("kl",),
         **{f"{word}_speedup_ratio": ("oe", word, "value") for word in SPEEDUPS},
         "read_by": ("product", "reading"),
         "speed": ("speed",),
@@ -113,7 +114,7 @@ FURTHER: Mapping[str, Columns] = {
 """Tables that stand in a document beside its summary, and are there only where a run has what they are about."""
 _WHO = ("model", "method", "asked", "keep_fraction", "op_ratio", "op_ratio_low", "op_ratio_high")
 PRINTED: Mapping[str, tuple[str, ...]] = {
-    "parameters": (*_WHO, "counted", "ol_share", "disk_bytes", "disk_bytes_dense", "read_by"),
+    "parameters": (*_WHO, "counted", "ol_share", "kl_nats", "disk_bytes", "disk_bytes_dense", "read_by"),
     "compositions": (*_WHO, "tasks", "expected_op_ratio", "beyond_fraction", "beyond_q", "verdict"),
     "suites": ("suite", "suite_tasks_count", "scored", *_WHO, "tasks_count"),
     "judges": (

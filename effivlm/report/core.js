@@ -37,6 +37,9 @@ const report = (() => {
   }
   const num = (value, digits = 3) => (lacks(value) ? "–" : value.toFixed(digits));
   const range = (low, high, digits = 3) => (lacks(low) || lacks(high) ? "" : ` [${low.toFixed(digits)}, ${high.toFixed(digits)}]`);
+  // a divergence spans decades: two digits of each, "≥" where a part of dense's mass worth naming was not told apart
+  const nat = value => (value === 0 ? "0" : value < 0.001 ? value.toExponential(1) : String(Number(value.toPrecision(2))));
+  const nats = (value, low, high, rest) => (lacks(value) ? "–" : (rest > 0.001 ? "≥ " : "") + nat(value) + (lacks(low) || lacks(high) ? "" : ` [${nat(low)}, ${nat(high)}]`));
   const signed = (value, digits) => (lacks(value) ? "–" : `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`);
   const tooFew = entry => (lacks(entry.low) && !lacks(entry.score) && entry.units < data.least ? " [n too small]" : "");
   const mark = (entry, letter) => `${entry[`${letter}doubt`] ? " ⚠" : ""}${entry[`${letter}loose`] ? " ~" : ""}`;
@@ -135,5 +138,5 @@ const report = (() => {
   const shared = ["tasks", "missing"], valued = (row, names) => Object.fromEntries(names.map(name => [name, shared.includes(name) ? data.lists[row[name]] : row[name]]));
   const asides = Object.fromEntries(["parameters", "compositions", "suites", "judges"].map(name => [name, unpack(data[name]).map(row => valued(row, Object.keys(data[name].columns)))]));
 
-  return { data, cells, rows, asides, changed, label, plain, methodOf, keepOf, sizeOf, isDense, kindOf, settingWith, kinds, methods, keeps, by, lacks, make, num, signed, tooFew, mark, range, keepText, budgetText, heading, bytes, visible, long, options, button, table, inTurn, choice, inChoice, ordered, refusals };
+  return { data, cells, rows, asides, changed, label, plain, methodOf, keepOf, sizeOf, isDense, kindOf, settingWith, kinds, methods, keeps, by, lacks, make, num, signed, tooFew, mark, range, nats, keepText, budgetText, heading, bytes, visible, long, options, button, table, inTurn, choice, inChoice, ordered, refusals };
 })();

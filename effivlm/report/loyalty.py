@@ -20,7 +20,7 @@ T = TypeVar("T")
 Column = Sequence[Answer | None]
 _NAMES = ("score", "same_as_dense", "exact_as_dense", "common_prefix_tokens", "forced")
 _STORED = attrgetter(*_NAMES)
-_TOKEN_LEVEL = ("prefix", "forced")
+_TOKEN_LEVEL = ("prefix", "forced", "kl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +53,25 @@ class Table:
 
 
 def loyalties(
-    outcomes: Sequence[Outcome], table: Table, dense: int | None, intervals: Sequence[Interval | None]
+    outcomes: Sequence[Outcome],
+    table: Table,
+    dense: int | None,
+    intervals: Sequence[Interval | None],
+    kls: Sequence[dict[str, Any] | None],
 ) -> list[dict[str, Any] | None]:
-    """Loyalty of every cell, None for dense itself and where nothing is known; `intervals` are those of `same`.
+    """Loyalty of every cell, None for dense itself and where nothing is known; `intervals` are those of `same`, `kls` what
+    `divergences` finds.
 
     With random weights only what is compared token by token counts. What needs dense's own answers is None without them.
     """
     counted = np.where(np.isnan(table.same), table.exact, table.same)
     n: list[int] = np.count_nonzero(~np.isnan(counted), axis=0).tolist()
     alike = column_means(table.same)
-    averages = {
+    averages: dict[str, Sequence[Any]] = {
         "same": alike,
         "exact": column_means(table.exact),
         "forced": column_means(table.forced),
+        "kl": kls,
         **_against(table, dense, counted),
         "kappa": [None] * len(outcomes) if dense is None else _kappas(outcomes, table, dense, alike),
     }

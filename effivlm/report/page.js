@@ -1,7 +1,7 @@
 "use strict";
 // The tables of the page, and its start.
 (() => {
-  const { data, cells, rows, changed, methodOf, keepOf, isDense, kindOf, by, lacks, make, num, signed, tooFew, mark, range, keepText, heading, bytes, visible, options, table, inTurn, choice, inChoice, ordered, refusals } = report;
+  const { data, cells, rows, changed, methodOf, keepOf, isDense, kindOf, by, lacks, make, num, signed, tooFew, mark, range, nats, keepText, heading, bytes, visible, options, table, inTurn, choice, inChoice, ordered, refusals } = report;
   const BLOCKS = "▁▂▃▄▅▆▇█";
   const scaled = (value, cell) => (lacks(value) ? null : value * cell.scale);
   const setNote = row => (row.set === "own" ? " (own)" : "");
@@ -195,7 +195,7 @@
     const at = choice(), one = at.task >= 0;
     const floors = new Map(cells.filter(cell => isDense(cell.setting) && !lacks(cell.noise)).map(cell => [`${cell.model} ${cell.task}`, data.noises[cell.noise]]));
     const floorOf = (r, field = "same") => (one ? floors.get(`${r.model} ${r.task}`)?.[field] ?? null : r.olnoise);
-    const list = ordered(one ? cells.filter(cell => inChoice(cell, at) && !isDense(cell.setting) && [cell.same, cell.exact, cell.score_agreement, cell.soft, cell.prefix, cell.forced].some(v => !lacks(v))) : rows.filter(row => row.model === at.model && !lacks(row.ol)));
+    const list = ordered(one ? cells.filter(cell => inChoice(cell, at) && !isDense(cell.setting) && [cell.same, cell.exact, cell.score_agreement, cell.soft, cell.prefix, cell.forced, cell.kl].some(v => !lacks(v))) : rows.filter(row => row.model === at.model && !lacks(row.ol)));
     const changes = [...new Set([...floors.values()].map(floor => floor.change).filter(Boolean))];
     by("ol-lead").textContent = `Share of samples answered as dense does, right or wrong. The noise floor is dense against dense${changes.length ? ` under a harmless change (${changes.join("; ")})` : ""}: a value at the floor cannot be told from no change at all.${one && floors.size ? " Brackets hold the floors of the other columns." : ""}${floors.size ? "" : " This run measured no noise floor."}`;
     if (!list.length && refuse("ol-body", "ol-lead", ["ol"])) return;
@@ -207,6 +207,7 @@
       { head: "noise floor", text: r => num(floorOf(r)), value: r => floorOf(r) },
       { head: one ? "n" : "tasks", text: r => (one ? String(r.n) : `${r.oltasks}${setNote(r)}${r.free ? `, ${r.free} free-form left out` : ""}`), value: r => (one ? r.n : r.oltasks) },
       ...(one ? optional.filter(([field]) => any(field)).map(([field, head]) => ({ head, text: r => num(r[field]) + (lacks(floorOf(r, field)) ? "" : ` (${num(floorOf(r, field))})`), value: r => r[field] })) : []),
+      ...(one && any("kl") ? [{ head: "KL, nats", text: r => nats(r.kl, r.kllow, r.klhigh, r.klrest), value: r => r.kl }] : []),
       ...(one && flips ? ["right → wrong", "wrong → right", "both right", "both wrong, same", "both wrong, different"].map((head, i) => ({ head, text: r => (r.flips ? String(r.flips[i]) : "–"), value: r => r.flips && r.flips[i] })) : []),
     ], list, "OL");
   }

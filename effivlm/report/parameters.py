@@ -44,7 +44,9 @@ def _row(key: tuple[Any, ...], cells: Sequence[Row], summary: Mapping[str, Seque
     model, method, preset, keep = key
     kept = next((cell["achieved"] for cell in cells if cell["achieved"]), None) or {}
     product = next((cell["product"] for cell in cells if cell["product"]), None)
-    forced = [cell["loyalty"]["forced"] for cell in cells if (cell["loyalty"] or {}).get("forced") is not None]
+    loyal = [cell["loyalty"] for cell in cells if cell["loyalty"]]
+    forced = [one["forced"] for one in loyal if one["forced"] is not None]
+    kl = [one["kl"]["value"] for one in loyal if one["kl"]]
     kind = budget_of(keep).kind
     return {
         "model": model,
@@ -54,6 +56,7 @@ def _row(key: tuple[Any, ...], cells: Sequence[Row], summary: Mapping[str, Seque
         "op": _of(summary["op"], key, _OP),
         "ol": _of(summary["ol"], key, _OL),
         "forced": sum(forced) / len(forced) if forced else None,
+        "kl": sum(kl) / len(kl) if kl else None,
         "oe": {word: _of(_oe(summary, word), key, _OL) for word in SPEEDUPS},
         "asked": kept.get("asked") or str(keep),
         "counted": kept.get("counted"),
@@ -79,7 +82,8 @@ def _told(cell: Row) -> dict[str, Any]:
     loyal = cell["loyalty"] or {}
     found = {word: cell[word] for word in _CELL}
     found |= {"speedups": cell["speedups"], "untrusted": [word for word in SPEEDUPS if doubts(cell, word)]}
-    return {**found, "same": loyal.get("same"), "same_interval": loyal.get("interval"), "forced": loyal.get("forced")}
+    found |= {"same": loyal.get("same"), "same_interval": loyal.get("interval"), "forced": loyal.get("forced")}
+    return {**found, "kl": loyal.get("kl")}
 
 
 def _speed(kind: str, product: Row | None) -> str:

@@ -114,6 +114,8 @@ def _cell(cell: Mapping[str, Any], names: Mapping[str, Places]) -> dict[str, Any
     low, high = _ends(cell["interval"])
     ratio_low, ratio_high = _ends(cell["ratio_interval"])
     same_low, same_high = _ends(loyal.get("interval"))
+    kl = loyal.get("kl") or {}
+    kl_low, kl_high = _ends(kl.get("interval"))
     paired, flips = cell["paired"] or {}, loyal.get("flips")
     numbers = {
         **{word: cell[word] for word in ("n", "broken", "score", "scale", "ratio")},
@@ -124,6 +126,10 @@ def _cell(cell: Mapping[str, Any], names: Mapping[str, Places]) -> dict[str, Any
         "ollow": same_low,
         "olhigh": same_high,
         **{word: loyal.get(word) for word in _LOYALTY},
+        "kl": kl.get("value"),
+        "kllow": kl_low,
+        "klhigh": kl_high,
+        "klrest": kl.get("rest"),
         **{word: paired.get(word) for word in ("p", "q", "detectable", "better", "worse")},
         **_times(cell),
         **_against_random(cell.get("control")),

@@ -15,6 +15,7 @@ from effivlm.records import Cell, Outcome
 from effivlm.report.additive import beyond
 from effivlm.report.aligned import Aligned
 from effivlm.report.controls import control_of, judged, wanted
+from effivlm.report.divergences import divergences
 from effivlm.report.loyalty import Table, loyalties, noise
 from effivlm.report.pairs import Pairs
 
@@ -123,7 +124,7 @@ def _unpaired(
         stated(intervals(drawn.draws), counts, 0, 1),
         counts,
         _controls(outcomes, drawn),
-        loyalties(outcomes, table, place, same_intervals),
+        loyalties(outcomes, table, place, same_intervals, divergences(table.columns, drawn.plain)),
         beyond(outcomes, usable, place, resamples, table.scores, drawn.units),
         strict=True,
     )

@@ -1,7 +1,7 @@
 "use strict";
 // Sections that only some runs have: each is hidden, with its link, where there is nothing to show.
 const sections = (() => {
-  const { data, asides, label, by, lacks, make, num, range, keepText, bytes, visible, table, choice } = report;
+  const { data, asides, label, by, lacks, make, num, range, nats, keepText, bytes, visible, table, choice } = report;
   const named = r => label(r.method, r.preset);
   const inModel = (r, at) => at.model < 0 || r.model === data.models[at.model];
   const several = at => (at.model < 0 && data.models.length > 1 ? [{ head: "model", kind: "text", text: r => r.model }] : []);
@@ -25,12 +25,14 @@ const sections = (() => {
     { head: "OP ratio", text: r => num(r.by_task[name].ratio) + range(...(r.by_task[name].ratio_interval || [null, null])), value: r => r.by_task[name].ratio },
     { head: "same as dense", text: r => num(r.by_task[name].same) + range(...(r.by_task[name].same_interval || [null, null])), value: r => r.by_task[name].same },
     { head: "tokens, forced", text: r => num(r.by_task[name].forced), value: r => r.by_task[name].forced },
+    { head: "KL, nats", text: r => { const kl = r.by_task[name].kl; return kl ? nats(kl.value, ...(kl.interval || [null, null]), kl.rest) : "–"; }, value: r => r.by_task[name].kl?.value },
   ];
   const overTasks = [
     { head: "OP", text: r => (r.op ? num(r.op.value) + range(...(r.op.interval || [null, null])) : "–"), value: r => r.op?.value },
     { head: "tasks", text: r => (r.op ? `${r.op.n}${ownSet(r.op)}` : "–"), value: r => r.op?.n },
     { head: "same as dense (OL)", text: r => (r.ol ? num(r.ol.value) + range(...(r.ol.interval || [null, null])) : "–"), value: r => r.ol?.value },
     { head: "tokens, forced", text: r => num(r.forced), value: r => r.forced },
+    { head: "KL, nats", text: r => nats(r.kl), value: r => r.kl },
   ];
   // speed-ups that were measured: over tasks without the untrusted ones, of one task with their mark
   const faster = (list, name) => [["ttft", "TTFT ×"], ["decode", "decode ×"], ["batch", "batch ×"]].map(([word, head]) => {

@@ -17,8 +17,10 @@ from effivlm.decoding.engine import Captured, Eager
 from effivlm.models._adapter import Adapter
 from effivlm.records import Answer, Cell, Sample
 from effivlm.run.asked import Asking
+from effivlm.run.diverging import Diverging
+from effivlm.run.expected import Expected
 from effivlm.run.faults import FAULTS
-from effivlm.run.gave import Asked, broken
+from effivlm.run.gave import Asked, Reference, broken
 from effivlm.run.leaf import Leaf
 from effivlm.run.scoring import read, refuse_repeated
 from effivlm.run.shown import SAMPLES, pictures_digest, sample_record
@@ -29,6 +31,7 @@ Note = Callable[[dict[str, Any]], None]
 LACKING = {
     "again": "dense could not be asked again",
     "forced": "token agreement could not be computed",
+    "kl": "the divergence from dense could not be computed",
     "kept": "the kept visual tokens could not be told",
     "memory": "memory ran out, and cells were decoded in smaller batches,",
     "beside": "memory ran out, and fewer prompts were prefilled side by side,",
@@ -52,7 +55,7 @@ class Given:
     `leaves` are what was kept of each prompt, without tensors; `refused` says why a cell cannot exist, `failed` why one was given
     up; `lacking` holds, by cell, what could not be found out beside its answers; `held`, by sample, a tighter limit of its
     pictures. `note` gets what a report may show of samples. `weighed` is what was counted on the weights of a changed model;
-    dense is not among its cells.
+    dense is not among its cells. `expects`: what dense `expected`, sample by sample, has to be there beside its answers.
     """
 
     task: Task
@@ -66,6 +69,8 @@ class Given:
     lacking: dict[Cell, list[tuple[str, str]]] = field(init=False)
     held: dict[str, int] = field(default_factory=dict)
     weighed: Weighed | None = None
+    expects: bool = False
+    expected: list[Expected | None] = field(default_factory=list)
     _known: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -79,6 +84,11 @@ class Given:
         there = (cell for cell in self.methods if cell not in self.refused and cell not in self.failed)
         return sorted(there, key=lambda cell: cell != self.dense)
 
+    @property
+    def said(self) -> dict[int, Reference]:
+        """What dense said and expected, by sample number."""
+        return dict(enumerate(map(Reference, self.given[self.dense], self.expected)))
+
     def told(self, number: int, stored: Asked | None) -> Asked | None:
         """What was stored of a sample, of the cells that would be asked now; None where that is not whole.
 
@@ -86,6 +96,8 @@ class Given:
         """
         cells = self.standing
         if stored is None or not all(any(cell in of for of in stored.ends) for cell in cells):
+            return None
+        if self.expects and stored.unexpected(self.dense):
             return None
         found = stored.of(cells)
         try:
@@ -116,6 +128,8 @@ class Given:
             self._known.add(answer.id)
             if found.held:
                 self.held[answer.id] = found.held
+        if self.dense in found.answers:
+            self.expected.append(found.expected)
         for cell, leaf in found.leaves.items():
             self.leaves[cell].append(leaf)
         for cell, what, reason in found.lacking:
@@ -142,14 +156,15 @@ class Answers(Given):
     """The same while a model answers. `twice` are the numbers of the samples on which dense is asked once more.
 
     `most_bytes` is what the compressed prompts of a sample may take at once, with the caches that decode them. `references` are
-    dense's answers, by sample number, where another model gave them.
+    dense's answers, by sample number, where another model gave them. `kl`: cells of the model as it is are measured against them.
     """
 
     model: Adapter
     engine: Captured | Eager
     twice: AbstractSet[int]
     most_bytes: float = math.inf
-    references: Mapping[int, Answer] = field(default_factory=dict)
+    references: Mapping[int, Reference] = field(default_factory=dict)
+    kl: bool = False
 
     def ask(self, samples: Sequence[Sample], number: int, share: bool) -> Asked:
         """What every standing cell says to one sample, which is read once, and noted for the report.
@@ -160,6 +175,8 @@ class Answers(Given):
             sample = read(samples, number, self._known)
         except FAULTS as error:
             return Asked({cell: broken(f"#{number}", "", error) for cell in self.standing})
+        said = self._reference(number, sample)
+        expected = said.expected if said else None
         asking = Asking(
             self.model,
             self.task,
@@ -169,8 +186,9 @@ class Answers(Given):
             sample,
             number < SAMPLES,
             number in self.twice,
+            Diverging(self.model, self.task.max_new_tokens, self.expects, self.kl, expected),
             self.most_bytes,
-            reference=self._reference(number, sample),
+            reference=said.answer if said else None,
         )
         _loaded(sample)
         with ThreadPoolExecutor(1, thread_name_prefix="shown") as aside:  # while the device answers
@@ -185,6 +203,6 @@ class Answers(Given):
         found.held = self.model.held.get(sample.id, 0)
         return found
 
-    def _reference(self, number: int, sample: Sample) -> Answer | None:
+    def _reference(self, number: int, sample: Sample) -> Reference | None:
         found = self.references.get(number)
-        return found if found and found.id == sample.id else None
+        return found if found and found.answer.id == sample.id else None

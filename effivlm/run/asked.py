@@ -17,6 +17,7 @@ from effivlm.metrics.choice import listed_options
 from effivlm.metrics.same import same
 from effivlm.models._adapter import Adapter
 from effivlm.records import HALF_PAIR, Answer, Cell, Sample, Unsupported
+from effivlm.run.diverging import Diverging
 from effivlm.run.faults import FAULTS, told
 from effivlm.run.finite import in_step
 from effivlm.run.gave import Asked, broken
@@ -37,7 +38,8 @@ class Asking:
 
     Cells are decoded together as far as their prompts and caches take `most_bytes`, dense among the first, and one after another
     in batches that size; a batch that runs out of memory all the same is halved. `lead` is dense's prompt, for batches after the
-    first, where the engine takes steps that follow its answer. `reference` is dense's answer where it is not among the cells.
+    first, where the engine takes steps that follow its answer. `reference` is dense's answer where it is not among the cells;
+    `diverging` measures how far cells are from it.
     """
 
     model: Adapter
@@ -48,6 +50,7 @@ class Asking:
     sample: Sample
     show: bool
     twice: bool
+    diverging: Diverging
     most_bytes: float = math.inf
     lead: Start | None = None
     reference: Answer | None = None
@@ -177,6 +180,7 @@ class Asking:
         if self.dense in grown and self.engine.follows:
             self.lead = grown[self.dense].start
         self._compare(list(grown), starts, said, made)
+        self._diverge(grown)
 
     def _tree(self, cells: Sequence[Cell]) -> Tree:
         """The tree of the cells whose methods can say where they work; the others' answers are broken.
@@ -253,8 +257,8 @@ class Asking:
 
         `made` is what each start says after the tokens of dense's answer, where the engine found that out already.
         """
-        answers, reference = self.found.answers, self.found.answers.get(self.dense, self.reference)
-        if reference is None or reference.error:
+        answers, reference = self.found.answers, self._reference()
+        if reference is None:
             return
         try:
             choose = self.engine.chosen if made is None else partial(_told, made)
@@ -280,6 +284,28 @@ class Asking:
                     ours, again=self.model.decode_text(tokens), again_tokens=tokens, forced=forced[len(cells)]
                 )
             answers[cell] = ours
+
+    def _reference(self) -> Answer | None:
+        """Dense's answer, whoever gave it; None where it broke."""
+        found = self.found.answers.get(self.dense, self.reference)
+        return None if found is None or found.error else found
+
+    def _diverge(self, grown: Mapping[Cell, Leaf]) -> None:
+        """Set how far what cells expect is from what dense does, where that is asked for."""
+        answers, reference = self.found.answers, self._reference()
+        if reference is None:
+            return
+        for cell in grown:
+            if answers[cell].error:
+                continue
+            try:
+                if cell == self.dense:
+                    self.found.expected = self.diverging.begin(grown[cell], reference.tokens)
+                else:
+                    kl = self.diverging.of(grown[cell], reference.tokens, self.dense not in self.methods)
+                    answers[cell] = replace(answers[cell], kl=kl)
+            except FAULTS as error:  # as in `_show`
+                self.found.lack([cell], "kl", error)
 
     def _agreements(
         self, choose: Choose, starts: Sequence[Start], said: Sequence[Sequence[int]], target: Sequence[int]

@@ -50,16 +50,16 @@ def count(task: str, settings: Settings, family: str) -> int:
 
 
 def still_answered(
-    cells: Sequence[Cell], settings: Settings, family: str, stored: Mapping[int, Asked]
+    cells: Sequence[Cell], settings: Settings, family: str, stored: Mapping[int, Asked], expects: bool = False
 ) -> AbstractSet[int]:
-    """Numbers of stored samples of which every cell's answer is there, to the question that the task asks now; no model is
-    needed, and no pictures where a task can do without."""
+    """Numbers of stored samples of which every cell's answer is there, to the question that the task asks now, and what dense
+    `expects` where that is wanted; no model is needed, and no pictures where a task can do without."""
     ordered = _answering(cells)
     methods, _ = methods_of(ordered, settings.seed)
     task = task_in(ordered[0].task, settings, family)
     task.pictured = False
     samples = samples_of(ordered[0].task, task, settings.limit, settings.seed)
-    nobody = Given(task, cells[0].dense, methods, lambda line: None)
+    nobody = Given(task, cells[0].dense, methods, lambda line: None, expects=expects)
     return {number for number, found in stored.items() if nobody.recalled(samples, number, found) is not None}
 
 

@@ -26,13 +26,13 @@ from effivlm.models._ahead import Processed
 from effivlm.models._compressed import readers
 from effivlm.models._presenting import Presenting
 from effivlm.models._sources import ModelSource
-from effivlm.records import Answer, Budget, Cell, Outcome, Settings, Unsupported, fingerprint
+from effivlm.records import Budget, Cell, Outcome, Settings, Unsupported, fingerprint
 from effivlm.run.answers import Answers, Note
 from effivlm.run.assembly import Ran, outcomes
-from effivlm.run.compressed import Compressed, changed_of, closing_after, identity
+from effivlm.run.compressed import Compressed, changed_of, closing_after, identity, weights_of
 from effivlm.run.faults import FAULTS, said
 from effivlm.run.faults import told as reason_of
-from effivlm.run.gave import Asked
+from effivlm.run.gave import Asked, Reference
 from effivlm.run.lengths import Positions
 from effivlm.run.listening import OnAnswers, Progress, Told
 from effivlm.run.noise import asked_again
@@ -51,7 +51,7 @@ TIMING = "effivlm.timing.timing"  # it is told by name: its wing stands above th
 COMPILED = "sdpa in compiled layers"
 COMPILED_FROM = 400
 """Samples of a task from which on layers are compiled: that takes 10 to 20 seconds, and saves some 40 ms a sample and more."""
-HOLDS = {"quality": 3, "ttft": 1, "decode": 1}
+HOLDS = {"quality": 4, "ttft": 1, "decode": 1}
 """Raised when outcomes of a part hold more than before, so that a resumed run does not mix both."""
 
 
@@ -129,6 +129,7 @@ def cell_fingerprint(cell: Cell, source: ModelSource, settings: Settings, part: 
             + [f"prompt {settings.prompt}"] * (part != "quality" and settings.prompt > 0)
             + [f"data {settings.data}"] * (settings.data != "")
             + [f"scoring {profile}"] * (part == "quality" and profile != FIXED)
+            + ["kl"] * (part == "quality" and settings.kl and cell != cell.dense and weights_of(method) is None)
             + Presenting.of(settings).differences(),
             "versions": [*versions(), *libraries_of(kinds)],
             "code": code_of([*kinds, task], source.family, __name__ if part == "quality" else TIMING),
@@ -162,11 +163,11 @@ def run_group(
     changed = changed_of(methods_of(ordered, settings.seed)[0])
     own = [cell for cell in ordered if not any(cell in those for those in changed.values())]
     told = Told(on_progress, on_note, on_answers, stored or {}, 1 + len(changed))
-    asked = Group(own, model, settings)
+    asked = Group(own, model, settings, bool(changed))
     answers = asked.run(told)
     names = {cell: cell_fingerprint(cell, model.source, settings) for cell in asked.methods}
     found = outcomes(asked.cells, asked.unmade, names, answers, asked.ran)
-    found += run_changed(changed, model, settings, dict(enumerate(answers.given[asked.dense])), told, compressed)
+    found += run_changed(changed, model, settings, answers.said, told, compressed)
     by_cell = {one.cell: one for one in found}
     return [by_cell[cell] for cell in ordered]
 
@@ -175,11 +176,12 @@ def run_changed(
     changed: Mapping[WeightMethod, Sequence[Cell]],
     whole: Adapter,
     settings: Settings,
-    references: Mapping[int, Answer],
+    references: Mapping[int, Reference],
     told: Told,
     compressed: Compressed | None = None,
 ) -> list[Outcome]:
-    """The outcomes of cells by the method that makes their model of `whole`; `references` are its dense answers, by number."""
+    """The outcomes of cells by the method that makes their model of `whole`; `references` are its dense answers, by number, with
+    what it expected."""
     found = []
     with closing_after(compressed, open_model, settings) as opener:
         for place, (method, cells) in enumerate(changed.items(), start=1):
@@ -196,12 +198,14 @@ def run_changed(
 class Group:
     """The cells of one (model, task) group, dense in front, over the samples of its task, for an open model.
 
+    `expects`: what dense expects along its answers is wanted too, for cells of changed checkpoints.
+
     Raises:
         ValueError: cells of several groups, or no samples.
     """
 
-    def __init__(self, cells: Sequence[Cell], model: Adapter, settings: Settings) -> None:
-        self.cells, self.model, self.settings = with_dense(cells), model, settings
+    def __init__(self, cells: Sequence[Cell], model: Adapter, settings: Settings, expects: bool = False) -> None:
+        self.cells, self.model, self.settings, self.expects = with_dense(cells), model, settings, expects
         self.dense = cells[0].dense
         self.task = task_in(self.dense.task, settings, model.source.family)
         self.samples = samples_of(self.dense.task, self.task, settings.limit, settings.seed)
@@ -230,6 +234,8 @@ class Group:
             engine=self.engine,
             twice=asked_again(len(self.samples), self.settings.seed),
             most_bytes=self.most,
+            expects=self.expects,
+            kl=self.settings.kl,
         )
 
     def run(self, told: Told, place: int = 0) -> Answers:
@@ -268,7 +274,7 @@ class Changed(Group):
         model: Adapter,
         weighed: Weighed,
         settings: Settings,
-        references: Mapping[int, Answer],
+        references: Mapping[int, Reference],
     ) -> None:
         super().__init__(cells, model, settings)
         self.cells, self.weighed, self.references = list(cells), weighed, references
@@ -283,7 +289,7 @@ class Changed(Group):
 
 
 def changed_group(
-    cells: Sequence[Cell], whole: Adapter, settings: Settings, references: Mapping[int, Answer], opener: Compressed
+    cells: Sequence[Cell], whole: Adapter, settings: Settings, references: Mapping[int, Reference], opener: Compressed
 ) -> Changed:
     """A group of cells of one method that changes the checkpoint, which `opener` opens.
 

@@ -11,10 +11,13 @@ from dataclasses import asdict
 from typing import Any
 
 from effivlm.records import Cell, answer_of
+from effivlm.run.expected import Expected
 from effivlm.run.gave import Asked
 from effivlm.run.leaf import Leaf
 
 KIND = "answers"
+TENSORS = ("cache", "logits")
+"""What a leaf has no more when it is stored."""
 Line = dict[str, Any]
 
 
@@ -42,10 +45,11 @@ def _cell(cell: Cell, found: Asked, name: str) -> Line:
         "cell": cell.to_json(),
         "fingerprint": name,
         "answer": answer and asdict(answer),
-        "leaf": leaf and {word: value for word, value in asdict(leaf).items() if word != "cache"},
+        "leaf": leaf and {word: value for word, value in asdict(leaf).items() if word not in TENSORS},
         "refused": found.refused.get(cell, ""),
         "failed": found.failed.get(cell, ""),
         "lacking": [[what, reason] for lacks, what, reason in found.lacking if lacks == cell],
+        "expected": found.expected.to_json() if found.expected and cell == cell.dense else None,
     }
 
 
@@ -68,6 +72,8 @@ def asked_of(line: Line, names: Mapping[Cell, str]) -> Asked:
             found.refused[cell] = one["refused"]
         if one["failed"]:
             found.failed[cell] = one["failed"]
+        if one["expected"]:
+            found.expected = Expected.from_json(one["expected"])
         found.lacking += [(cell, what, reason) for what, reason in one["lacking"]]
     return found
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from torch import Tensor
+
 from effivlm.decoding.caches import KeptLayer, kv_bytes
 from effivlm.decoding.eager import Start
 
@@ -14,7 +16,7 @@ class Leaf:
     """A prompt as one method leaves it. `kept` of `of` is counted on tensors; `length` is the dense prompt's.
 
     `shares` are (kept, of) of every method of a composition, of a method alone its own; `wanted` what those should keep whose
-    budget is a number of tokens (0: of the others), empty where none is.
+    budget is a number of tokens (0: of the others), empty where none is. `logits` [vocab] are those of the first token.
     """
 
     cache: Sequence[KeptLayer]
@@ -30,6 +32,7 @@ class Leaf:
     prompt: tuple[int, ...] = ()
     heads: tuple[tuple[int, ...], ...] = ()
     wanted: tuple[int, ...] = ()
+    logits: Tensor | None = None
 
     @property
     def start(self) -> Start:
@@ -42,4 +45,4 @@ class Leaf:
         if any(layer.lengths for layer in self.cache):
             heads = tuple(layer.lengths or (layer.keys.shape[1],) * len(layer.keys) for layer in self.cache)
         counts = tuple(layer.kept for layer in self.cache)
-        return replace(self, cache=(), measured=(counts, kv_bytes(self.cache)), heads=heads)
+        return replace(self, cache=(), measured=(counts, kv_bytes(self.cache)), heads=heads, logits=None)

@@ -118,6 +118,7 @@ class Tree:
             shares=tuple(shares),
             wanted=tuple(wanted) if any(wanted) else (),
             prompt=self.prompt_ids(path[0]),
+            logits=done.logits,
         )
         return leaf, doubts
 

@@ -58,7 +58,13 @@ class Groups:
         self.done, self._unmarked = dict(found.reusable), dict(found.unmarked)
         self.journal = Journal(self.folder, found.sessions, found.failed)
         families = {name: source.family for name, source in self.plan.sources.items()}
-        self.together = Together(self.folder, self.journal, self.settings, families, self.workers, self.session)
+        more = self.workers, self.session, self.expecting
+        self.together = Together(self.folder, self.journal, self.settings, families, *more)
+
+    @property
+    def expecting(self) -> frozenset[tuple[str, str]]:
+        """The groups with cells of changed checkpoints, which are compared with what dense expects."""
+        return frozenset(cell.group for cell in self.selected.get("quality", ()) if changes(cell))
 
     def quality(self, cell: Cell, open_model: OpenModel, progress: Progress) -> Outcome:
         """The quality outcome of `cell`; the first call of a group runs the group."""

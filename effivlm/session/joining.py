@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-from effivlm.records import Cell, Outcome, Settings
+from effivlm.records import Answer, Cell, Outcome, Settings
 from effivlm.report.document import INTERRUPTED
 from effivlm.report.merge import Joined, Run
 from effivlm.run.sharding import lacking, waits
@@ -110,13 +110,18 @@ def _together(found: Sequence[Mapping[int, Asked]], runs: Sequence[Run]) -> dict
         for number, new in stored.items():
             old, other = whole.get(number), owner.setdefault(number, run)
             for cell in set(new.answers) & set(old.answers if old else ()):
-                if old and new.answers[cell] != old.answers[cell]:
+                if old and _said(new.answers[cell]) != _said(old.answers[cell]):
                     raise ValueError(
                         f"{cell.id}: sample {number} has different answers in {other.folder} and in {run.folder}:"
                         " leave one of them out"
                     )
             take_in(whole, number, new)
     return whole
+
+
+def _said(answer: Answer) -> Answer:
+    """An answer without what two machines round differently."""
+    return replace(answer, kl=None)
 
 
 def _assembled(

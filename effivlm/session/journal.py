@@ -114,6 +114,8 @@ def take_in(found: dict[int, Asked], number: int, new: Asked) -> None:
         kept = {cell: value for cell, value in getattr(old, word).items() if cell not in cells}
         setattr(old, word, {**kept, **getattr(new, word)})
     old.held = new.held or old.held
+    if any(cell == cell.dense for cell in cells):
+        old.expected = new.expected
     old.notes += [note for note in new.notes if note not in old.notes]
 
 

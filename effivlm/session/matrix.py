@@ -62,6 +62,7 @@ class Asked:
     scoring: str = SCORINGS[0]
     shard: str = ""
     share: bool = True
+    kl: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ def build(asked: Asked) -> Plan:
         judge_repeats=_whole("--vlm-judge-repeats", asked.judge_repeats, least=1),
         scoring=_choice("--vlm-scoring", asked.scoring, SCORINGS),
         shard=_shard(asked.shard, asked.judge),
+        kl=asked.kl,
     )
     judges.check(named, settings)
     budgets = _unique(_budget(text) for text in asked.budgets)

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from effivlm.records import Answer, Cell, Settings
+from effivlm.records import Cell, Settings
 from effivlm.session.journal import checkpoint
 
 if TYPE_CHECKING:
     from effivlm.run.compressed import Compressed
+    from effivlm.run.gave import Reference
     from effivlm.run.group import Group
 
 
@@ -29,28 +30,32 @@ class Opening:
         self,
         cells: Sequence[Cell],
         model: Callable[[], Any],
-        references: Callable[[], Mapping[int, Answer]],
+        references: Callable[[], Mapping[int, Reference]],
+        expects: bool = False,
     ) -> Group:
-        """The group of `cells`. `references` are what dense answers, by number; a changed checkpoint is compared with it.
+        """The group of `cells`. `references` are what dense answers, by number; a changed checkpoint is compared with it, for
+        which dense is asked what it `expects`.
 
         Raises:
             Unsupported: there is no such checkpoint. ValueError: it cannot be made or opened. OSError: the disk is full.
         """
         if self._group is None or self._group[0] != cells:
             self._group = None  # before the next one opens: another model may have to make room
-            self._group = (cells, self._begun(cells, model(), references))
+            self._group = (cells, self._begun(cells, model(), references, expects))
         return self._group[1]
 
-    def _begun(self, cells: Sequence[Cell], model: Any, references: Callable[[], Mapping[int, Answer]]) -> Group:
+    def _begun(
+        self, cells: Sequence[Cell], model: Any, references: Callable[[], Mapping[int, Reference]], expects: bool
+    ) -> Group:
         if checkpoint(cells[0]):
             return self._changed(cells, model, references())
         from effivlm.run.group import Group
 
         if self._opener is not None and self._opener.aside:  # the model as it is
             self._opener.close()
-        return Group(cells, model, self.settings)
+        return Group(cells, model, self.settings, expects)
 
-    def _changed(self, cells: Sequence[Cell], model: Any, references: Mapping[int, Answer]) -> Group:
+    def _changed(self, cells: Sequence[Cell], model: Any, references: Mapping[int, Reference]) -> Group:
         from effivlm.run.group import changed_group
 
         return changed_group(cells, model, self.settings, references, self.compressed())

@@ -8,19 +8,20 @@ meanwhile, and open it then.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from effivlm.records import Answer, Cell, Outcome, Settings
+from effivlm.records import Cell, Outcome, Settings
 from effivlm.run.sharding import numbers_of, waits
 from effivlm.session.blocks import Blocks, parts
 from effivlm.session.journal import Journal, checkpoint
 from effivlm.session.opening import Opening
 
 if TYPE_CHECKING:
-    from effivlm.run.gave import Asked
+    from effivlm.run.gave import Asked, Reference
     from effivlm.run.group import Group
 
 PAUSE_S = 0.05
@@ -33,7 +34,8 @@ OpenModel = Callable[[], Any]
 class Together:
     """One process's part in answering groups; `workers` of them, who know each other by the name of their `session`, divide each.
 
-    `families` are those of models, by name. `cells` that are asked here together are always of one checkpoint.
+    `families` are those of models, by name. `cells` that are asked here together are always of one checkpoint; `expecting` are
+    the groups, as (model, task), that have cells of a changed one.
     """
 
     folder: Path
@@ -42,6 +44,7 @@ class Together:
     families: Mapping[str, str]
     workers: int = 1
     session: str = "alone"
+    expecting: Collection[tuple[str, str]] = ()
     opening: Opening = field(init=False, repr=False)
     _stored: tuple[Names, Mapping[int, Asked]] | None = field(default=None, repr=False)
     _sizes: dict[str, int] = field(default_factory=dict, repr=False)
@@ -115,13 +118,15 @@ class Together:
         self.opening.forget()
         self._stored = None
 
-    def references(self, cell: Cell, names: Names) -> dict[int, Answer]:
+    def references(self, cell: Cell, names: Names) -> dict[int, Reference]:
         """Dense's answers to a cell's task by sample number, from the journals; none where dense was given up."""
+        from effivlm.run.gave import Reference
+
         dense = cell.dense
         found = self.journal.stored({dense: names[dense]})
         if any(dense in one.refused or dense in one.failed for one in found.values()):
             return {}
-        return {number: one.answers[dense] for number, one in found.items()}
+        return {number: Reference(one.answers[dense], one.expected) for number, one in found.items()}
 
     def numbers(self, cells: Sequence[Cell]) -> range:
         """Numbers of the samples of a group that this session answers."""
@@ -171,7 +176,8 @@ class Together:
 
     def _opened(self, cells: Sequence[Cell], names: Names, model: OpenModel) -> Group:
         known = self.opening.has(cells)
-        group = self.opening.group(cells, model, lambda: self.references(cells[0], names))
+        references, expects = partial(self.references, cells[0], names), cells[0].group in self.expecting
+        group = self.opening.group(cells, model, references, expects)
         if not known:
             self.journal.ran(cells[0], group.how)
         return group
