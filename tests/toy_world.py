@@ -197,7 +197,7 @@ def asked_of(line: dict[str, Any], names: dict[Cell, str]) -> Asked:
 class Group:
     """A group that is asked in parts, beside other workers."""
 
-    def __init__(self, cells: Sequence[Cell], model: Model, settings: Settings) -> None:
+    def __init__(self, cells: Sequence[Cell], model: Model, settings: Settings, expects: bool) -> None:
         note("begun", os.getpid(), cells[0].task)
         self.cells, self.total, self.how = cells, settings.limit, {"total": settings.limit}
         if wish("boom", "") == cells[0].task:
