@@ -8,13 +8,18 @@ from fractions import Fraction
 
 from effivlm.compression.budget import apportion
 
+NOTHING = Fraction(1, 10**30)
+"""Of the smallest score: too little for one weight, and enough to share what no other block has room for."""
+
 
 def allocated(
     sizes: Mapping[str, Sequence[int]], scores: Mapping[str, float], zeros: Fraction, most: Fraction
 ) -> dict[str, list[int]]:
-    """Zeros of every linear of every block, `zeros` of all weights together, half up; no block loses more than `most`.
+    """Zeros of every linear of every block, `zeros` of all weights together, half up; no block loses more than `most`, rounded up
+    where that alone leaves room for all zeros.
 
-    What stays of a block beyond its least is in proportion to its score; inside a block all linears lose the same share.
+    What stays of a block beyond its least is in proportion to its score; blocks that score 0 share alike what the others leave.
+    Inside a block all linears lose the same share.
 
     Raises:
         ValueError: a score is negative or no number.
@@ -26,7 +31,11 @@ def allocated(
     total = math.floor(zeros * sum(whole) + Fraction(1, 2))
     least = [size - math.floor(most * size) for size in whole]
     weights = [Fraction(scores[name]) for name in sizes]
+    if any(weights):
+        weights = [weight or NOTHING * min(filter(None, weights)) for weight in weights]
     kept_total = sum(whole) - total
+    if sum(least) > kept_total:
+        least = [size - math.ceil(most * size) for size in whole]
     spare = kept_total - sum(least)
     if spare < 0:
         raise ValueError(f"no block may lose more than {float(most):g}, so not {float(zeros):g} of all weights")

@@ -252,6 +252,22 @@ def test_a_block_that_the_loss_feels_more_never_loses_more(found, share) -> None
     assert len({sum(one) for one in equal.values()}) <= 2
 
 
+@pytest.mark.parametrize("sizes", [[146] * 5, [7, 11, 13]])
+def test_no_spread_leaves_all_blocks_the_same_share(sizes: list[int]) -> None:
+    blocks = {str(number): [size] for number, size in enumerate(sizes)}
+    scores = {name: float(number) for number, name in enumerate(blocks)}
+    lost = allocated(blocks, scores, Fraction("0.333"), Fraction("0.333"))
+    assert sum(map(sum, lost.values())) == (2 * 333 * sum(sizes) + 1000) // 2000
+    assert all(abs(sum(lost[name]) - 0.333 * sum(block)) < 1 for name, block in blocks.items())
+
+
+def test_blocks_that_the_loss_does_not_feel_share_alike_what_the_others_leave() -> None:
+    lost = allocated(
+        {name: [100] for name in "abcd"}, dict(zip("abcd", (0, 3, 0, 0), strict=True)), Fraction(1, 2), Fraction("0.9")
+    )
+    assert {name: sum(block) for name, block in lost.items()} == {"a": 66, "b": 0, "c": 67, "d": 67}
+
+
 def test_a_score_that_is_no_number_is_refused() -> None:
     with pytest.raises(ValueError, match="the score nan of block a is none"):
         allocated({"a": [4]}, {"a": math.nan}, Fraction(1, 2), Fraction(1))
