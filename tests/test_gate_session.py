@@ -111,7 +111,7 @@ def test_a_new_case_warns_and_fails_where_that_is_asked_for(base: Toy) -> None:
 def test_other_samples_are_refused_with_what_to_do(base: Toy) -> None:
     result = base.run(*QUALITY, "--vlm-baseline=base.json", "--vlm-limit=4", run="second")
     assert result.ret == 1
-    result.stdout.fnmatch_lines(["REFUSED: task docvqa_micro has other samples*--vlm-limit 2 --vlm-seed 0*"])
+    result.stdout.fnmatch_lines(["REFUSED: task docvqa_micro has other samples*--vlm-limit 3 --vlm-seed 0*"])
     assert verdict(base, "second")["status"] == "refused"
 
 
