@@ -44,6 +44,7 @@ def base(toy: Toy) -> Toy:
     """A toy world in which a baseline of all parts stands in base.json."""
     toy.add(PLANTED)
     toy.wish()
+    toy.limit = 3  # of two samples that both fell nothing can be told
     result = toy.run("--vlm-update-baseline=base.json", run="first")
     assert result.ret == 0
     result.stdout.fnmatch_lines(["baseline of 5 cells: *base.json"])
@@ -108,9 +109,9 @@ def test_a_new_case_warns_and_fails_where_that_is_asked_for(base: Toy) -> None:
 
 
 def test_other_samples_are_refused_with_what_to_do(base: Toy) -> None:
-    result = base.run(*QUALITY, "--vlm-baseline=base.json", "--vlm-limit=3", run="second")
+    result = base.run(*QUALITY, "--vlm-baseline=base.json", "--vlm-limit=4", run="second")
     assert result.ret == 1
-    result.stdout.fnmatch_lines(["REFUSED: task docvqa_micro has other samples*--vlm-limit 2 --vlm-seed 0*"])
+    result.stdout.fnmatch_lines(["REFUSED: task docvqa_micro has other samples*--vlm-limit 3 --vlm-seed 0*"])
     assert verdict(base, "second")["status"] == "refused"
 
 

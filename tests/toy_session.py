@@ -24,6 +24,7 @@ class Toy:
 
     def __init__(self, pytester: pytest.Pytester) -> None:
         self.pytester = pytester
+        self.limit = 2
         self.path = pytester.path
         options = "--strict-markers -p no:cacheprovider -p no:hypothesispytest"
         settings = f"[pytest]\npythonpath = {ROOT} {ROOT / 'tests'}\naddopts = {options}\n"
@@ -56,7 +57,15 @@ class Toy:
         given = " ".join(arguments)
         model = [] if "--vlm-models" in given else ["--vlm-models", "toy_a"]
         device = [] if "--vlm-device" in given else ["--vlm-device", "cpu"]
-        return ["bench_tests", *where, *model, *device, "--vlm-limit=2", "--vlm-budgets=0.10,0.40", *arguments]
+        return [
+            "bench_tests",
+            *where,
+            *model,
+            *device,
+            f"--vlm-limit={self.limit}",
+            "--vlm-budgets=0.10,0.40",
+            *arguments,
+        ]
 
     def run(self, *arguments: str, run: str = "out") -> pytest.RunResult:
         """A session in this process, of the toy model unless the arguments say otherwise."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from scipy.special import betaincinv, ndtr, ndtri, stdtr, stdtrit
@@ -85,13 +86,25 @@ def detectable(spread: float | None, units: float, unlike: int | None = None) ->
     """
     if spread is None or units < LEAST or (unlike is None and spread <= NO_WIDTH):
         return None
-    found = float(stdtrit(units - 1, (1 + LEVEL) / 2) + stdtrit(units - 1, POWER)) * _error(spread, units)
+    found = _distance(units) * _error(spread, units)
     if unlike is None:
         return found
     if units < PROOF:
         return None
-    share = float(betaincinv(PROOF, units - PROOF + 1, POWER))
+    share = _share(units)
     return found if spread > NO_WIDTH and unlike >= share * units else max(found, share)
+
+
+@lru_cache(maxsize=4096)
+def _distance(units: float) -> float:
+    """Standard errors that a difference over so many groups has to be, for Student's t to show it `POWER` of the time."""
+    return float(stdtrit(units - 1, (1 + LEVEL) / 2) + stdtrit(units - 1, POWER))
+
+
+@lru_cache(maxsize=4096)
+def _share(units: float) -> float:
+    """The share of groups that have to differ, for `PROOF` of them to do so `POWER` of the time."""
+    return float(betaincinv(PROOF, units - PROOF + 1, POWER))
 
 
 def one_sided_p(value: float, allowed: float, spread: float, units: float = math.inf) -> float:
