@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -16,7 +17,10 @@ from effivlm.run.faults import FAULTS, Ill
 
 SHOWN = 3  # names of changed tensors in a reason
 BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+KEY, FIELD, LAST = "key", "field", "field that is not shown"
 KEPT = ".found"  # what was computed from a view
+_Path = tuple[Any, ...]
+"""How a value is reached: the path of what holds it, its key or number or field there, and which of them; () is the whole."""
 _READ: ContextVar[set[Part] | None] = ContextVar("effivlm_read", default=None)
 """Parts whose first work was looked at entry by entry."""
 
@@ -86,7 +90,7 @@ def _watched(part: Part, shared: Mapping[str, Any], read: bool) -> Iterator[None
     if torch.is_inference_mode_enabled():
         yield
         return
-    tensors = list(_tensors(shared))
+    tensors = _tensors(shared)
     versions = [tensor._version for _, tensor in tensors]
     sums = [_sum(tensor) for _, tensor in tensors] if read else []
     try:
@@ -100,8 +104,9 @@ def _watched(part: Part, shared: Mapping[str, Any], read: bool) -> Iterator[None
             raise Blamed(part, _meddled(part, [one for one, other in zip(tensors, differs, strict=True) if other]))
 
 
-def _meddled(part: Part, damaged: Sequence[tuple[str, Tensor]]) -> Meddled:
+def _meddled(part: Part, told: Sequence[tuple[_Path, Tensor]]) -> Meddled:
     """What was changed, told once by the first name that is no memory of a view: others are views of the same memory."""
+    damaged = [(_name(path), tensor) for path, tensor in told]
     kept_last = sorted(damaged, key=lambda one: KEPT in one[0])
     named = {tensor.untyped_storage().data_ptr(): name for name, tensor in reversed(kept_last)}
     changed = list(dict.fromkeys(name for name, _ in damaged if name in named.values()))
@@ -119,19 +124,50 @@ def _sum(tensor: Tensor) -> Tensor:
     return (rows.flatten() * torch.arange(1, rows.numel() + 1, device=rows.device)).sum()
 
 
-def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Every tensor in records and collections, under the path that leads to it."""
-    if isinstance(value, Tensor):
+def _tensors(value: Any) -> list[tuple[_Path, Tensor]]:
+    """Every tensor in records and collections, under the path that leads to it: this is asked before and after all that methods
+    do, so that names are made of paths only where one is told."""
+    found: list[tuple[_Path, Tensor]] = []
+    _collect(value, (), found)
+    return found
+
+
+def _collect(value: Any, path: _Path, found: list[tuple[_Path, Tensor]]) -> None:
+    kind, names = _kind(type(value))  # type: ignore[arg-type]  # a class is hashable
+    if kind is Tensor:
         if not value.is_inference():
-            yield name, value
-    elif isinstance(value, Mapping):
+            found.append((path, value))
+    elif kind is Mapping:
         for key, inner in list(value.items()):
-            yield from _tensors(inner, f"{name}[{key!r}]" if name else str(key))
-    elif isinstance(value, Sequence) and not isinstance(value, str):
+            _collect(inner, (path, key, KEY), found)
+    elif kind is Sequence:
         for number, inner in enumerate(value):
-            yield from _tensors(inner, f"{name}[{number}]")
-    elif is_dataclass(value):
-        for field in fields(value):
-            inner = f"{name}.{field.name}"
-            for path, tensor in _tensors(getattr(value, field.name), inner):
-                yield (path if field.repr else inner), tensor
+            _collect(inner, (path, number, KEY), found)
+    else:
+        for name, shown in names:
+            _collect(getattr(value, name), (path, name, FIELD if shown else LAST), found)
+
+
+@cache
+def _kind(of: type) -> tuple[object, tuple[tuple[str, bool], ...]]:
+    """What values of a class are looked through as, and the fields of a record, with whether they are shown."""
+    if issubclass(of, Tensor | Mapping):
+        return (Tensor if issubclass(of, Tensor) else Mapping), ()
+    if issubclass(of, Sequence) and not issubclass(of, str):
+        return Sequence, ()
+    return None, tuple((field.name, field.repr) for field in fields(of)) if is_dataclass(of) else ()
+
+
+def _name(path: _Path) -> str:
+    """A path in words; nothing is told of what lies inside a field that is not shown."""
+    before, key, step = path
+    if not before:
+        return str(key)
+    name = _name(before)
+    if _hidden(before):
+        return name
+    return f"{name}[{key!r}]" if step == KEY else f"{name}.{key}"
+
+
+def _hidden(path: _Path) -> bool:
+    return bool(path) and (path[2] == LAST or _hidden(path[0]))
