@@ -203,18 +203,18 @@ def rolled(layers: Sequence[KeptLayer]) -> list[RolledLayer]:
 
 
 def _alike(layers: Sequence[KeptLayer]) -> list[list[int]]:
-    """Row numbers grouped by physical length, by whether heads differ, and by how they roll."""
+    """Row numbers grouped by how they roll, and else by physical length and by whether heads differ."""
     groups: dict[tuple[Any, ...], list[int]] = {}
     for row, layer in enumerate(layers):
-        sort = layer.rolling and layer.rolling.sort
-        groups.setdefault((layer.keys.shape[-2], layer.lengths is not None, sort), []).append(row)
+        sort = (layer.keys.shape[-2], layer.lengths is not None) if layer.rolling is None else layer.rolling.sort
+        groups.setdefault((layer.rolling is None, *sort), []).append(row)
     return list(groups.values())
 
 
 def _segment(rows: list[int], layers: Sequence[KeptLayer], room: int) -> _Segment | RollingSegment:
     first = layers[0]
     if first.rolling is not None:
-        return RollingSegment(torch.tensor(rows, device=first.keys.device), rolled(layers))
+        return RollingSegment(torch.tensor(rows, device=first.keys.device), rolled(layers), exact=True)
     heads, length, dim = first.keys.shape
     keys = first.keys.new_zeros(len(rows), heads, length + room, dim)
     values = first.values.new_zeros(len(rows), heads, length + room, first.values.shape[-1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -45,16 +46,19 @@ class RollingSegment:
     the next one takes; `facts` [4, R, 1, 1] are a row's next number, sinks, recent entries and slots in use. Nothing depends on
     values in Python, so that steps can be captured in a CUDA graph, and `load` can put other prompts into the slots of a
     captured one.
+
+    With `exact` a row computes what it computes alone, bit for bit: attention takes rows of one length at a time, and their
+    own slots only. Then only rows of these lengths can be loaded.
     """
 
-    def __init__(self, rows: Tensor, layers: Sequence[RolledLayer], slack: float = 1.0) -> None:
-        self.rows, self.layers = rows, list(layers)
+    def __init__(self, rows: Tensor, layers: Sequence[RolledLayer], slack: float = 1.0, exact: bool = False) -> None:
+        self.rows, self.layers, self.exact = rows, list(layers), exact
         self.numbers: list[int] = rows.tolist()
         keys, values, rule = layers[0]
         self.scored, self.shared = rule.sort
         longest = max(layer[0].shape[1] for layer in layers)
         heads, slots, device = keys.shape[0], int(slack * longest) + self.scored, keys.device
-        self.padded = slack > 1 or any(layer[0].shape[1] < longest for layer in layers)
+        self.padded = not exact and (slack > 1 or any(layer[0].shape[1] < longest for layer in layers))
         self.keys = keys.new_zeros(len(layers), heads, slots, keys.shape[-1])
         self.values = values.new_zeros(len(layers), heads, slots, values.shape[-1])
         self.order = torch.zeros(len(layers), heads, slots, dtype=torch.long, device=device)
@@ -76,6 +80,8 @@ class RollingSegment:
 
     def fits(self, layers: Sequence[RolledLayer]) -> bool:
         """Whether other rows can take the places of these; without padding, only rows of the same length."""
+        if self.exact:
+            return [keys.shape[1] for keys, _, _ in layers] == [keys.shape[1] for keys, _, _ in self.layers]
         lengths = {keys.shape[1] + self.scored for keys, _, _ in layers}
         return max(lengths) <= self.keys.shape[2] and (self.padded or lengths == {self.keys.shape[2]})
 
@@ -159,22 +165,34 @@ class RollingSegment:
         self.order.scatter_(2, slot, self.facts[0].expand_as(slot))
         self.scores.scatter_(2, slot, 0.0)
 
+    def _spans(self) -> list[tuple[slice, slice]]:
+        """Rows that look together, and their slots: all, or neighbours of one length."""
+        if not self.exact:
+            return [(slice(None), slice(None))]
+        lengths = [keys.shape[1] for keys, _, _ in self.layers]
+        ends = [at for at in range(1, len(lengths)) if lengths[at] != lengths[at - 1]]
+        pairs = pairwise([0, *ends, len(lengths)])
+        return [(slice(start, end), slice(lengths[start] + self.scored)) for start, end in pairs]
+
     def _look(self, query: Tensor, scaling: float | None) -> Tensor:
         """Attention of one query row [R, H_q, 1, D] over all slots in use, counted where scores matter."""
+        found = [self._look_at(query[rows], rows, slots, scaling) for rows, slots in self._spans()]
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+    def _look_at(self, query: Tensor, those: slice, slots: slice, scaling: float | None) -> Tensor:
+        keys, values = self.keys[those, :, slots], self.values[those, :, slots]
         rows, heads, _, dim = query.shape
-        kv_heads = self.keys.shape[1]
+        kv_heads = keys.shape[1]
         if not self.scored and not self.padded:
-            return scaled_dot_product_attention(
-                query, self.keys, self.values, scale=scaling, enable_gqa=heads != kv_heads
-            )
+            return scaled_dot_product_attention(query, keys, values, scale=scaling, enable_gqa=heads != kv_heads)
         grouped = query.reshape(rows, kv_heads, heads // kv_heads, dim)
-        logits = (grouped @ self.keys.transpose(2, 3)).float() * (dim**-0.5 if scaling is None else scaling)
+        logits = (grouped @ keys.transpose(2, 3)).float() * (dim**-0.5 if scaling is None else scaling)
         if self.padded:
             logits = logits.masked_fill(self.order[:, :, None] < 0, -torch.inf)
         weights = logits.softmax(-1)
         if self.scored:
-            self.scores += weights.mean(2)
-        return (weights.to(query.dtype) @ self.values).reshape(rows, heads, 1, -1)
+            self.scores[those, :, slots] += weights.mean(2)
+        return (weights.to(query.dtype) @ values).reshape(rows, heads, 1, -1)
 
     def _victim(self) -> Tensor:
         """The slot [R, H_kv] of the entry that goes next; of equal scores the later one."""

@@ -36,6 +36,7 @@ LACKING = {
     "memory": "memory ran out, and cells were decoded in smaller batches,",
     "beside": "memory ran out, and fewer prompts were prefilled side by side,",
     "shown": "the sample could not be shown in the report",
+    "hand": "a process beside the run could not answer, and the run asked by itself,",
     "prompt": "the question was shown to the model with U+FFFD for half a surrogate pair",
 }
 
@@ -175,6 +176,10 @@ class Answers(Given):
             sample = read(samples, number, self._known)
         except FAULTS as error:
             return Asked({cell: broken(f"#{number}", "", error) for cell in self.standing})
+        return self.asked(sample, number, share)
+
+    def asked(self, sample: Sample, number: int, share: bool) -> Asked:
+        """As `ask`, of a sample that was read."""
         said = self._reference(number, sample)
         expected = said.expected if said else None
         asking = Asking(

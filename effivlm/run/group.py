@@ -33,11 +33,12 @@ from effivlm.run.compressed import Compressed, changed_of, closing_after, identi
 from effivlm.run.faults import FAULTS, said
 from effivlm.run.faults import told as reason_of
 from effivlm.run.gave import Asked, Reference
+from effivlm.run.hands import hands, hands_for
 from effivlm.run.lengths import Positions
 from effivlm.run.listening import OnAnswers, Progress, Told
 from effivlm.run.noise import asked_again
 from effivlm.run.provenance import code_of, libraries_of, versions
-from effivlm.run.scoring import samples_of
+from effivlm.run.scoring import read, samples_of
 from effivlm.run.steps import Step, stored
 from effivlm.run.untouched import tracked
 from effivlm.run.weighed import Weighed
@@ -257,10 +258,34 @@ class Group:
         if model.device.type != "cpu":  # there the processor would take the model's own cores
             samples = Processed(samples, partial(model.process, fit=Positions(model).refuse_text))
         fused = compiled(model.layers, dynamic=True) if self.ran.kernel == COMPILED else nullcontext()
-        with model.seams(), any_length(model.device), fused, tracked(), ahead(samples, order=numbers) as ready:
+        count = hands_for(model, len([number for number in numbers if number not in stored]))
+        # what a first sample costs and no other is there for all when processes are forked
+        first, others = (numbers[:1], numbers[1:]) if count > 1 else (numbers, numbers[:0])
+        with model.seams(), any_length(model.device), fused, tracked():
+            with ahead(samples, order=first) as ready:
+                for number in first:
+                    known = answers.recalled(ready, number, stored.get(number))
+                    found = known or answers.ask(ready, number, self.settings.share)
+                    yield number, found, known is not None
+                    answers.take(found)
+            if others:
+                yield from self._side_by_side(others, stored, answers, count)
+
+    def _side_by_side(
+        self, numbers: range, stored: Mapping[int, Asked], answers: Answers, count: int
+    ) -> Iterator[tuple[int, Asked, bool]]:
+        """As `through`, new samples by so many processes."""
+        new, share = [number for number in numbers if number not in stored], self.settings.share
+        forked = hands(lambda number, sample: answers.asked(sample, number, share), count)
+        with forked as those, ahead(self.samples, order=numbers) as ready:
+            given = those.asked(new, lambda number: read(ready, number, ()))
             for number in numbers:
                 known = answers.recalled(ready, number, stored.get(number))
-                found = known or answers.ask(ready, number, self.settings.share)
+                made = next(given) if number not in stored else None
+                found = known or (answers.told(number, made) if isinstance(made, Asked) else None)
+                if found is None:
+                    found = answers.ask(ready, number, share)
+                    found.lack(answers.standing[:1] if made else (), "hand", str(made))
                 yield number, found, known is not None
                 answers.take(found)
 
