@@ -25,7 +25,7 @@ def pytest_vlm_outcome(config, outcome):
 
 def wait_for(toy: Toy, word: str, count: int) -> None:
     """Until the toy log holds `count` lines of that kind."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while len(toy.log(word)) < count:
         assert time.monotonic() < deadline, f"no {word} in {(toy.path / 'toy_log.txt').read_text()}"
         time.sleep(0.02)

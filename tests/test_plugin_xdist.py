@@ -291,7 +291,7 @@ def test_cells_lost_with_their_worker_are_recorded_as_interrupted(toy: Toy) -> N
 
 @pytest.mark.parametrize("everyone", [True, False], ids=["the whole group of processes", "the controller alone"])
 def test_an_interrupt_beside_workers_keeps_what_is_done(toy: Toy, everyone: bool) -> None:
-    toy.wish(sleep=0.5)
+    toy.wish(sleep=1.0)
     process = toy.start(*QUALITY, "--vlm-tasks=docvqa_micro,count_micro", "--vlm-models=toy_a,toy_b", "-n2")
     wait_for(toy, "group", 3)
     (os.killpg if everyone else os.kill)(process.pid, signal.SIGINT)

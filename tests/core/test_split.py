@@ -12,7 +12,7 @@ from toy_task import Toy
 
 from effivlm.models._adapter import Adapter
 from effivlm.records import Cell, Settings
-from effivlm.run import prefill
+from effivlm.run import views
 from effivlm.seams.meters import Spans
 from effivlm.timing import timing
 from effivlm.timing.timing import PARTS, Timing, prepare_timing
@@ -66,7 +66,7 @@ def test_what_a_part_does_within_another_counts_for_itself_alone() -> None:
         ("random_visual", "method_s", "method", "select"),
         ("fastv", "method_s", "method", "select"),
         ("snapkv", "method_s", "method", "compress"),
-        ("h2o", "method_s", "prefill", "received"),
+        ("h2o", "method_s", "views", "received"),
     ],
 )
 def test_a_planted_delay_shows_in_its_part_alone(
@@ -74,7 +74,7 @@ def test_a_planted_delay_shows_in_its_part_alone(
 ) -> None:
     ready = prepare_timing(Cell("twin", method, "paper", "0.40", "toy"), model, Settings())
     before = split(model, method, ready)
-    owner: Any = {"model": model, "method": type(ready.method), "prefill": prefill}[where]
+    owner: Any = {"model": model, "method": type(ready.method), "views": views}[where]
     monkeypatch.setattr(owner, name, later(getattr(owner, name)))
     after = split(model, method, ready)
     assert set(after) == set(before)
