@@ -17,6 +17,7 @@ from effivlm.models._sources import ModelSource
 from effivlm.records import Cell, Settings
 from effivlm.run import provenance
 from effivlm.run.group import cell_fingerprint
+from effivlm.session import recorder
 
 MIB = 1 << 20
 CELL = Cell("m", "fastv", "paper", "0.10", "docvqa_micro")
@@ -185,3 +186,14 @@ def test_no_shipped_class_counts_as_patched_and_a_patched_one_does(kind: str, mo
     own = next(name for name, value in vars(classes[0]).items() if callable(value) and not name.startswith("__"))
     monkeypatch.setattr(classes[0], own, everything)
     assert any(word.startswith(f"{classes[0].__name__}.{own} ") for word in provenance.replaced(classes[0]))
+
+
+def test_the_header_names_the_device_that_was_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = "NVIDIA A, 580.1, 80 MiB\nNVIDIA B, 580.1, 40 MiB"
+    monkeypatch.setattr(recorder, "_said", lambda *command: listed if command[0] == "nvidia-smi" else "")
+    processor = recorder.devices()["processor"]
+    named = {used: recorder.devices(used)["device"] for used in ("", "cuda:0", "cuda:1", "cpu")}
+    assert named == {"": "NVIDIA A", "cuda:0": "NVIDIA A", "cuda:1": "NVIDIA B", "cpu": processor}
+    assert (recorder.devices("cpu")["driver"], len(recorder.devices("cpu")["gpus"])) == ("", 2)
+    header = recorder.facts(Path(), ["pytest"], {"device": "cpu"})
+    assert header["device"] == processor

@@ -148,7 +148,7 @@ def facts(root: Path, command: Sequence[str], settings: Mapping[str, Any]) -> di
         "versions": {"python": platform.python_version(), **_versions()},
         "commit": commit(root),
         "platform": platform.platform(),
-        **devices(),
+        **devices(str(settings.get("device", ""))),
     }
 
 
@@ -157,13 +157,17 @@ def commit(root: Path) -> str:
     return _said("git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*")
 
 
-def devices() -> dict[str, Any]:
-    """Name of the processor, and of each GPU with its driver (an empty list without any)."""
+def devices(used: str = "") -> dict[str, Any]:
+    """Name of the processor, and of each GPU with its driver (an empty list without any); `device` is the one of them that is
+    `used` ("cpu", "cuda:1"), without that the first GPU."""
     query = _said("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
     rows = [[part.strip() for part in line.split(",")] for line in query.splitlines() if line.count(",") == 2]
+    number = used.partition(":")[2]
+    place = min(int(number), len(rows) - 1) if number.isdecimal() and rows else 0
+    on_gpu = bool(rows) and used != "cpu"
     return {
-        "device": rows[0][0] if rows else _processor(),
-        "driver": rows[0][1] if rows else "",
+        "device": rows[place][0] if on_gpu else _processor(),
+        "driver": rows[place][1] if on_gpu else "",
         "gpus": [{"name": name, "driver": driver, "memory": memory} for name, driver, memory in rows],
         "processor": _processor(),
         "cores": os.cpu_count() or 1,
