@@ -273,8 +273,8 @@ def test_what_a_press_cannot_do_with_a_sample_is_told_in_its_words(one: Adapter)
 def test_values_that_the_library_refuses_fail_the_case_before_a_model_opens(one: Adapter) -> None:
     wrong = cell("kvpress:AdaKVPress(press=KnormPress,alpha_safeguard=2.0)")
     said = "kvpress:AdaKVPress(press=KnormPress,alpha_safeguard=2.0): alpha_safeguard should be in [0, 1]"
-    assert _unusable(wrong) == said
-    assert _unusable(cell("kvpress:KnormPress")) == ""
+    assert _unusable(wrong, Settings()) == said
+    assert _unusable(cell("kvpress:KnormPress"), Settings()) == ""
 
 
 def test_a_resumed_run_wants_the_same_version_of_the_library(one: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
