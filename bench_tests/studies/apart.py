@@ -139,6 +139,10 @@ def main() -> None:
     parser.add_argument("--methods", default=METHODS)
     parser.add_argument("--keep", default="0.20")
     asked = parser.parse_args()
+    import torch
+
+    if torch.cuda.device_count() < 2:
+        parser.error(f"{torch.cuda.device_count()} GPUs are here, and a model is spread over two or more")
     with tempfile.TemporaryDirectory() as own:
         folder, pages = Path(asked.folder or f"{own}/checkpoint"), Path(own) / "pages"
         if not (folder / "config.json").is_file():

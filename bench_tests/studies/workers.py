@@ -100,9 +100,10 @@ def main() -> None:
     parser.add_argument("--workers", default="1,2", help="numbers of workers, one after the other")
     parser.add_argument("--cells", choices=SETS, default="dense", help="dense alone, or with methods at five budgets")
     asked = parser.parse_args()
-    numbers = [int(word) for word in asked.workers.split(",")]
-    if min(numbers) < 1:
-        parser.error(f"--workers {asked.workers}: at least 1")
+    words = asked.workers.split(",")
+    if not all(word.isdecimal() and int(word) for word in words):
+        parser.error(f"--workers {asked.workers}: numbers of at least 1, such as 1,2,8")
+    numbers = [int(word) for word in words]
     methods = ",".join(("dense", *SETS[asked.cells]))
     with tempfile.TemporaryDirectory() as place:
         pictures = Path(place, "drawn")
