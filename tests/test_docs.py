@@ -152,9 +152,10 @@ def test_a_command_that_would_not_start_is_found(line: str, pytestconfig: pytest
 def test_the_examples_of_a_page_run_in_their_order(page: str, reader: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("example")
     monkeypatch.setitem(sys.modules, "example", module)  # where a dataclass looks for its names
-    for place, text in blocks("python"):
-        if place == page:
-            exec(compile(text, page, "exec", dont_inherit=True), vars(module))
+    texts = [text for place, text in blocks("python") if place == page]
+    for text in texts:
+        exec(compile(text, page, "exec", dont_inherit=True), vars(module))
+    assert len(vars(module)) > len(vars(ModuleType("example"))), "the examples define nothing"
 
 
 def test_a_row_of_a_folder_is_a_sample_as_the_page_says(reader: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,12 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
 def own_products(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Compressed checkpoints go to the test's folder."""
     monkeypatch.setenv("EFFIVLM_PRODUCTS", str(tmp_path / "products"))
+
+
+@pytest.fixture(scope="module")
+def products(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Compressed checkpoints of all tests of a file go to one folder."""
+    folder = tmp_path_factory.mktemp("products")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EFFIVLM_PRODUCTS", str(folder))
+        yield folder

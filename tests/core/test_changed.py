@@ -57,14 +57,6 @@ def toy() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def products(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("products")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EFFIVLM_PRODUCTS", str(folder))
-        yield folder
-
-
 def run(whole: Adapter, *cells: Cell, **more: Any) -> dict[Cell, Outcome]:
     settings = Settings(limit=LIMIT, share=more.pop("share", True))
     return {one.cell: one for one in run_group(cells, whole, settings, **more)}

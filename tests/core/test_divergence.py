@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,14 +43,6 @@ class Run(NamedTuple):
     whole: Adapter
     task: str
     found: dict[str, Outcome]
-
-
-@pytest.fixture(scope="module")
-def products(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("products")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EFFIVLM_PRODUCTS", str(folder))
-        yield folder
 
 
 @pytest.fixture(scope="module", params=TASKS)
