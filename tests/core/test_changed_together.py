@@ -30,7 +30,7 @@ from effivlm.session.joining import join
 from effivlm.session.matrix import Plan
 from effivlm.session.recorder import Recorder
 
-whole, toy, products, found = test_changed.whole, test_changed.toy, test_changed.products, test_changed.found
+whole, toy, found = test_changed.whole, test_changed.toy, test_changed.found
 CELLS = (ALONE, SNAPKV, BESIDE, HALF)
 Found = dict[Cell, Outcome]
 

@@ -28,7 +28,7 @@ from effivlm.session.groups import Groups
 from effivlm.session.journal import take_in
 from effivlm.session.matrix import Plan
 
-whole, toy, products, found = test_changed.whole, test_changed.toy, test_changed.products, test_changed.found
+whole, toy, found = test_changed.whole, test_changed.toy, test_changed.found
 Found = dict[Cell, Outcome]
 OWN = (DENSE, SNAPKV)
 
