@@ -58,6 +58,13 @@ class Prompt:
     def visual(self) -> Tensor:
         return self.image >= 0
 
+    @property
+    def question(self) -> Tensor:
+        """Embeddings [T, d] of the text that follows the last image; of all text where none follows."""
+        last = self.visual.nonzero()[-1:, 0]
+        after = torch.arange(self.length, device=last.device) > last
+        return self.embeds[0, after if after.any() else ~self.visual]
+
 
 def grid(blocks: int, rows: int, columns: int, device: torch.device) -> Tensor:
     """Places [blocks * rows * columns, 3] of tokens that run column by column, row by row, block by block."""

@@ -13,8 +13,6 @@ from effivlm.decoding.caches import row_bytes
 from effivlm.decoding.eager import Choose, Start, agreements
 from effivlm.decoding.engine import Captured, Eager
 from effivlm.decoding.generation import spoilt
-from effivlm.metrics.choice import listed_options
-from effivlm.metrics.same import same
 from effivlm.models._adapter import Adapter
 from effivlm.records import HALF_PAIR, Answer, Cell, Sample, Unsupported
 from effivlm.run.diverging import Diverging
@@ -24,7 +22,7 @@ from effivlm.run.gave import Asked, broken
 from effivlm.run.leaf import Leaf
 from effivlm.run.lengths import Positions
 from effivlm.run.noise import again
-from effivlm.run.scoring import mute, scored
+from effivlm.run.scoring import against, mute, scored
 from effivlm.run.shown import kept_record
 from effivlm.run.tree import Tree
 from effivlm.run.untouched import Blamed, Meddled
@@ -129,10 +127,14 @@ class Asking:
 
     def _decoded(self, tree: Tree, pairs: Mapping[Cell, tuple[Leaf, Doubts]]) -> None:
         """The answers of cells that are grown."""
-        grown = {cell: leaf for cell, (leaf, _) in pairs.items()}
+        grown = dict[Cell, Leaf]()
+        for cell, (leaf, _) in pairs.items():
+            try:
+                grown[cell] = tree.begun(self.methods[cell], leaf)
+            except FAULTS as error:  # as in `_through`
+                self._broken([cell], tree.cause(self.methods[cell], error))
         for cell, refused in zip(pairs, refuse(*(doubts for _, doubts in pairs.values())), strict=True):
-            if refused:
-                del grown[cell]
+            if refused and grown.pop(cell, None):
                 self._broken([cell], tree.cause(self.methods[cell], refused))
         if self.show:
             self._show(tree, grown)
@@ -330,19 +332,3 @@ def _told(
 ) -> list[list[int]]:
     """As `decode.chosen`, of what is known."""
     return [list(made[row][1 : len(fed) + 1]) for row in rows]
-
-
-def against(answer: Answer, dense: Answer, kind: str, sample: Sample) -> Answer:
-    """An answer with what it has in common with dense's."""
-    common = 0
-    for ours, theirs in zip(answer.tokens, dense.tokens, strict=False):
-        if ours != theirs:
-            break
-        common += 1
-    options = listed_options(sample.prompt) if kind == "choice" else None
-    return replace(
-        answer,
-        same_as_dense=None if kind == "free" else same(kind, answer.text, dense.text, options),
-        exact_as_dense=answer.text == dense.text,
-        common_prefix_tokens=common,
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -40,14 +40,27 @@ def disorder(cache: Sequence[KeptLayer]) -> Doubts:
     """Flags for layers whose entries, as far as they are noted, are not ascending; none where cells are timed."""
     if torch.is_inference_mode_enabled():
         return []
-    return [(_disordered(layer), DISORDER) for layer in cache if layer.indices is not None]
+    found: dict[torch.device, list[KeptLayer]] = {}
+    for layer in cache:
+        if layer.indices is not None:
+            found.setdefault(layer.indices.device, []).append(layer)
+    return [(_disordered(layers), DISORDER) for layers in found.values()]
 
 
-def _disordered(layer: KeptLayer) -> Tensor:
-    """Whether an entry does not lie behind the one before it, in any head; padding is not looked at."""
-    assert layer.indices is not None
-    wrong = layer.indices[:, 1:] <= layer.indices[:, :-1]
-    if layer.lengths:
-        ends = torch.tensor(layer.lengths).to(wrong.device, non_blocking=True)
-        wrong = wrong & (torch.arange(1, wrong.shape[1] + 1, device=wrong.device) < ends[:, None])
-    return wrong.any()
+def _disordered(layers: Sequence[KeptLayer]) -> Tensor:
+    """Whether, in any head of the layers, an entry does not lie behind the one before it; padding is not looked at.
+
+    Layers stand side by side, for a few large kernels, and every column knows its place in its own layer.
+    """
+    chosen = [layer.indices for layer in layers if layer.indices is not None]
+    rows, sizes = torch.cat(chosen, 1), [one.shape[1] for one in chosen]
+    lengths = [layer.lengths or (size,) * len(rows) for layer, size in zip(layers, sizes, strict=True)]
+    facts = [
+        (size, start, *own) for size, start, own in zip(sizes, accumulate(sizes, initial=0), lengths, strict=False)
+    ]
+    size, *told = torch.tensor(facts).to(rows.device, non_blocking=True).unbind(1)
+    layer = torch.repeat_interleave(size, output_size=rows.shape[1])
+    start, *ends = (one[layer] for one in told)
+    place = torch.arange(len(layer), device=rows.device) - start
+    counts = (place > 0) & (place < torch.stack(ends))
+    return ((rows[:, 1:] <= rows[:, :-1]) & counts[:, 1:]).any()

@@ -16,11 +16,12 @@ class Leaf:
     """A prompt as one method leaves it. `kept` of `of` is counted on tensors; `length` is the dense prompt's.
 
     `shares` are (kept, of) of every method of a composition, of a method alone its own; `wanted` what those should keep whose
-    budget is a number of tokens (0: of the others), empty where none is. `logits` [vocab] are those of the first token.
+    budget is a number of tokens (0: of the others), empty where none is. `logits` [vocab] are those of the first token, which is
+    `token`, once it was read.
     """
 
     cache: Sequence[KeptLayer]
-    token: int
+    token: int | None
     position: int
     length: int
     visual_tokens: int
@@ -36,7 +37,8 @@ class Leaf:
 
     @property
     def start(self) -> Start:
-        """Where decoding begins."""
+        """Where decoding begins; AssertionError before the first token was read."""
+        assert self.token is not None
         return Start(self.cache, self.token, self.position, self.prompt)
 
     def without_cache(self) -> Leaf:

@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from effivlm.metrics.same import TYPES
+from effivlm.metrics.choice import listed_options
+from effivlm.metrics.same import TYPES, same
 from effivlm.records import Answer, Reported, Sample
 from effivlm.run.faults import FAULTS, Ill, told
 from effivlm.tasks._base import Task
@@ -168,3 +169,19 @@ def _shown(value: Any) -> str:
     except FAULTS as error:
         text = told(error)
     return f"{text} ({type(value).__name__})"
+
+
+def against(answer: Answer, dense: Answer, kind: str, sample: Sample) -> Answer:
+    """An answer with what it has in common with dense's."""
+    common = 0
+    for ours, theirs in zip(answer.tokens, dense.tokens, strict=False):
+        if ours != theirs:
+            break
+        common += 1
+    options = listed_options(sample.prompt) if kind == "choice" else None
+    return replace(
+        answer,
+        same_as_dense=None if kind == "free" else same(kind, answer.text, dense.text, options),
+        exact_as_dense=answer.text == dense.text,
+        common_prefix_tokens=common,
+    )

@@ -84,14 +84,18 @@ class Tree:
             ValueError: its scores have no order.
         """
         leaf, doubts = self.unsure_leaf(method)
+        leaf = self.begun(method, leaf)
         for error in filter(None, refuse(doubts)):
             raise error
         return leaf
 
     def unsure_leaf(self, method: Method) -> tuple[Leaf, Doubts]:
-        """As `leaf`, with what `refuse` has to be asked of: of many leaves at once, since it waits for the device."""
+        """As `leaf`, before anything waits for the device: its first token is not read (`begun`), and its doubts are what
+        `refuse` has to be asked of. So the device goes on with the prefill while Python asks for what comes after it."""
         path = self._path(method)
         *prefill, part = path
+        length, visual = self._inputs(None)["input_ids"].shape[1], self._visual_tokens(None)
+        self._entering(path)
         done = self.prefilled(tuple(prefill))
         doubts: Doubts = []
         if isinstance(part, CachePart):
@@ -100,7 +104,6 @@ class Tree:
             doubts += disorder(cache)
         else:
             cache = [KeptLayer(key[0], value[0]) for key, value in zip(done.cache.keys, done.cache.values, strict=True)]
-        length, visual = self._inputs(None)["input_ids"].shape[1], self._visual_tokens(None)
         whole, entries = len(cache) * length, sum(layer.kept for layer in cache)
         each = of_prompts(method)
         shares = [self._share(path, one, done, entries) for one in each]
@@ -108,7 +111,7 @@ class Tree:
         kept, of = (round(entries), whole) if isinstance(method, Composed) else (*shares, (visual, visual))[0]
         leaf = Leaf(
             cache=cache,
-            token=self.once(("token", *prefill), lambda: self.within("first", lambda: self._first(path[0], done))),
+            token=None,
             position=done.prompt.next_position,
             length=length,
             visual_tokens=visual,
@@ -122,12 +125,17 @@ class Tree:
         )
         return leaf, doubts
 
-    def _first(self, image: Part | None, done: Prefilled) -> int:
-        """The first token, which costs one look at the device.
+    def begun(self, method: Method, leaf: Leaf) -> Leaf:
+        """A leaf of `unsure_leaf` with its first token, which costs one look at the device.
 
         Raises:
             NotFiniteError: features of the tower or logits hold NaN or infinity; says where it was seen first.
         """
+        path = self._path(method)[:3]
+        first = partial(self._first, path[0], self.prefilled(path))
+        return replace(leaf, token=self.once(("token", *path), lambda: self.within("first", first)))
+
+    def _first(self, image: Part | None, done: Prefilled) -> int:
         features = self._encoded(image).features
         token = first_token(self.model.rules, done.logits, self.prompt_ids(image), features)
         if token < 0:
@@ -151,12 +159,16 @@ class Tree:
             return round(entries), sum(view.length for view in done.views)
         seam = next((part.seam for part in method.seam_parts()), "image")
         whole, shown = self._visual_tokens(None), self._visual_tokens(path[0])
-        prompt = self.once(("kept visual", *path[:2]), lambda: int(done.prompt.visual.sum()))
+        prompt = self._entering(path)
         if seam != "layer":
             return {"image": (shown, whole), "vision": (prompt, shown)}[seam]
         counts = self.once(("seen visual", *path[:3]), lambda: [int(view.visual.sum()) for view in done.views])
         mean = isinstance(path[2], LayerPart) and path[2].layer_mean
         return round(sum(counts) / len(counts)) if mean else counts[-1], prompt
+
+    def _entering(self, path: Path) -> int:
+        """Visual tokens that enter the decoder; asked before it runs, since to count them is to wait for what runs."""
+        return self.once(("kept visual", *path[:2]), lambda: int(self.prompt(path[:2]).visual.sum()))
 
     def _wanted(self, method: Method, done: Prefilled, of: int) -> int:
         """What a method with a number of tokens should keep of `of`: its number, or all where a sample (a layer) has no more."""
@@ -313,7 +325,7 @@ class Tree:
             prompt, encoded = self.prompt((image, None)), self._encoded(image)
             stays, features = prompt.image < 0, []
             towers = encoded.towers or [None] * len(encoded.features)
-            question = asked_of(prompt) if part.reads else None
+            question = prompt.question if part.reads else None
             views = [ImageView(*seen, question) for seen in zip(encoded.features, encoded.places, towers, strict=True)]
             with untouched(part, views=views):
                 selections = self.within("method", lambda: part.select(views, self.sample.id))
@@ -334,10 +346,3 @@ class Tree:
         heads = whole.heads if whole and not observers else {}
         work = partial(prefilled, self.model, prompt, part, observers, self.sample.id, self.within, noted, heads)
         return self.within("prefill", work)
-
-
-def asked_of(prompt: Prompt) -> Tensor:
-    """Embeddings [T, d] of the text that follows the last image of a prompt; of all its text where none follows."""
-    last = prompt.visual.nonzero()[-1:, 0]
-    after = torch.arange(prompt.length, device=last.device) > last
-    return prompt.embeds[0, after if after.any() else ~prompt.visual]

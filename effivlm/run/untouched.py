@@ -126,15 +126,13 @@ def _sum(tensor: Tensor) -> Tensor:
 
 def _gather(value: Any, found: list[Tensor]) -> None:
     """Add every tensor in records and collections that counts its changes; done around all that methods do, so without names."""
-    kind = type(value)
-    if kind in PLAIN:
-        return
-    if isinstance(value, Tensor):
-        if not value.is_inference():
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if not isinstance(value, Tensor):
+            waiting += [one for one in _inner(type(value), value) if type(one) not in PLAIN]
+        elif not value.is_inference():
             found.append(value)
-        return
-    for inner in _inner(kind, value):
-        _gather(inner, found)
 
 
 def _inner(kind: type, value: Any) -> Iterable[Any]:

@@ -152,8 +152,9 @@ class Groups:
         return drained
 
     def forget_model(self) -> None:
-        """Drop what holds on to an open model, and what methods made of it."""
+        """Drop what holds on to an open model, and what methods made of it; nothing more is answered until another is open."""
         self._prepared = None
+        self.journal.close()
         self.together.forget()
         self.together.opening.close()
 

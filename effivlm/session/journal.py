@@ -59,6 +59,12 @@ class Journal:
         self._file.write(dump({**line, "session": self.session}) + "\n")
         self._file.flush()
 
+    def close(self) -> None:
+        """Let go of the file until there is more to put down."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
     def how(self, cell: Cell) -> Mapping[str, Any] | None:
         """How the group of a cell ran last on the checkpoint that answers the cell; None where nobody told."""
         found, wanted = None, (*cell.group, checkpoint(cell))

@@ -21,8 +21,8 @@ from effivlm.models._adapter import Adapter
 from effivlm.records import Answer, Budget, Settings
 from effivlm.run import asked as asked_module
 from effivlm.run import group, noise
-from effivlm.run.asked import against
 from effivlm.run.group import open_model, run_group
+from effivlm.run.scoring import against
 from effivlm.run.tree import Tree
 
 CPU = torch.device("cpu")

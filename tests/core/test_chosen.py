@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import pytest
 import torch
 import twins
+from hypothesis import given, strategies
 from toy_task import Toy, cells
 
 from effivlm import registry
@@ -103,4 +105,23 @@ def test_heads_are_looked_at_up_to_their_ends(
     at = torch.tensor(indices, dtype=torch.int64)
     entries = torch.zeros(*at.shape, 4)
     (found,) = refuse(disorder([KeptLayer(entries, entries, lengths, at)]))
+    assert (found is not None) is wrong
+
+
+@given(data=strategies.data())
+def test_layers_that_stand_side_by_side_are_looked_at_each_by_itself(data: strategies.DataObject) -> None:
+    heads = data.draw(strategies.integers(1, 3))
+    layers, wrong = [], False
+    for _ in range(data.draw(strategies.integers(1, 4))):
+        size = data.draw(strategies.integers(0, 5))
+        numbers = strategies.lists(strategies.integers(0, 9), min_size=size, max_size=size)
+        rows = data.draw(strategies.lists(numbers.map(sorted) | numbers, min_size=heads, max_size=heads))
+        ends = strategies.lists(strategies.integers(0, size), min_size=heads, max_size=heads).map(tuple)
+        lengths = data.draw(strategies.none() | ends)
+        there = zip(rows, lengths or (size,) * heads, strict=True)
+        wrong |= any(later <= earlier for row, end in there for earlier, later in pairwise(row[:end]))
+        entries = torch.zeros(heads, size, 4)
+        layers.append(KeptLayer(entries, entries, lengths, torch.tensor(rows, dtype=torch.long).view(heads, size)))
+    unnoted = KeptLayer(torch.zeros(heads, 3, 4), torch.zeros(heads, 3, 4))
+    (found,) = refuse(disorder([*layers, unnoted]))
     assert (found is not None) is wrong
