@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from effivlm.models._adapter import Adapter
+from effivlm.models._adapter import Adapter, devices_of
 from effivlm.models._spreading import places
 
 HOST = torch.device("cpu")
@@ -124,7 +124,7 @@ def spread(model: Adapter, cut: float, kind: str = "cpu") -> Iterator[set[torch.
     from accelerate import dispatch_model
     from accelerate.hooks import remove_hook_from_submodules
 
-    whole, own = model.model, model.device
+    whole, own = model.model, (model.device, model.devices)
     tensors = dict(whole.named_parameters(remove_duplicate=False)) | dict(whole.named_buffers(remove_duplicate=False))
     with Claims():
         there = {name: torch.device(kind, number) for name, number in halves(whole, cut).items()}
@@ -132,7 +132,7 @@ def spread(model: Adapter, cut: float, kind: str = "cpu") -> Iterator[set[torch.
             _claim(tensor, next(device for place, device in there.items() if f"{name}.".startswith(f"{place}.")))
         skipped = whole._skip_keys_device_placement
         dispatch_model(whole, there, main_device=torch.device(kind, 0), skip_keys=skipped)
-        model.device = whole.get_input_embeddings().weight.device
+        model.device, model.devices = whole.get_input_embeddings().weight.device, devices_of(whole)
         try:
             yield {part.device for layer in model.layers for part in layer.parameters()}
         finally:
@@ -141,7 +141,7 @@ def spread(model: Adapter, cut: float, kind: str = "cpu") -> Iterator[set[torch.
                 vars(module).pop("forward", None)  # its stock one, which accelerate leaves there as the module's own
             for tensor in tensors.values():
                 _claim(tensor, HOST)
-            model.device = own
+            model.device, model.devices = own
 
 
 def halves(model: Any, cut: float) -> dict[str, int]:

@@ -65,6 +65,7 @@ class Adapter(Presented, Prepared):
         self.growing = growing(self.text)
         self.head: nn.Module = model.get_output_embeddings()
         self.device: torch.device = model.get_input_embeddings().weight.device
+        self.devices = devices_of(model)
         self.dtype: torch.dtype = model.get_input_embeddings().weight.dtype
         self.eos: frozenset[int] = end_tokens(model.generation_config, processor.tokenizer, weights)
         self.rules = NO_RULES
@@ -301,11 +302,6 @@ class Adapter(Presented, Prepared):
         return [] if dynamic else [self.text.rotary_emb, self.text.norm]
 
     @property
-    def devices(self) -> tuple[torch.device, ...]:
-        """Where its parts stand, the model's own device first."""
-        return (*dict.fromkeys([self.device, *(parameter.device for parameter in self.model.parameters())]),)
-
-    @property
     def spread(self) -> bool:
         """Whether the layers stand on several devices."""
         return len(self.devices) > 1
@@ -333,3 +329,9 @@ def _check_room(source: ModelSource, device: str, dtype: str, reading: str = "cp
             f"model {source.name!r}: its weights are {wanted / 1e9:.1f} GB in {dtype}, and {len(cards)} GPU(s) with"
             f" {found / 1e9:.1f} GB are here"
         )
+
+
+def devices_of(model: nn.Module) -> tuple[torch.device, ...]:
+    """Where a model's parts stand, that of its embeddings first. Milliseconds for a large model, so not for every sample."""
+    home = model.get_input_embeddings().weight.device  # type: ignore[operator]
+    return (*dict.fromkeys([home, *(parameter.device for parameter in model.parameters())]),)

@@ -97,3 +97,13 @@ def test_a_budget_that_depends_on_the_prefill_waits_for_it(
     method: str, model: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert _asked(model, Waits(monkeypatch), method), "else the test above could not fail"
+
+
+def test_where_a_model_stands_is_known_without_looking_through_its_weights(
+    model: Adapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def walked() -> None:
+        raise AssertionError("every cell asks, and a large model has hundreds of weights")
+
+    monkeypatch.setattr(model.model, "parameters", walked)
+    assert (model.devices, model.spread) == ((model.device,), False)
