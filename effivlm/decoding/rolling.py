@@ -94,6 +94,7 @@ class RollingSegment:
     def lay(self, layers: Sequence[RolledLayer], copies: Copies) -> None:
         """As `load`, but keys, values and scores are there when `copies` are made."""
         self.layers = list(layers)
+        self._alike = self._spans()
         slots = [self.keys.shape[2]] * len(layers)
         copies.put(self.keys.flatten(0, 2), [keys for keys, _, _ in layers], slots)
         copies.put(self.values.flatten(0, 2), [values for _, values, _ in layers], slots)
@@ -119,7 +120,7 @@ class RollingSegment:
         part.numbers = rows.tolist()
         part.keys, part.values, part.order = self.keys[at], self.values[at], self.order[at]
         part.scores, part.free, part.facts = self.scores[at], self.free[at], self.facts[:, at].contiguous()
-        part._splits = 0
+        part._splits, part._alike = 0, part._spans()
         return part
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
@@ -176,7 +177,7 @@ class RollingSegment:
 
     def _look(self, query: Tensor, scaling: float | None) -> Tensor:
         """Attention of one query row [R, H_q, 1, D] over all slots in use, counted where scores matter."""
-        found = [self._look_at(query[rows], rows, slots, scaling) for rows, slots in self._spans()]
+        found = [self._look_at(query[rows], rows, slots, scaling) for rows, slots in self._alike]
         return found[0] if len(found) == 1 else torch.cat(found)
 
     def _look_at(self, query: Tensor, those: slice, slots: slice, scaling: float | None) -> Tensor:
