@@ -259,6 +259,11 @@ class CachePart(Part):
     columns: ClassVar[bool] = False
     attends: ClassVar[bool] = False
 
+    @property
+    def waits(self) -> bool:
+        """Whether `compress` has to wait for the prefill, to know its budgets, say; such cells come after the others."""
+        return False
+
     def rows(self, visual: Tensor) -> int:
         """How many of the last query rows are needed; `visual` [N] marks the prompt's visual entries."""
         return 0

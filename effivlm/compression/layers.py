@@ -90,6 +90,10 @@ class LayeredCache(CachePart):
         check("density_floor", self.density_floor, 0, 1)
         check("floor_share", self.floor_share, 0, 1)
 
+    @property
+    def waits(self) -> bool:
+        return self.layer_budgets not in ("uniform", "pyramid")
+
     def rows(self, visual: Tensor) -> int:
         return question_rows(visual) if self.layer_budgets == "density" else 0
 

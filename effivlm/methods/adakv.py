@@ -50,6 +50,10 @@ class AdaKv(SnapKv):
         if self.merge != "none":
             raise ValueError(f"merge {self.merge!r} is not allowed: heads of different length are not merged")
 
+    @property
+    def waits(self) -> bool:
+        return True
+
     def layers(self, views: Sequence[LayerView], budgets: Sequence[int], sample_id: str) -> list[KeptLayer]:
         """Heads of a layer keep different numbers of entries, so no layer has one tensor of them."""
         if alike(views, budgets):

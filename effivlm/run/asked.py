@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from effivlm.compression.base import Method
+from effivlm.compression.base import CachePart, Method
 from effivlm.compression.choose import Doubts, refuse
 from effivlm.decoding.caches import row_bytes
 from effivlm.decoding.eager import Choose, Start, agreements
@@ -89,8 +89,8 @@ class Asking:
         return not any(cell in of for of in (self.found.answers, self.found.refused, self.found.failed))
 
     def _through(self, tree: Tree, cells: Sequence[Cell]) -> None:
-        """Grow and decode cells, as many at once as fit."""
-        waiting, grown, size = list(cells), dict[Cell, tuple[Leaf, Doubts]](), 0.0
+        """Grow and decode cells, as many at once as fit; those that wait for the prefill last, so that it runs meanwhile."""
+        waiting, grown, size = sorted(cells, key=self._waits), dict[Cell, tuple[Leaf, Doubts]](), 0.0
         while waiting:
             cell = waiting[0]
             try:
@@ -117,6 +117,9 @@ class Asking:
         for short in tree.beside.short:
             self.found.lack(cells[:1], "beside", short)
         self._decoded(tree, grown)
+
+    def _waits(self, cell: Cell) -> bool:
+        return any(part.waits for part in self.methods[cell].parts if isinstance(part, CachePart))
 
     def _free(self, tree: Tree, grown: dict[Cell, tuple[Leaf, Doubts]], waiting: Sequence[Cell]) -> None:
         """Decode what is grown, and let go of it and of what those that wait do not need."""

@@ -12,18 +12,13 @@ from torch import Tensor
 from toy_task import cells
 
 from effivlm import registry
+from effivlm.compression.base import CachePart
 from effivlm.models._adapter import Adapter
-from effivlm.records import Settings
+from effivlm.records import Budget, Settings
 from effivlm.run.group import run_group
 from effivlm.run.tree import Tree
 
 LOOKS = ("__bool__", "__float__", "__index__", "__int__", "cpu", "item", "nonzero", "numpy", "tolist")
-ASK = {
-    "adakv": "how many entries each head keeps",
-    "cake": "how many entries each layer keeps",
-    "vl_cache": "how many entries each layer keeps",
-}
-"""Cache methods whose budgets depend on what the prefill showed, so that they have to look."""
 pytestmark = pytest.mark.usefixtures("toy_task")
 
 
@@ -77,26 +72,44 @@ def _asked(model: Adapter, waits: Waits, method: str) -> list[str]:
     return waits.found
 
 
-def _cache_methods() -> list[str]:
-    """Cache methods that ship."""
-    from effivlm.compression.base import CachePart
-
+def _methods(waiting: bool) -> list[str]:
+    """Cache methods that ship, by what they declare."""
     kinds = {name: registry.load("methods", name) for name in registry.names("methods")}
-    return [name for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, CachePart)]
+    return [
+        name
+        for name, kind in kinds.items()
+        if issubclass(kind, CachePart) and kind(keep=Budget.parse("0.30")).waits is waiting
+    ]
 
 
-@pytest.mark.parametrize("method", [*(name for name in _cache_methods() if name not in ASK), "dense"])
+@pytest.mark.parametrize("method", [*_methods(waiting=False), "dense"])
 def test_a_cell_is_asked_for_while_the_prefill_runs(
     method: str, model: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert _asked(model, Waits(monkeypatch), method) == []
 
 
-@pytest.mark.parametrize("method", sorted(ASK))
+@pytest.mark.parametrize("method", _methods(waiting=True))
 def test_a_budget_that_depends_on_the_prefill_waits_for_it(
     method: str, model: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert _asked(model, Waits(monkeypatch), method), "else the test above could not fail"
+
+
+def test_cells_that_wait_come_after_those_that_do_not(model: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    grown, stock = [], Tree.unsure_leaf
+
+    def noted(tree: Tree, method: Any) -> Any:
+        grown.append(type(method).__name__)
+        return stock(tree, method)
+
+    monkeypatch.setattr(Tree, "unsure_leaf", noted)
+    asked = cells(methods=["vl_cache", "adakv", "snapkv", "cake", "h2o"], keeps=("0.30",))
+    found = dict.fromkeys(one.cell.method for one in run_group(asked, model, Settings(limit=1)))
+    assert list(dict.fromkeys(grown)) == ["Dense", "SnapKv", "H2o", "VlCache", "AdaKv", "Cake"]
+    assert list(found) == ["dense", "vl_cache", "adakv", "snapkv", "cake", "h2o"], (
+        "outcomes come as they were asked for"
+    )
 
 
 def test_where_a_model_stands_is_known_without_looking_through_its_weights(
