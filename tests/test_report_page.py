@@ -102,6 +102,17 @@ def test_names_and_facts_are_escaped_in_the_html() -> None:
     assert "img" not in {tag for tag, _ in reader.elements}
 
 
+def test_a_long_command_is_cut_at_a_word_in_the_heading_and_stands_whole_among_the_facts() -> None:
+    command = f"pytest bench_tests {' '.join(f'--option{number}' for number in range(60))} --last"
+    heading = "".join(rendered(small_run(), {**HEADER, "command": command}).text).partition("Run finished")[0]
+    (shown,) = [line for line in heading.splitlines() if "pytest bench_tests" in line]
+    words = shown.split("pytest", 1)[1].partition("…")[0].split()
+    assert "…" in shown
+    assert words == command.split()[1 : len(words) + 1]
+    assert len(words) > 20
+    assert command in "".join(rendered(small_run(), {**HEADER, "command": command}).text)
+
+
 def test_a_page_asks_nothing_of_a_network() -> None:
     reader = rendered(small_run())
     assert not [attributes for _, attributes in reader.elements if attributes.get("src")]

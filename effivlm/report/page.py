@@ -86,14 +86,19 @@ def _device(run: Mapping[str, Any]) -> str:
     device = run.get("device")
     if isinstance(device, Mapping):
         device = device.get("name") or next((value for value in device.values() if isinstance(value, str)), None)
-    return str(device)[:_FACT] if device else "not recorded"
+    return _short(str(device)) if device else "not recorded"
 
 
 def _subtitle(run: Mapping[str, Any]) -> str:
     command = run.get("command")
     words = " ".join(map(str, command)) if isinstance(command, list) else str(command or "")
     started = next((str(run[key]) for key in ("started", "start", "started_at", "start_time") if run.get(key)), "")
-    return " ".join([f"<code>{escape(words[:_FACT])}</code>" if words else "", escape(started)]).strip()
+    return " ".join([f"<code>{escape(_short(words))}</code>" if words else "", escape(started)]).strip()
+
+
+def _short(text: str, most: int = _FACT) -> str:
+    """A text of so many characters at most, cut at a word and marked so."""
+    return text if len(text) <= most else text[: text.rfind(" ", 0, most) + 1 or most] + "…"
 
 
 def _tile(label: str, value: str) -> str:
@@ -115,4 +120,4 @@ def _flat(facts: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str
             yield from _flat({str(place): one for place, one in enumerate(value)}, f"{name}.")
         elif value not in (None, "", []):
             text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            yield name, text if len(text) <= _FACT else f"{text[:_FACT]}…"
+            yield name, _short(text, 10 * _FACT)
