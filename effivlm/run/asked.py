@@ -132,6 +132,8 @@ class Asking:
             try:
                 grown[cell] = tree.begun(self.methods[cell], leaf)
             except FAULTS as error:  # as in `_through`
+                if isinstance(error, OUT_OF_MEMORY) and grown:
+                    continue  # stays open, and is grown anew once those before it are decoded and gone
                 self._broken([cell], tree.cause(self.methods[cell], error))
         for cell, refused in zip(pairs, refuse(*(doubts for _, doubts in pairs.values())), strict=True):
             if refused and grown.pop(cell, None):

@@ -198,3 +198,15 @@ def test_what_was_changed_and_taken_away_is_told_too() -> None:
 
     with pytest.raises(Blamed, match=r"^Meddler changed what was computed before in place"):
         meddle()
+
+
+@pytest.mark.parametrize("kind", [list, dict])
+def test_what_holds_itself_is_told_and_not_followed_for_ever(kind: type) -> None:
+    keys, marks = torch.ones(1, 2, 2), torch.ones(2, dtype=torch.bool)
+    view = LayerView(keys[:, :0], keys, keys.clone(), marks, 0)
+    loop: Any = kind()
+    loop.append(loop) if kind is list else loop.update(own=loop)
+    view.found["own"] = loop
+    part = type("Meddler", (Cache,), {})()
+    with tracked(), pytest.raises(RecursionError), untouched(part, views=[view]):
+        pass
