@@ -240,7 +240,8 @@ class LayerPart(Part):
 
     @abstractmethod
     def rows(self, visual: Tensor) -> int:
-        """How many of the last query rows of the layer before are needed; `visual` [N] marks the prompt's visual entries."""
+        """How many of the last query rows of the layer before are needed; `visual` [N], on the host, marks the prompt's visual
+        entries."""
 
     @abstractmethod
     def select(self, stage: Stage, budget: int, sample_id: str) -> Selection:
@@ -265,7 +266,7 @@ class CachePart(Part):
         return False
 
     def rows(self, visual: Tensor) -> int:
-        """How many of the last query rows are needed; `visual` [N] marks the prompt's visual entries."""
+        """How many of the last query rows are needed; `visual` [N], on the host, marks the prompt's visual entries."""
         return 0
 
     def moments_from(self, length: int) -> int | None:

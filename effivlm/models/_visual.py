@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -36,7 +37,7 @@ class Visual:
         return Visual(features, places, towers, self.deep and tuple(part.to(device) for part in self.deep))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Prompt:
     """What enters the decoder: embeddings [1, N, d], positions [.., 1, N], the next position, and which entries are visual.
 
@@ -58,12 +59,23 @@ class Prompt:
     def visual(self) -> Tensor:
         return self.image >= 0
 
+    @cached_property
+    def marks(self) -> Tensor:
+        """`visual` on the host, fetched once: to ask there where the last one is waits for no device."""
+        return self.visual.cpu()
+
+    @cached_property
+    def visual_tokens(self) -> int:
+        """How many entries are visual."""
+        return int(self.marks.sum())
+
     @property
     def question(self) -> Tensor:
         """Embeddings [T, d] of the text that follows the last image; of all text where none follows."""
-        last = self.visual.nonzero()[-1:, 0]
-        after = torch.arange(self.length, device=last.device) > last
-        return self.embeds[0, after if after.any() else ~self.visual]
+        last = self.marks.nonzero()[-1:, 0]
+        after = torch.arange(self.length) > last
+        there = (after if after.any() else ~self.marks).nonzero()[:, 0]
+        return self.embeds[0, there.to(self.embeds.device, non_blocking=True)]
 
 
 def grid(blocks: int, rows: int, columns: int, device: torch.device) -> Tensor:

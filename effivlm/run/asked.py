@@ -135,6 +135,8 @@ class Asking:
             try:
                 grown[cell] = tree.begun(self.methods[cell], leaf)
             except FAULTS as error:  # as in `_through`
+                if isinstance(error, OUT_OF_MEMORY) and grown:
+                    continue  # stays open, and is grown anew once those before it are decoded and gone
                 self._broken([cell], tree.cause(self.methods[cell], error))
         for cell, refused in zip(pairs, refuse(*(doubts for _, doubts in pairs.values())), strict=True):
             if refused and grown.pop(cell, None):
@@ -146,7 +148,8 @@ class Asking:
             self._together(grown, second)
 
     def _together(self, grown: Mapping[Cell, Leaf], second: Sequence[Start]) -> None:
-        """Decode cells as one batch, `second` being dense's second run; in halves where that takes more memory than there is."""
+        """Decode cells as one batch, `second` being dense's second run; in halves where that takes more memory than there is, or
+        one of them breaks it: what a method left may be nothing that can be decoded."""
         try:
             self._batch(grown, second)
         except OUT_OF_MEMORY as error:
@@ -163,11 +166,21 @@ class Asking:
                 self.found.lack(cells if second else (), "again", reason)
                 self._together(grown, ())
                 return
-            half = len(cells) // 2
-            self._together({cell: grown[cell] for cell in cells[:half]}, second)
-            self._together({cell: grown[cell] for cell in cells[half:]}, ())
+            self._halved(grown, second)
         except FAULTS as error:  # as in `_through`
-            self._broken([cell for cell in grown if self._open(cell)], error)
+            left = {cell: leaf for cell, leaf in grown.items() if self._open(cell)}
+            if len(left) < 2:
+                self._broken(left, error)
+                return
+            self.engine.forget()
+            self._halved(left, second if self.dense in left else ())
+
+    def _halved(self, grown: Mapping[Cell, Leaf], second: Sequence[Start]) -> None:
+        """As `_together`, of each half by itself; dense, if it is there, is in the first."""
+        cells = list(grown)
+        half = len(cells) // 2
+        self._together({cell: grown[cell] for cell in cells[:half]}, second)
+        self._together({cell: grown[cell] for cell in cells[half:]}, ())
 
     def _batch(self, grown: Mapping[Cell, Leaf], second: Sequence[Start]) -> None:
         """As `_together`, of what fits."""

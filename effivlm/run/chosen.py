@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -50,17 +50,38 @@ def disorder(cache: Sequence[KeptLayer]) -> Doubts:
 def _disordered(layers: Sequence[KeptLayer]) -> Tensor:
     """Whether, in any head of the layers, an entry does not lie behind the one before it; padding is not looked at.
 
-    Layers stand side by side, for a few large kernels, and every column knows its place in its own layer.
+    Heads stand one behind the other, for a few large kernels, and every entry knows its place in its own head.
+
+    Raises:
+        Ill: entries are not told by head.
     """
-    chosen = [layer.indices for layer in layers if layer.indices is not None]
-    rows, sizes = torch.cat(chosen, 1), [one.shape[1] for one in chosen]
-    lengths = [layer.lengths or (size,) * len(rows) for layer, size in zip(layers, sizes, strict=True)]
-    facts = [
-        (size, start, *own) for size, start, own in zip(sizes, accumulate(sizes, initial=0), lengths, strict=False)
-    ]
-    size, *told = torch.tensor(facts).to(rows.device, non_blocking=True).unbind(1)
-    layer = torch.repeat_interleave(size, output_size=rows.shape[1])
-    start, *ends = (one[layer] for one in told)
-    place = torch.arange(len(layer), device=rows.device) - start
-    counts = (place > 0) & (place < torch.stack(ends))
-    return ((rows[:, 1:] <= rows[:, :-1]) & counts[:, 1:]).any()
+    rows, facts, passed = list[Tensor](), list[tuple[int, int, int]](), 0
+    for layer in layers:
+        told, ends = _by_head(layer)
+        rows.append(told.flatten())
+        for each in ends:
+            facts.append((told.shape[1], passed, each))
+            passed += told.shape[1]
+    entries = torch.cat(rows)
+    size, *own = torch.tensor(facts, dtype=torch.long).to(entries.device, non_blocking=True).unbind(1)
+    head = torch.repeat_interleave(size, output_size=passed)
+    start, end = (one[head] for one in own)
+    place = torch.arange(passed, device=entries.device) - start
+    counts = (place > 0) & (place < end)
+    return ((entries[1:] <= entries[:-1]) & counts[1:]).any()
+
+
+def _by_head(layer: KeptLayer) -> tuple[Tensor, Sequence[int]]:
+    """The entries [H, K] that are noted of a layer, and how many of each head's are none of its padding."""
+    assert layer.indices is not None
+    if layer.indices.dim() != 2:
+        raise Ill(
+            f"the entries that stay of a layer are told as {list(layer.indices.shape)}; [heads, entries] is wanted"
+        )
+    ends = layer.lengths or (layer.indices.shape[1],)
+    heads = max(len(layer.indices), len(ends))
+    if {len(layer.indices), len(ends)} - {1, heads}:
+        raise Ill(
+            f"the entries that stay of a layer are told of {len(layer.indices)} heads, and lengths of {len(ends)}"
+        )
+    return layer.indices.expand(heads, -1), ends if len(ends) == heads else [*ends] * heads

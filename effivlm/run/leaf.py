@@ -9,6 +9,7 @@ from torch import Tensor
 
 from effivlm.decoding.caches import KeptLayer, kv_bytes
 from effivlm.decoding.eager import Start
+from effivlm.run.faults import Ill
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,12 @@ class Leaf:
     heads: tuple[tuple[int, ...], ...] = ()
     wanted: tuple[int, ...] = ()
     logits: Tensor | None = None
+
+    def begun(self, token: int) -> Leaf:
+        """With the first token; Ill where nothing is left that an answer could begin from."""
+        if not any(layer.kept for layer in self.cache):
+            raise Ill("no entry of the prompt stays in any layer")
+        return replace(self, token=token)
 
     @property
     def start(self) -> Start:

@@ -69,7 +69,7 @@ def again(tree: Tree) -> Start:
 def _last_over(layers: Sequence[KeptLayer], tree: Tree) -> Tensor:
     """Logits [vocab] of the prompt's last token, which is text, over the entries before it that `layers` hold."""
     model, prompt = tree.model, tree.prompt((None, None))
-    if prompt.visual[-1]:
+    if prompt.marks[-1]:
         raise ValueError("the prompt ends in a visual token, so its last position cannot be computed again")
     before = [KeptLayer(layer.keys[:, :-1], layer.values[:, :-1]) for layer in layers]
     start = Start(before, 0, prompt.next_position - 1)

@@ -90,8 +90,8 @@ class Choices:
     def __post_init__(self) -> None:
         self.marks = self.prompt.visual
         self.stages = self.part.stages(self.depth)
-        self.budgets = self.part.budgets(int(self.marks.sum()), self.depth)
-        self.rows = self.part.rows(self.marks)
+        self.budgets = self.part.budgets(self.prompt.visual_tokens, self.depth)
+        self.rows = self.part.rows(self.prompt.marks.clone())
 
     def looks(self) -> dict[int, Look]:
         """Who is to look at the attention of the layer before each stage, by its number."""

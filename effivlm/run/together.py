@@ -44,7 +44,7 @@ class Wanted:
         """
         if self.layer is None:
             return self.prompt.length
-        visual = int(self.prompt.visual.sum())
+        visual = self.prompt.visual_tokens
         return self.prompt.length - visual + self.layer.budgets(visual, depth)[0]
 
 

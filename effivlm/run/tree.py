@@ -117,7 +117,7 @@ class Tree:
             visual_tokens=visual,
             kept=kept,
             of=of,
-            dense_bytes=round(sum(layer.nbytes for layer in cache) / entries * whole),
+            dense_bytes=round(sum(layer.nbytes for layer in cache) / (entries or 1) * whole),
             shares=tuple(shares),
             wanted=tuple(wanted) if any(wanted) else (),
             prompt=self.prompt_ids(path[0]),
@@ -130,10 +130,11 @@ class Tree:
 
         Raises:
             NotFiniteError: features of the tower or logits hold NaN or infinity; says where it was seen first.
+            Ill: nothing is left of the prompt.
         """
         path = self._path(method)[:3]
         first = partial(self._first, path[0], self.prefilled(path))
-        return replace(leaf, token=self.once(("token", *path), lambda: self.within("first", first)))
+        return leaf.begun(self.once(("token", *path), lambda: self.within("first", first)))
 
     def _first(self, image: Part | None, done: Prefilled) -> int:
         features = self._encoded(image).features
@@ -162,13 +163,13 @@ class Tree:
         prompt = self._entering(path)
         if seam != "layer":
             return {"image": (shown, whole), "vision": (prompt, shown)}[seam]
-        counts = self.once(("seen visual", *path[:3]), lambda: [int(view.visual.sum()) for view in done.views])
+        counts = [view.length - done.prompt.length + prompt for view in done.views]  # no text leaves on the way
         mean = isinstance(path[2], LayerPart) and path[2].layer_mean
         return round(sum(counts) / len(counts)) if mean else counts[-1], prompt
 
     def _entering(self, path: Path) -> int:
-        """Visual tokens that enter the decoder; asked before it runs, since to count them is to wait for what runs."""
-        return self.once(("kept visual", *path[:2]), lambda: int(self.prompt(path[:2]).visual.sum()))
+        """Visual tokens that enter the decoder; asked before it runs, since to fetch the marks is to wait for what runs."""
+        return self.prompt(path[:2]).visual_tokens
 
     def _wanted(self, method: Method, done: Prefilled, of: int) -> int:
         """What a method with a number of tokens should keep of `of`: its number, or all where a sample (a layer) has no more."""
@@ -202,7 +203,7 @@ class Tree:
         image, visual, layer, _ = self._path(method)
         if isinstance(image, ImagePart):
             return None
-        whole = self.once(("visual",), lambda: self.prompt((None, None)).visual.cpu().numpy())
+        whole = self.prompt((None, None)).marks.numpy()
         there = self.once(("there", image, visual), lambda: self._there(image, visual))
         stays = self.once(("stays", image, visual, layer), lambda: self._left((image, visual, layer), there))
         chosen = on_host([kept.indices for kept in leaf.cache])
@@ -222,7 +223,7 @@ class Tree:
         if isinstance(visual, VisualPart):
             kept: Numbers = self._chosen(image, visual)[0].cpu().numpy()
             return kept
-        return np.arange(len(self.prompt((None, None)).visual))
+        return np.arange(self.prompt((None, None)).length)
 
     def _left(self, path: Path, there: Numbers) -> list[Numbers]:
         """Those that each layer of the decoder sees."""

@@ -125,14 +125,17 @@ def _sum(tensor: Tensor) -> Tensor:
 
 
 def _gather(value: Any, found: list[Tensor]) -> None:
-    """Add every tensor in records and collections that counts its changes; done around all that methods do, so without names."""
-    waiting = [value]
-    while waiting:
-        value = waiting.pop()
-        if not isinstance(value, Tensor):
-            waiting += [one for one in _inner(type(value), value) if type(one) not in PLAIN]
-        elif not value.is_inference():
-            found.append(value)
+    """Add every tensor in records and collections that counts its changes; done around all that methods do, so without names.
+
+    Raises:
+        RecursionError: a method keeps in a view what holds itself.
+    """
+    for one in _inner(type(value), value):
+        if isinstance(one, Tensor):
+            if not one.is_inference():
+                found.append(one)
+        elif type(one) not in PLAIN:
+            _gather(one, found)
 
 
 def _inner(kind: type, value: Any) -> Iterable[Any]:

@@ -43,8 +43,8 @@ class Views:
     entered: Mapping[int, Attended] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.rows, self.columns = _wanted(self.observers, self.prompt.visual)
-        self.question = question_rows(self.prompt.visual) if self.observers else -1
+        self.rows, self.columns = _wanted(self.observers, self.prompt.marks.clone())
+        self.question = question_rows(self.prompt.marks) if self.observers else -1
         self.turned = Turned(self.model, self.prompt, self.observers)
         self.attended = self.model.layers if any(part.attends for part in self.observers) else ()
         self._seen: dict[int, LayerView] = {}
@@ -120,7 +120,8 @@ def left(kept: Mapping[int, Tensor], layer: int) -> Tensor | None:
 
 
 def _wanted(observers: Sequence[CachePart], visual: Tensor) -> tuple[int, bool]:
-    """How many of the last query rows observers need, and whether one needs what every key gets."""
+    """How many of the last query rows observers need, and whether one needs what every key gets; `visual` is a copy on the
+    host, which none of them has to wait for."""
     rows, columns = 0, False
     for part in observers:
         with observing(part, visual=visual):

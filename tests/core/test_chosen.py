@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar
 
@@ -21,6 +21,7 @@ from effivlm.models._adapter import Adapter
 from effivlm.models._sources import resolve
 from effivlm.records import Settings
 from effivlm.run.chosen import disorder
+from effivlm.run.faults import Ill
 from effivlm.run.group import open_model, run_group
 
 DENSE, PLANTED, SNAPKV = cells(methods=["dense", "tova", "snapkv"], keeps=("0.30",))[:3]
@@ -109,19 +110,60 @@ def test_heads_are_looked_at_up_to_their_ends(
 
 
 @given(data=strategies.data())
-def test_layers_that_stand_side_by_side_are_looked_at_each_by_itself(data: strategies.DataObject) -> None:
-    heads = data.draw(strategies.integers(1, 3))
+def test_layers_that_are_looked_at_together_are_looked_at_each_by_itself(data: strategies.DataObject) -> None:
+    """Layers may differ in heads and in their kind of whole numbers, and one row may be told for all heads."""
     layers, wrong = [], False
     for _ in range(data.draw(strategies.integers(1, 4))):
-        size = data.draw(strategies.integers(0, 5))
+        heads, size = data.draw(strategies.integers(1, 3)), data.draw(strategies.integers(0, 5))
+        kind, shared = data.draw(strategies.sampled_from([torch.int32, torch.int64])), data.draw(strategies.booleans())
         numbers = strategies.lists(strategies.integers(0, 9), min_size=size, max_size=size)
-        rows = data.draw(strategies.lists(numbers.map(sorted) | numbers, min_size=heads, max_size=heads))
+        told = strategies.lists(numbers.map(sorted) | numbers, min_size=heads, max_size=heads)
+        rows = data.draw(told)[: 1 if shared else heads]
         ends = strategies.lists(strategies.integers(0, size), min_size=heads, max_size=heads).map(tuple)
         lengths = data.draw(strategies.none() | ends)
-        there = zip(rows, lengths or (size,) * heads, strict=True)
+        there = zip(rows * heads if shared else rows, lengths or (size,) * heads, strict=True)
         wrong |= any(later <= earlier for row, end in there for earlier, later in pairwise(row[:end]))
         entries = torch.zeros(heads, size, 4)
-        layers.append(KeptLayer(entries, entries, lengths, torch.tensor(rows, dtype=torch.long).view(heads, size)))
+        layers.append(KeptLayer(entries, entries, lengths, torch.tensor(rows, dtype=kind).view(len(rows), size)))
     unnoted = KeptLayer(torch.zeros(heads, 3, 4), torch.zeros(heads, 3, 4))
     (found,) = refuse(disorder([*layers, unnoted]))
     assert (found is not None) is wrong
+
+
+@pytest.mark.parametrize(
+    ("shape", "lengths", "reason"),
+    [
+        ((3,), None, r"are told as \[3\]; \[heads, entries\] is wanted"),
+        ((1, 2, 3), None, r"are told as \[1, 2, 3\]"),
+        ((2, 3), (3, 3, 3), "are told of 2 heads, and lengths of 3"),
+    ],
+)
+def test_entries_that_are_not_told_by_head_are_refused(
+    shape: tuple[int, ...], lengths: tuple[int, ...] | None, reason: str
+) -> None:
+    entries = torch.zeros(2, 3, 4)
+    with pytest.raises(Ill, match=reason):
+        disorder([KeptLayer(entries, entries, lengths, torch.zeros(shape, dtype=torch.long))])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared(Cache):
+    """Tells one row for all heads, of every other layer."""
+
+    bend: ClassVar[Bend] = staticmethod(lambda chosen: chosen)
+
+    def layers(self, views: Sequence[LayerView], budgets: Sequence[int], sample_id: str) -> list[KeptLayer]:
+        whole = super().layers(views, budgets, sample_id)
+        return [
+            replace(layer, indices=layer.indices[:1]) if number % 2 and layer.indices is not None else layer
+            for number, layer in enumerate(whole)
+        ]
+
+
+def test_a_method_may_tell_one_row_of_entries_for_all_heads_of_a_layer(
+    model: Adapter, toy_task: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = registry.load
+    monkeypatch.setattr(registry, "load", lambda what, name: Shared if name == "tova" else load(what, name))
+    found = {one.cell: one for one in run_group([DENSE, PLANTED], model, Settings(limit=2))}
+    assert (found[PLANTED].status, found[PLANTED].broken) == ("ok", 0), found[PLANTED].reason

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from forms import sample
 from test_packed import GPU
 from toy_task import Toy, cells
 
+from effivlm.compression.base import CachePart, LayerView
 from effivlm.decoding.caches import KeptLayer
 from effivlm.decoding.eager import Start, agreements, greedy
 from effivlm.decoding.engine import Captured, Eager
@@ -18,7 +20,8 @@ from effivlm.decoding.generation import sound, spoilt, told
 from effivlm.methods.dense import Dense
 from effivlm.models._adapter import Adapter
 from effivlm.models._sources import resolve
-from effivlm.records import Outcome, Settings
+from effivlm.records import Budget, Outcome, Settings
+from effivlm.run.faults import Ill
 from effivlm.run.finite import NotFiniteError
 from effivlm.run.group import open_model, run_group
 from effivlm.run.tree import Tree
@@ -148,6 +151,23 @@ def test_an_answer_that_broke_on_its_way_is_counted_and_named(
     assert broken.error == "NotFiniteError: NaN or infinity, first seen in the logits of decoding step 1"
     assert (snapkv.n, snapkv.broken) == (1, 1)
     assert isinstance(Outcome.from_json(snapkv.to_json()), Outcome)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nothing(CachePart):
+    """Keeps no entry, as by a threshold that NaN is never above."""
+
+    def select(self, view: LayerView, budget: int, sample_id: str) -> torch.Tensor:
+        return torch.zeros(len(view.keys), 0, dtype=torch.long)
+
+
+def test_a_method_that_keeps_nothing_is_told_so_unless_there_was_nothing_to_compare(model: Adapter) -> None:
+    method = Nothing(keep=Budget.parse("0.5"))
+    with model.seams():
+        with pytest.raises(Ill, match="no entry of the prompt stays in any layer"):
+            Tree(model, sample("text"), [method]).leaf(method)
+        with planted(model.head.weight, float("nan")), pytest.raises(NotFiniteError, match="logits of the prefill"):  # type: ignore[arg-type]
+            Tree(model, sample("text"), [method]).leaf(method)
 
 
 @GPU

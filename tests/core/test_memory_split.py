@@ -131,6 +131,43 @@ def test_growing_out_of_memory_decodes_what_is_there_and_goes_on(
     assert len(full_for) >= 4, "memory must have run out"
 
 
+def test_a_first_token_that_is_out_of_memory_is_asked_for_again_without_the_cells_before_it(
+    engine: type, model: Adapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = run_group(ASKED, model, Settings(limit=2))
+    begin, full_for = Tree.begun, set[tuple[str, str]]()
+
+    def full(self: Tree, method: Any, leaf: Any) -> Any:
+        name = (self.sample.id, repr(method))
+        if type(method).__name__ in ("H2o", "FastV") and name not in full_for:
+            full_for.add(name)
+            raise torch.cuda.OutOfMemoryError("no room for a first token")
+        return begin(self, method, leaf)
+
+    monkeypatch.setattr(Tree, "begun", full)
+    assert run_group(ASKED, model, Settings(limit=2)) == right
+    assert len(full_for) >= 4, "memory must have run out"
+
+
+def test_a_first_token_that_never_fits_breaks_its_cell_alone(
+    engine: type, model: Adapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = run_group(ASKED, model, Settings(limit=2))
+    begin = Tree.begun
+
+    def full(self: Tree, method: Any, leaf: Any) -> Any:
+        if type(method).__name__ in ("H2o", "FastV"):
+            raise torch.cuda.OutOfMemoryError("no room for a first token")
+        return begin(self, method, leaf)
+
+    monkeypatch.setattr(Tree, "begun", full)
+    for one, whole in zip(run_group(ASKED, model, Settings(limit=2)), right, strict=True):
+        if one.cell.method in ("h2o", "fastv") and whole.status == "ok":
+            assert "OutOfMemoryError: no room for a first token" in one.reason
+        else:
+            assert one == whole
+
+
 def test_captured_steps_are_kept_as_far_as_their_caches_fit(model: Adapter) -> None:
     with model.seams():
         from forms import sample

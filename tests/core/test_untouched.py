@@ -14,6 +14,8 @@ from toy_task import Toy, cells
 
 from effivlm import registry
 from effivlm.compression.base import CachePart, ImagePart, ImageView, LayerPart, LayerView, Selection, Stage, VisualPart
+from effivlm.decoding.caches import KeptLayer
+from effivlm.methods.snapkv import SnapKv
 from effivlm.models._adapter import Adapter
 from effivlm.models._sources import resolve
 from effivlm.records import Outcome, Settings
@@ -198,3 +200,39 @@ def test_what_was_changed_and_taken_away_is_told_too() -> None:
 
     with pytest.raises(Blamed, match=r"^Meddler changed what was computed before in place"):
         meddle()
+
+
+@pytest.mark.parametrize("kind", [list, dict])
+def test_what_holds_itself_is_told_and_not_followed_for_ever(kind: type) -> None:
+    keys, marks = torch.ones(1, 2, 2), torch.ones(2, dtype=torch.bool)
+    view = LayerView(keys[:, :0], keys, keys.clone(), marks, 0)
+    loop: Any = kind()
+    loop.append(loop) if kind is list else loop.update(own=loop)
+    view.found["own"] = loop
+    part = type("Meddler", (Cache,), {})()
+    with tracked(), pytest.raises(RecursionError), untouched(part, views=[view]):
+        pass
+
+
+LEFT: dict[str, Callable[[list[KeptLayer]], list[KeptLayer]]] = {
+    "a layer too few": lambda layers: layers[:-1],
+    "lengths of more heads": lambda layers: [replace(one, lengths=(5,) * 3, indices=None) for one in layers],
+    "lengths of no head": lambda layers: [replace(layers[0], lengths=()), *layers[1:]],
+}
+
+
+@pytest.mark.parametrize("name", LEFT)
+@pytest.mark.parametrize("place", [1, 3])
+@pytest.mark.usefixtures("toy_task")
+def test_a_cache_that_cannot_be_decoded_breaks_its_cell_and_nobody_else_notices(
+    name: str, place: int, model: Adapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Leaves(SnapKv):
+        def compress(self, views: Sequence[LayerView], sample_id: str) -> list[KeptLayer]:
+            return LEFT[name](super().compress(views, sample_id))
+
+    right = run_group(ASKED, model, Settings(limit=3))
+    planted(monkeypatch, Leaves)
+    found = run_group([*ASKED[:place], PLANTED, *ASKED[place:]], model, Settings(limit=3))
+    assert [one for one in found if one.cell != PLANTED] == right
+    assert alone(found).reason.startswith("every sample broke; the first: ")
