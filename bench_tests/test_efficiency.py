@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from effivlm.plugin.cases import CLOCK, Stand
+from effivlm.plugin.cases import CLOCK, QUIET, Stand
 from effivlm.records import Cell
 
-pytestmark = pytest.mark.benchmark(timer=CLOCK.now)
+pytestmark = [pytest.mark.benchmark(timer=CLOCK.now), QUIET]
 
 
 def test_ttft(cell: Cell, timing: Stand, benchmark: Any) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from effivlm.plugin.cases import measured
+from effivlm.plugin.cases import QUIET, measured
 from effivlm.records import Cell, Outcome
+
+pytestmark = QUIET
 
 
 def test_quality(cell: Cell, outcome: Outcome) -> None:

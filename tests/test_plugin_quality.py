@@ -248,3 +248,21 @@ def test_the_questions_of_a_task_are_stored_once_beside_its_answers(toy: Toy) ->
     toy.run("-k", "quality", "--vlm-models=toy_a,toy_b").assert_outcomes(passed=10)
     stored = [(one["task"], one["id"]) for one in toy.records() if one["kind"] == "sample"]
     assert stored == [("docvqa_micro", "docvqa_micro-0"), ("docvqa_micro", "docvqa_micro-1")]
+
+
+def test_what_a_processor_makes_numpy_complain_of_is_not_said_at_every_picture(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import warnings
+        from effivlm.plugin.cases import QUIET
+
+        pytestmark = QUIET
+
+        def test_both():
+            for text in ("__array_wrap__ must accept context", "something else"):
+                warnings.warn_explicit(text, DeprecationWarning, "fromnumeric.py", 45, "numpy._core.fromnumeric")
+        """
+    )
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=1, warnings=1)
+    assert "something else" in result.stdout.str()

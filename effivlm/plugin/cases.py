@@ -12,6 +12,8 @@ from effivlm.plugin.summary import WITHOUT_TABLE
 from effivlm.records import Cell, Outcome
 from effivlm.session.groups import Groups
 
+QUIET = pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning:numpy")
+"""transformers' processor of InternVL hands torch's numbers to NumPy, which complains at every picture."""
 UNIT = {"ttft": ("ttft_s", 1.0), "decode": ("decode_ms_per_token", 1e-3)}
 
 
