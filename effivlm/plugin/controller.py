@@ -19,7 +19,7 @@ from effivlm.plugin.summary import WITHOUT_TABLE, announce, rates, show
 from effivlm.records import Outcome, Settings
 from effivlm.run.sharding import waits
 from effivlm.session import record
-from effivlm.session.groups import on_device
+from effivlm.session.groups import fit_engine, on_device
 from effivlm.session.matrix import part_of
 from effivlm.session.recorder import Key, Recorder, facts
 
@@ -71,6 +71,7 @@ class Controller:
         Raises OSError where it cannot be written, ValueError where another session has it or its record is no run's.
         """
         settings = on_device(self.bench.plan().settings)
+        fit_engine(settings)
         recorder = Recorder(self.bench.folder)
         recorder.hold()
         try:
