@@ -10,6 +10,7 @@ from typing import Any, TypeGuard
 from effivlm.plugin.session import Run, Session
 from effivlm.records import Cell
 from effivlm.registry import inherited
+from effivlm.run.sharding import numbers_of
 from effivlm.run.steps import stored
 from effivlm.session import recorder
 from effivlm.session.matrix import part_of
@@ -37,12 +38,15 @@ def announce(bench: Session, nodeids: Sequence[str]) -> list[str]:
     methods = {(cell.method, cell.preset) for cell in cells}
     timings = sum(part != "quality" for _, part in planned)
     kinds = f"{_count(models, 'model')}, {_count(methods, 'method')}, {_count(tasks, 'task')}"
+    own = len(numbers_of(settings.shard, settings.limit))
+    share = f", {own} of them in shard {settings.shard}" if settings.shard else ""
     size = (
         f"effivlm: {len(cells)} cells in {len(planned)} cases ({len(planned) - timings} quality, {timings} timing):"
-        f" {kinds}, {settings.limit} samples a cell"
+        f" {kinds}, {settings.limit} samples a cell{share}"
     )
     left_out = [f"effivlm: left out: {reason}" for reason in bench.plan().left_out]
-    return [size, *left_out, f"effivlm: {estimate(planned, settings.limit, bench.runs, bench.processes)}"]
+    less = ", less for what stands already" if bench.resuming else ""
+    return [size, *left_out, f"effivlm: {estimate(planned, own, bench.runs, bench.processes)}{less}"]
 
 
 def _count(things: set[Any], word: str) -> str:
