@@ -51,7 +51,7 @@ def test_a_control_at_another_budget_or_of_another_kind_is_none_and_that_is_said
     found = build(HEADER, outcomes, END)
     (control,) = [one["control"] for one in found["cells"] if one["method"] == "fastv"]
     assert (control["verdict"], control["difference"], control["n"]) == ("no control ran", None, 0)
-    assert "no control ran for 1 cells: without random_visual at their budgets" in table(found)
+    assert "no control ran for 1 cell: without random_visual at the same budget" in table(found)
 
 
 def test_the_terminal_shows_the_difference_and_the_verdict_beside_each_setting() -> None:

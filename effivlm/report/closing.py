@@ -62,7 +62,8 @@ def _uncontrolled(document: Mapping[str, Any]) -> list[str]:
         if cell.get("control") and not ran(cell):
             lacks[cell["control"]["method"]] = lacks.get(cell["control"]["method"], 0) + 1
     return [
-        f"no control ran for {count} cells: without {name} at their budgets none is shown to beat chance"
+        f"no control ran for {count} {'cell' if count == 1 else 'cells'}: without {name} at the same budget none is shown to"
+        " beat chance"
         for name, count in lacks.items()
     ]
 
