@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -41,7 +41,7 @@ def announce(bench: Session, nodeids: Sequence[str]) -> list[str]:
     own = len(numbers_of(settings.shard, settings.limit))
     share = f", {own} of them in shard {settings.shard}" if settings.shard else ""
     size = (
-        f"effivlm: {len(cells)} cells in {len(planned)} cases ({len(planned) - timings} quality, {timings} timing):"
+        f"effivlm: {_count(cells, 'cell')} in {_count(planned, 'case')} ({len(planned) - timings} quality, {timings} timing):"
         f" {kinds}, {settings.limit} samples a cell{share}"
     )
     left_out = [f"effivlm: left out: {reason}" for reason in bench.plan().left_out]
@@ -49,7 +49,7 @@ def announce(bench: Session, nodeids: Sequence[str]) -> list[str]:
     return [size, *left_out, f"effivlm: {estimate(planned, own, bench.runs, bench.processes)}{less}"]
 
 
-def _count(things: set[Any], word: str) -> str:
+def _count(things: Collection[Any], word: str) -> str:
     return f"{len(things)} {word}{'' if len(things) == 1 else 's'}"
 
 
