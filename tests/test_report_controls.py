@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from effivlm.metrics.statistics import LEAST, stated
+from effivlm.metrics.statistics import LEAST, LEVEL, stated
 from effivlm.records import Outcome
 from effivlm.report.document import build
 from effivlm.report.terminal import table
@@ -143,6 +143,7 @@ def test_what_is_seen_in_one_of_many_comparisons_only_is_no_discovery() -> None:
     assert beside["interval"] == alone["interval"]
     assert beside["q"] > 0.05 > alone["q"]
     assert found["run"]["discoveries"]["families"] == {"dense": 32, "random": 31, "random_op": 31}
+    assert f"{found['run']['discoveries']['rate']}" == f"{1 - LEVEL:.2f}", "a rate that reads as it is meant"
     assert "at 5% over 31 comparisons (Benjamini-Hochberg)" in table(found)
 
 
