@@ -39,6 +39,17 @@ def test_the_cpu_serves_where_torch_sees_no_gpu(monkeypatch: pytest.MonkeyPatch)
     assert (given.device, given.dtype) == ("cpu", "float32")
 
 
+def test_an_engine_that_wants_a_gpu_is_refused_where_there_is_none_before_a_folder_is_made(toy: Toy) -> None:
+    result = toy.run("-k", "quality", "--vlm-device=auto", "--vlm-engine=cuda_graph")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        ["ERROR: --vlm-engine: 'cuda_graph' was asked for, but torch sees no GPU here; choose*"]
+    )
+    assert not (toy.path / "out").exists()
+    toy.wish(gpus=1)
+    toy.run_apart("-k", "quality", "--vlm-device=auto", "--vlm-engine=cuda_graph").assert_outcomes(passed=5)
+
+
 def test_cores_are_shared_among_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     assert [threads_per_worker(workers) for workers in (1, 3, 8, 20)] == [8, 2, 1, 1]

@@ -196,6 +196,8 @@ def test_the_size_of_a_run_is_announced_and_its_time_comes_from_the_last_one(toy
     )  # fmt: skip
     second = toy.run(run="reports/b")
     second.stdout.fnmatch_lines(["effivlm: about * s (by an earlier run recorded here)"])
+    third = toy.run("-k", "quality and dense", run="reports/c")
+    third.stdout.fnmatch_lines(["effivlm: 1 cell in 1 case (1 quality, 0 timing): 1 model, 1 method, 1 task, *"])
 
 
 def test_a_first_estimate_owns_up_to_being_a_guess(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from effivlm.metrics.statistics import LEAST, stated
+from effivlm.metrics.statistics import LEAST, LEVEL, stated
 from effivlm.records import Outcome
 from effivlm.report.document import build
 from effivlm.report.terminal import table
@@ -51,7 +51,7 @@ def test_a_control_at_another_budget_or_of_another_kind_is_none_and_that_is_said
     found = build(HEADER, outcomes, END)
     (control,) = [one["control"] for one in found["cells"] if one["method"] == "fastv"]
     assert (control["verdict"], control["difference"], control["n"]) == ("no control ran", None, 0)
-    assert "no control ran for 1 cells: without random_visual at their budgets" in table(found)
+    assert "no control ran for 1 cell: without random_visual at the same budget" in table(found)
 
 
 def test_the_terminal_shows_the_difference_and_the_verdict_beside_each_setting() -> None:
@@ -143,6 +143,7 @@ def test_what_is_seen_in_one_of_many_comparisons_only_is_no_discovery() -> None:
     assert beside["interval"] == alone["interval"]
     assert beside["q"] > 0.05 > alone["q"]
     assert found["run"]["discoveries"]["families"] == {"dense": 32, "random": 31, "random_op": 31}
+    assert f"{found['run']['discoveries']['rate']}" == f"{1 - LEVEL:.2f}", "a rate that reads as it is meant"
     assert "at 5% over 31 comparisons (Benjamini-Hochberg)" in table(found)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from effivlm.records import Outcome, dump
@@ -282,7 +282,8 @@ def test_numbers_of_the_document_reach_the_page_by_column_and_equal_ones_once() 
     found = document.build(HEADER, small_run(), END)
     data = payload.payload(found)
     assert data["cells"]["length"] == len(found["cells"])
-    assert data["cells"]["columns"]["ratio"] == [float(f"{one['ratio']:.5g}") for one in found["cells"]]
+    ratios = data["cells"]["columns"]["ratio"]
+    assert ratios == pytest.approx([one["ratio"] for one in found["cells"]], rel=1e-5)
     assert data["cells"]["columns"]["n"] == {"all": 8}
 
 
@@ -349,3 +350,11 @@ def test_the_page_of_many_cells_stays_small() -> None:
     empty = page.render(document.build(HEADER, [], END), samples.Changed([], 0))
     text = page.render(found, samples.changed(outcomes, samples.Facts()))
     assert len(text.encode()) - len(empty.encode()) < 700_000
+
+
+@given(st.floats(1e-4, 99.9), st.integers(0, 3), st.sampled_from([1, -1]))
+@example(0.5085008856561019, 3, 1)
+@example(0.816496580927726, 3, 1)
+def test_a_number_of_the_page_is_rounded_as_the_terminal_rounds_it(value: float, places: int, sign: int) -> None:
+    assert f"{payload.few_digits(sign * value):.{places}f}" == f"{sign * value:.{places}f}"
+    assert payload.few_digits(value) == pytest.approx(value, rel=1e-5)

@@ -38,6 +38,17 @@ def test_the_table_counts_reasons_and_lets_no_control_character_through() -> Non
     assert "\x1b" not in text
 
 
+def test_reasons_and_notes_are_folded_and_keep_their_ends() -> None:
+    words = " ".join(f"word{place}" for place in range(40))
+    failed = missing(cell("m", "0.10"), reason=f"{words} and what to do")
+    found = document.build({**HEADER, "notes": [f"{words} and what it means"]}, [*small_run(), failed], END)
+    lines = table(found).splitlines()
+    assert max(map(len, lines)) <= 100
+    text = " ".join(" ".join(lines).split())
+    assert f"failed 1 x: {words} and what to do" in text
+    assert f"note: {words} and what it means" in text
+
+
 def test_the_table_says_what_was_refused_and_what_dense_reaches_against_itself() -> None:
     found = document.build(HEADER, small_run(), END)
     assert "noise floor" not in table(found)

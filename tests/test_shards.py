@@ -29,6 +29,10 @@ def test_a_shard_of_more_shards_than_samples_answers_nothing_and_waits_for_the_o
         result = toy.run("-k", "quality", "--vlm-limit=2", f"--vlm-shard={place}/3", run=f"out{place}")
         result.assert_outcomes(skipped=5, deselected=10)
         assert result.ret == 0
+        result.stdout.fnmatch_lines(["*python -m effivlm report A B ... --out*", "*FOLDER"])
+        result.stdout.fnmatch_lines(
+            [f"effivlm: *, 2 samples a cell, {(1, 1, 0)[place - 1]} of them in shard {place}/3"]
+        )
     assert numbers(toy, "docvqa_micro") == [0, 1]
     outcomes = [one for one in toy.records("out3") if one["kind"] == "outcome"]
     assert {(one["status"], one["reason"].partition(":")[0]) for one in outcomes} == {("unsupported", "shard 3/3")}
@@ -50,6 +54,7 @@ def test_a_shard_gone_on_with_as_another_one_keeps_what_is_answered_and_asks_the
     toy.forget()
     result = toy.run("-k", "quality", "--vlm-limit=6", "--vlm-shard=1/3", "--vlm-resume=out")
     result.stdout.fnmatch_lines(["effivlm: resuming: 5 of 5 outcomes of * stand and are not run again"])
+    result.stdout.fnmatch_lines(["effivlm: about *, less for what stands already"])
     assert toy.log("asked") == []
     result = toy.run("-k", "quality", "--vlm-limit=6", "--vlm-shard=2/3", "--vlm-resume=out")
     result.stdout.fnmatch_lines(["effivlm: resuming: 5 outcomes do not count any more: shard 1/3, now 2/3"])

@@ -66,6 +66,8 @@ def run(options: argparse.Namespace) -> int:
     families = {name: source.get("family", "") for name, source in header.get("models", {}).items()}
     book = _Book(settings, families, judges_of(settings))
     latest = {(outcome.cell, outcome.part): outcome for outcome in outcomes}
+    if not any(outcome.part == "quality" and outcome.answers for outcome in latest.values()):
+        raise ValueError(f"{folder} holds no answers to score: no quality case of it was measured")
     made = [book.again(outcome) for outcome in latest.values()]
     asked = {name: getattr(settings, name) for name in (*JUDGES, "scoring")}
     _store(out, folder, {**header, "settings": {**header["settings"], **asked}}, made, beside, end or {})

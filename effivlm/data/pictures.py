@@ -31,8 +31,8 @@ def picture(value: Any, folder: Path | None = None) -> Image:
     place = (folder or Path()) / str(path or "")
     named = f"the picture {place if data is None else path or 'inside the table'}"
     try:
-        opened = Image.open(place if data is None else BytesIO(data))
-        opened.load()
+        with Image.open(place if data is None else BytesIO(data)) as opened:
+            opened.load()  # leaving closes the file, which a picture of several frames would hold open
     except FileNotFoundError:
         raise ValueError(f"{named} is missing") from None
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:

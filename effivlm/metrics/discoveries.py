@@ -16,7 +16,7 @@ from scipy.special import betaincinv, ndtr, ndtri, stdtr, stdtrit
 
 from effivlm.metrics.statistics import LEAST, LEVEL, NO_WIDTH, Floats
 
-RATE = 1 - LEVEL
+RATE = round(1 - LEVEL, 12)
 """Of false discoveries among all of a family."""
 Z = float(ndtri((1 + LEVEL) / 2))
 """Spreads from the middle of a normal interval to its ends."""

@@ -17,9 +17,9 @@ import pytest
 from effivlm.plugin.session import Session
 from effivlm.plugin.summary import WITHOUT_TABLE, announce, rates, show
 from effivlm.records import Outcome, Settings
-from effivlm.run.sharding import waits
+from effivlm.run.sharding import numbers_of, waits
 from effivlm.session import record
-from effivlm.session.groups import on_device
+from effivlm.session.groups import fit_engine, on_device
 from effivlm.session.matrix import part_of
 from effivlm.session.recorder import Key, Recorder, facts
 
@@ -71,6 +71,7 @@ class Controller:
         Raises OSError where it cannot be written, ValueError where another session has it or its record is no run's.
         """
         settings = on_device(self.bench.plan().settings)
+        fit_engine(settings)
         recorder = Recorder(self.bench.folder)
         recorder.hold()
         try:
@@ -195,7 +196,9 @@ class Controller:
         said = {
             "exit_code": int(exitstatus),
             "seconds": round(time.monotonic() - self._started, 3),
-            "rates": rates(self.seconds, settings.limit, asked),
+            "rates": rates(
+                self.seconds, len(numbers_of(settings.shard, settings.limit)) or 1, asked
+            ),  # a shard may be empty
             "reused": self.reused,
         }
         record.end(self.recorder, self.planned, self.passed_over, self.stopped, why, lost, settings.shard, said)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from effivlm.plugin.session import Run, Session
 from effivlm.records import Cell
 from effivlm.registry import inherited
+from effivlm.run.sharding import numbers_of
 from effivlm.run.steps import stored
 from effivlm.session import recorder
 from effivlm.session.matrix import part_of
@@ -37,15 +38,18 @@ def announce(bench: Session, nodeids: Sequence[str]) -> list[str]:
     methods = {(cell.method, cell.preset) for cell in cells}
     timings = sum(part != "quality" for _, part in planned)
     kinds = f"{_count(models, 'model')}, {_count(methods, 'method')}, {_count(tasks, 'task')}"
+    own = len(numbers_of(settings.shard, settings.limit))
+    share = f", {own} of them in shard {settings.shard}" if settings.shard else ""
     size = (
-        f"effivlm: {len(cells)} cells in {len(planned)} cases ({len(planned) - timings} quality, {timings} timing):"
-        f" {kinds}, {settings.limit} samples a cell"
+        f"effivlm: {_count(cells, 'cell')} in {_count(planned, 'case')} ({len(planned) - timings} quality, {timings} timing):"
+        f" {kinds}, {settings.limit} samples a cell{share}"
     )
     left_out = [f"effivlm: left out: {reason}" for reason in bench.plan().left_out]
-    return [size, *left_out, f"effivlm: {estimate(planned, settings.limit, bench.runs, bench.processes)}"]
+    less = ", less for what stands already" if bench.resuming else ""
+    return [size, *left_out, f"effivlm: {estimate(planned, own, bench.runs, bench.processes)}{less}"]
 
 
-def _count(things: set[Any], word: str) -> str:
+def _count(things: Collection[Any], word: str) -> str:
     return f"{len(things)} {word}{'' if len(things) == 1 else 's'}"
 
 

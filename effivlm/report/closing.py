@@ -38,7 +38,8 @@ def closing(document: Mapping[str, Any]) -> list[str]:
             reason = one["reason"].strip().split("\n")[0] or one["status"]
             reasons[reason] = reasons.get(reason, 0) + 1
         ranked = sorted(reasons.items(), key=lambda item: -item[1])
-        lines += [f"  {word} {count} x: {reason}" for reason, count in ranked[:REASONS]]
+        for reason, count in ranked[:REASONS]:
+            lines += wrap(f"{word} {count} x: {reason}", WIDTH, initial_indent="  ", subsequent_indent="    ")
         if len(ranked) > REASONS:
             lines.append(f"  {word} for {len(ranked) - REASONS} more reasons: see report.html")
     return lines
@@ -61,7 +62,8 @@ def _uncontrolled(document: Mapping[str, Any]) -> list[str]:
         if cell.get("control") and not ran(cell):
             lacks[cell["control"]["method"]] = lacks.get(cell["control"]["method"], 0) + 1
     return [
-        f"no control ran for {count} cells: without {name} at their budgets none is shown to beat chance"
+        f"no control ran for {count} {'cell' if count == 1 else 'cells'}: without {name} at the same budget none is shown to"
+        " beat chance"
         for name, count in lacks.items()
     ]
 

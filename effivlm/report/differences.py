@@ -12,7 +12,7 @@ ROWS = 5000  # rows on a page
 WORDS = {"fail": "FAIL", "refused": "REFUSED", "warn": "warn", "ok": "ok"}
 HEADLINES = {
     "passed": "nothing got worse beyond its tolerance",
-    "failed": "something got worse beyond its tolerance",
+    "failed": "something is worse, missing or new beyond what is allowed",
     "refused": "not everything could be compared",
 }
 COLUMNS = ("verdict", "cell", "part", "check", "before", "after", "change", "95 % interval", "allowed", "in words")

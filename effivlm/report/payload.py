@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import ROUND_05UP, Context
 from typing import Any
 
 from effivlm.metrics.profiles import FIXED
@@ -17,6 +18,7 @@ CELLS_NAMED = 20
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 TIMINGS = {"ttft": "TTFT", "decode": "decode", "batch": "batch"}
 FLIPS = ("right_to_wrong", "wrong_to_right", "both_right", "both_wrong_same", "both_wrong_different")
+_FEW = Context(prec=6, rounding=ROUND_05UP)  # no last digit of 0 or 5 unless it is exact: ready to be rounded again
 _LOYALTY = ("same", "exact", "score_agreement", "soft", "prefix", "forced", "kappa")
 _NOISE = ("same", "exact", "soft", "prefix", "forced", "n")
 _KEPT = ("asked", "counted", "asked_keep", "kept", "total", "keep", "kv_bytes", "kv_bytes_dense", "visual_tokens")
@@ -308,7 +310,9 @@ def _ends(interval: Sequence[float] | None) -> Sequence[float | None]:
 
 
 def few_digits(value: Any) -> Any:
-    return float(f"{value:.5g}") if isinstance(value, float) else value
+    """A float in six digits, of which any five and fewer are those of the value itself: the page rounds once more, and a number
+    rounded twice to the nearest may be another than the terminal's."""
+    return float(_FEW.create_decimal(repr(value))) if isinstance(value, float) else value
 
 
 def _reasons(unmeasured: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

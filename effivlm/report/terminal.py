@@ -51,7 +51,7 @@ def table(document: Mapping[str, Any]) -> str:
 
 
 def _status(run: Mapping[str, Any]) -> list[str]:
-    notes = [f"note: {note}" for note in run.get("notes", [])]
+    notes = [line for note in run.get("notes", []) for line in _folded(f"note: {note}")]
     failed = run["counts"]["failed"]
     if run["status"] == "finished":
         return [f"FINISHED WITH {failed} FAILED {'CASE' if failed == 1 else 'CASES'}", *notes] if failed else notes
@@ -73,7 +73,7 @@ def _group(group: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, Any
         *_invalid(group),
         *_figures(group),
         *_judges(group),
-        *map(_failure, failed[:REASONS]),
+        *(line for one in failed[:REASONS] for line in _folded(_failure(one))),
         *more,
     ]
     return block(_group_title(group), head, body, below)

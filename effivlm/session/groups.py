@@ -302,6 +302,12 @@ def on_device(settings: Settings, worker: int = 0) -> Settings:
     return _with_dtype(settings, settings.device if number else f"cuda:{worker % count}")
 
 
+def fit_engine(settings: Settings) -> None:
+    """ValueError where the engine that was asked for cannot work on the device, which `on_device` found."""
+    if settings.engine == "cuda_graph" and settings.device == "cpu":
+        raise ValueError("--vlm-engine: 'cuda_graph' was asked for, but torch sees no GPU here; choose eager or auto")
+
+
 def _with_dtype(settings: Settings, device: str) -> Settings:
     automatic = "float32" if device == "cpu" else "bfloat16"
     return replace(settings, device=device, dtype=automatic if settings.dtype == "auto" else settings.dtype)

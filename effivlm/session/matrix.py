@@ -208,8 +208,16 @@ def _tasks(values: Sequence[str]) -> tuple[list[str], dict[str, str]]:
             raise ValueError(f"--vlm-tasks: {folder} is no folder (for {name}=DIR)")
         if folders.setdefault(name, str(path.resolve())) != str(path.resolve()):
             raise ValueError(f"--vlm-tasks: {name!r} names two folders")
+        _look(name, folders[name])
         found.append(name)
     return _unique(found), folders
+
+
+def _look(name: str, folder: str) -> None:
+    """ValueError where a user's own set is not as it should be: now, not when a model is open."""
+    from effivlm.tasks._folder import Folder
+
+    Folder(name, folder)
 
 
 def _data(text: str) -> str:

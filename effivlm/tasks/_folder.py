@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,6 +19,7 @@ from effivlm.metrics.exact import exact_match
 from effivlm.metrics.lines import line_f1
 from effivlm.metrics.mme import yes_no
 from effivlm.metrics.relaxed import relaxed_accuracy
+from effivlm.metrics.validity import ANSWER_TYPES
 from effivlm.metrics.vqa_accuracy import vqa_accuracy
 from effivlm.metrics.words import word_recall
 from effivlm.records import Sample
@@ -26,6 +28,7 @@ from effivlm.tasks._base import Lazy, Task
 Scorer = Callable[[str, Sample], float]
 INFO = "task.json"
 KEYS = ("metric", "answer_type", "max_new_tokens", "instruction", "scale")
+ENCODING = "utf-8-sig"  # UTF-8, with or without the mark that some editors put in front
 
 
 def _of_text(score: Callable[[str, Sequence[str]], float]) -> Scorer:
@@ -56,13 +59,25 @@ METRICS: Mapping[str, tuple[Scorer, str]] = {
 }
 """Scorers that a row or a set may name, and the type of their answers."""
 
+_ALLOWED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "metric": (lambda value: value in tuple(METRICS), f"one of {', '.join(METRICS)}"),
+    "answer_type": (lambda value: value in ANSWER_TYPES, f"one of {', '.join(ANSWER_TYPES)}"),
+    "max_new_tokens": (lambda value: type(value) is int and value > 0, "a whole number of at least 1"),
+    "instruction": (lambda value: isinstance(value, str), "a text"),
+    "scale": (
+        lambda value: type(value) in (int, float) and value > 0 and math.isfinite(value),
+        "a number above 0",
+    ),
+}
+"""What `task.json` may say under each key, and the same in words."""
+
 
 class Folder(Task):
     """Questions about pictures in a folder: one `*.jsonl` file, a JSON object for each question.
 
-    Its keys: `image` or `images` (a path or a list of paths from the folder), `question`, `answers` (a list, or one text as
-    `answer`), `metric` (one of `METRICS`; may stand in `task.json` instead), and, if wanted, `id`. `task.json` may hold what
-    holds for all rows: `metric`, `instruction` (put behind each question), `max_new_tokens`, `answer_type`, `scale`.
+    Its keys: `image` or `images` (a path or a list of paths from the folder, `[]` for no picture), `question`, `answers` (a list,
+    or one text as `answer`), `metric` (one of `METRICS`; may stand in `task.json` instead), and, if wanted, `id`. `task.json`
+    may hold what holds for all rows: `metric`, `instruction` (put behind each question), `max_new_tokens`, `answer_type`, `scale`.
     """
 
     metric: ClassVar[str] = "own"
@@ -108,16 +123,20 @@ class Folder(Task):
 
     @staticmethod
     def _paths(row: Mapping[str, Any]) -> list[str]:
-        given = row.get("images", row.get("image"))
-        return [given] if isinstance(given, str) else list(given or ())
+        given: str | list[str] = row["images"] if "images" in row else row["image"]
+        return [given] if isinstance(given, str) else given
 
     def _read_info(self) -> dict[str, Any]:
         if not self.place.is_dir():
             raise ValueError(f"task {self.name!r}: {self.place} is no folder")
         path = self.place / INFO
-        info = _parsed(path.read_text(encoding="utf-8"), str(path)) if path.exists() else {}
+        info = _parsed(_text(path), str(path)) if path.exists() else {}
         if odd := sorted(set(info) - set(KEYS)):
             raise ValueError(f"{path}: unknown key {odd[0]!r}; known: {', '.join(KEYS)}")
+        for key, value in info.items():
+            fits, wanted = _ALLOWED[key]
+            if not fits(value):
+                raise ValueError(f"{path}: {key} {value!r} is not {wanted}")
         return info
 
     def _read_rows(self) -> list[dict[str, Any]]:
@@ -127,7 +146,7 @@ class Folder(Task):
             raise ValueError(f"task {self.name!r}: {self.place} must hold one *.jsonl file of questions, found {found}")
         rows: list[dict[str, Any]] = []
         seen = set()
-        for number, line in enumerate(files[0].read_text(encoding="utf-8").split("\n"), 1):
+        for number, line in enumerate(_text(files[0]).split("\n"), 1):
             if not line.strip():
                 continue
             row = self._checked(_parsed(line, where := f"{files[0]}:{number}"), where, len(rows))
@@ -144,15 +163,18 @@ class Folder(Task):
         if "answers" not in row and isinstance(row.get("answer"), str):
             row["answers"] = [row["answer"]]
         metric, answers = row["metric"], row.get("answers")
-        if metric not in METRICS:
+        if metric not in tuple(METRICS):  # it may be a list, which no mapping takes
             raise ValueError(f"{where}: metric {metric!r} is not one of {', '.join(METRICS)}")
         if not isinstance(row.get("question"), str) or not row["question"].strip():
             raise ValueError(f"{where}: 'question' must be a text")
         if not isinstance(answers, list) or not answers or not all(isinstance(one, str) for one in answers):
             raise ValueError(f"{where}: 'answers' must be a list of texts with at least one")
-        paths = row.get("images", row.get("image"))
-        if paths is not None and not isinstance(paths, str | list):
-            raise ValueError(f"{where}: 'image' must be a path, 'images' a list of paths")
+        given = [row[key] for key in ("image", "images") if key in row]
+        paths = given[0] if len(given) == 1 and isinstance(given[0], list) else given
+        if len(given) != 1 or not all(isinstance(path, str) and path for path in paths):
+            raise ValueError(
+                f"{where}: 'image' must be a path, or 'images' a list of paths ([]: no picture), one of both"
+            )
         row["id"] = _id(row, place)
         return row
 
@@ -162,6 +184,13 @@ def _id(row: Mapping[str, Any], place: int) -> str:
     if row.get("id") is None:
         return f"{place:06d}"
     return "/".join(str(part) for part in (row.get("suite"), row["id"]) if part is not None)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding=ENCODING)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not written in UTF-8 ({error})") from None
 
 
 def _parsed(text: str, where: str) -> dict[str, Any]:

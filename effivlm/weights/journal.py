@@ -77,6 +77,11 @@ class Journal:
                 path.unlink()
         shutil.rmtree(self.folder)
 
+    def leave(self) -> None:
+        """Take the folder away if nothing in it is done: there is nothing to go on with, and another plan may want its place."""
+        if all(path.name.startswith(PLAN) for path in self.folder.iterdir()):
+            self.remove()
+
     def _path(self, stage: str) -> Path:
         return self.folder / f"{stage}.safetensors"
 

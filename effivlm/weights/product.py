@@ -74,13 +74,16 @@ def product(
             return target
         _check_room(folder, target)
         journal = Journal(work, {**facts, "fingerprint": name})
-        adapter = cast(type[Adapter], registry.load("models", source.family)).load(
-            source, settings.device, settings.dtype
-        )
         try:
-            told = Maker(adapter, method, folder, journal, settings, progress).made()
-        finally:
-            adapter.close()
+            kind = cast(type[Adapter], registry.load("models", source.family))
+            adapter = kind.load(source, settings.device, settings.dtype)
+            try:
+                told = Maker(adapter, method, folder, journal, settings, progress).made()
+            finally:
+                adapter.close()
+        except BaseException:
+            journal.leave()
+            raise
         told |= {"fingerprint": name, "source": {"name": source.name, **source.to_json()}}
         _assemble(folder, work, target, journal, {**facts, **told})
     return target

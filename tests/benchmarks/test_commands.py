@@ -176,6 +176,18 @@ def test_a_shard_has_no_scores_to_make_again(
     assert not (tmp_path / "run-rescored").exists()
 
 
+def test_a_run_without_answers_is_not_scored_again(
+    tmp_path: Path, opened: Opened, mirror: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = stored(tmp_path / "run", opened, mirror, "docvqa", "value 1", 0.5)
+    header, outcome, *end = (run / "outcomes.jsonl").read_text().splitlines()
+    cut = {**json.loads(outcome), "status": "interrupted", "score": None, "answers": [], "n": 0}
+    (run / "outcomes.jsonl").write_text("\n".join([header, json.dumps(cut), *end]) + "\n")
+    assert cli.main(["rescore", str(run)]) == 1
+    assert "holds no answers to score: no quality case of it was measured" in capsys.readouterr().err
+    assert not (tmp_path / "run-rescored").exists()
+
+
 def test_commands_start_without_torch_and_datasets() -> None:
     code = (
         "import sys; from effivlm.__main__ import main; main(['run', '--suite', 'paper', '--dry-run', '--models',"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
 import time
+import warnings
 from collections import Counter
 from dataclasses import replace
 from io import BytesIO
@@ -15,6 +17,7 @@ import published_sets
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from published_files import SIZE, parquet, picture, shard, video
 from published_sets import Opened
 
@@ -241,6 +244,20 @@ class Slow:
         if number == 3:
             raise IndexError("torn")
         return number * 10
+
+
+@pytest.mark.parametrize("kind", ["gif", "tiff", "webp", "mpo"])
+def test_a_picture_of_several_frames_holds_no_file_open(kind: str, tmp_path: Path) -> None:
+    first, *others = (Image.new("RGB", (8, 6), colour) for colour in ("red", "blue", "green"))
+    first.save(tmp_path / f"a.{kind}", save_all=True, append_images=others)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        found = decoded(f"a.{kind}", tmp_path)
+        red, _, blue = found.convert("RGB").getpixel((4, 3))
+        del found
+        gc.collect()
+    assert red > 200 > blue
+    assert [one for one in told if one.category is ResourceWarning] == []
 
 
 def test_items_are_made_ahead_in_order_with_their_own_errors_and_few_at_a_time() -> None:

@@ -86,6 +86,11 @@ def test_questions_about_one_picture_stay_together(tmp_path: Path) -> None:
             ({"answers": "cat"}, "'answers' must be a list of texts"),
         ],
         ({"image": 3}, "'image' must be a path"),
+        ({"image": None}, "'image' must be a path"),
+        ({"image": ""}, "'image' must be a path"),
+        ({"image": ["images/0.png", 3]}, "'images' a list of paths"),
+        ({"images": ["images/0.png"]}, "one of both"),
+        ({"metric": ["anls"]}, "metric ['anls'] is not one of anls"),
     ],
 )
 def test_a_bad_row_is_named_by_file_and_line(changes: dict[str, Any], told: str, tmp_path: Path) -> None:
@@ -93,6 +98,44 @@ def test_a_bad_row_is_named_by_file_and_line(changes: dict[str, Any], told: str,
     with pytest.raises(ValueError, match=r"questions.jsonl:2: ") as caught:
         Folder("own", str(folder))
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["img", "video"])
+def test_a_question_without_a_picture_says_so_and_is_not_asked_by_mistake(key: str, tmp_path: Path) -> None:
+    bare = {"question": "What?", "answers": ["cat"], "metric": "anls"}
+    with pytest.raises(ValueError, match=r"questions.jsonl:1: 'image' must be a path"):
+        Folder("own", str(own_set(tmp_path / "other", [bare | {key: "images/0.png"}])))
+    (sample,) = Folder("own", str(own_set(tmp_path / "own", [bare | {"images": []}]))).samples(5, 0)
+    assert sample.images == ()
+
+
+@pytest.mark.parametrize(
+    ("info", "told"),
+    [
+        ({"metric": "bleu"}, "metric 'bleu' is not one of anls"),
+        ({"metric": ["anls"]}, r"metric \['anls'\] is not one of anls"),
+        ({"answer_type": "long"}, "answer_type 'long' is not one of choice"),
+        *[({"max_new_tokens": n}, f"max_new_tokens {n!r} is not a whole number") for n in (0, -5, 2.5, "many", True)],
+        ({"instruction": 5}, "instruction 5 is not a text"),
+        *[({"scale": x}, f"scale {x!r} is not a number above 0") for x in (0, -1.0, "x", float("nan"), float("inf"))],
+    ],
+)
+def test_a_bad_value_for_all_rows_is_named_with_what_is_allowed(
+    info: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=f"task.json: {told}"):
+        Folder("own", str(own_set(tmp_path / "own", [row(0)], info)))
+
+
+def test_a_file_may_begin_with_a_mark_and_one_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    folder = own_set(tmp_path / "own", [row(0, answers=["été"])])
+    path = folder / "questions.jsonl"
+    text = json.dumps(row(0, answers=["été"]), ensure_ascii=False)
+    path.write_text(text, encoding="utf-8-sig")
+    assert Folder("own", str(folder)).samples(1, 0)[0].references == ("été",)
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match=r"questions.jsonl is not written in UTF-8"):
+        Folder("own", str(folder))
 
 
 def test_a_folder_that_is_no_set_is_refused(tmp_path: Path) -> None:
@@ -157,6 +200,12 @@ def test_a_bad_option_is_refused_before_anything_loads(value: str, told: str, tm
     text = value.replace("X", str(tmp_path))
     with pytest.raises(ValueError, match=told):
         matrix.build(Asked(models=("random:qwen2_vl_7b",), tasks=(text,)))
+
+
+def test_a_set_is_read_before_anything_loads(tmp_path: Path) -> None:
+    folder = own_set(tmp_path / "own", [row(0), row(1, metric="bleu")])
+    with pytest.raises(ValueError, match=r"questions.jsonl:2: metric 'bleu' is not one of anls"):
+        matrix.build(Asked(models=("random:qwen2_vl_7b",), tasks=(f"own={folder}",)))
 
 
 def test_the_folder_of_data_must_exist(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def folder_of(tmp_path: Path, rows: list[dict[str, Any]]) -> str:
 
 
 SEEN = {"image": "red.png", "question": "Which colour?", "answers": ["red"]}
-UNSEEN = {"question": "Which day?", "answers": ["today"]}
+UNSEEN = {"images": [], "question": "Which day?", "answers": ["today"]}
 
 
 @pytest.mark.parametrize(

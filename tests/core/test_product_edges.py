@@ -16,6 +16,7 @@ from products import FEW, tensors, told
 
 from effivlm.methods.awq import Awq
 from effivlm.methods.magnitude import Magnitude
+from effivlm.methods.rtn import Rtn
 from effivlm.methods.wanda import Wanda
 from effivlm.models._sources import ModelSource, resolve
 from effivlm.records import Budget, Settings
@@ -178,3 +179,12 @@ def test_a_product_on_a_disk_that_is_read_alone_is_found(
     assert product(twin, HALF, Settings(), to=made) == made
     with pytest.raises(OSError, match="Read-only file system"):
         product(twin, HALF, Settings(), to=tmp_path / "newer")
+
+
+def test_a_compression_that_was_refused_leaves_nothing_for_the_next_to_trip_over(
+    twin: ModelSource, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="inputs do not split into groups of 77"):
+        product(twin, Rtn(keep=Budget.parse("w4g77")), Settings(), to=tmp_path / "new")
+    assert not (tmp_path / "new.partial").exists()
+    assert product(twin, Rtn(keep=Budget.parse("w4g32")), Settings(), to=tmp_path / "new").is_dir()
