@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except (OSError, ValueError) as error:
         print(f"effivlm {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2 if options.command == "compare" else 1
+        return 2 if options.command in ("certify", "compare") else 1  # 1 is their verdict
     return code
 
 

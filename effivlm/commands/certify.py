@@ -18,7 +18,7 @@ from effivlm.run.steps import asked
 def add(command: Callable[..., Any]) -> None:
     parser = command(
         "certify",
-        "is a method not worse than dense by more than a margin? Exit code 0: certified, 1: not",
+        "is a method not worse than dense by more than a margin? Exit code 0: certified, 1: not, 2: cannot be said",
         run,
         f"{RUN} --method snapkv --keep 0.2 --margin 0.01",
         f"{RUN} --method fastv@effivlm --keep 0.4 --margin 0.02 --every --json",

@@ -52,6 +52,7 @@ def run(options: argparse.Namespace) -> int:
     limits.check_names(before.names | after.names)
     found = verdict(before, after, limits)
     if options.html:
+        options.html.parent.mkdir(parents=True, exist_ok=True)
         options.html.write_text(page(found), encoding="utf-8", errors="replace")
     print(json.dumps(found, allow_nan=False) if options.json else "\n".join(lines(found)))
     return EXIT_CODES[found["status"]]

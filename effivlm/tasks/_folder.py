@@ -75,9 +75,10 @@ _ALLOWED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 class Folder(Task):
     """Questions about pictures in a folder: one `*.jsonl` file, a JSON object for each question.
 
-    Its keys: `image` or `images` (a path or a list of paths from the folder, `[]` for no picture), `question`, `answers` (a list,
-    or one text as `answer`), `metric` (one of `METRICS`; may stand in `task.json` instead), and, if wanted, `id`. `task.json`
-    may hold what holds for all rows: `metric`, `instruction` (put behind each question), `max_new_tokens`, `answer_type`, `scale`.
+    Its keys: `image` or `images` (a path or a list of paths from the folder, `[]` for no picture), `question`, `answers` (a
+    list, or one text as `answer`), `metric` (one of `METRICS`; may stand in `task.json` instead), and, if wanted, `id`.
+    `task.json` may hold what holds for all rows: `metric`, `instruction` (put behind each question), `max_new_tokens`,
+    `answer_type`, `scale`.
     """
 
     metric: ClassVar[str] = "own"
