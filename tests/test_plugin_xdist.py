@@ -257,9 +257,12 @@ def test_a_worker_killed_while_it_helps_leaves_a_session_that_ends(toy: Toy) -> 
 
 def test_a_worker_that_found_other_cases_gets_none_and_is_named(toy: Toy) -> None:
     toy.add(
-        "import os\nimport pytest\n\n@pytest.hookimpl(trylast=True)\ndef pytest_collection_modifyitems(items):\n"
-        "    if os.environ.get('PYTEST_XDIST_WORKER') == 'gw1':\n        time.sleep(1)\n        del items[-2:]\n\n"
-        "import time\n"
+        "import os\nimport time\nfrom pathlib import Path\n\nimport pytest\n\n"
+        "@pytest.hookimpl(trylast=True)\ndef pytest_collection_modifyitems(items):\n"
+        "    if os.environ.get('PYTEST_XDIST_WORKER') == 'gw0':\n        Path('first').touch()\n"
+        "    if os.environ.get('PYTEST_XDIST_WORKER') == 'gw1':\n"
+        "        while not Path('first').exists():\n            time.sleep(0.1)\n"
+        "        time.sleep(1)\n        del items[-2:]\n"
     )
     result = toy.run_apart(*QUALITY, "-n2")
     result.assert_outcomes(passed=5)
