@@ -132,6 +132,7 @@ class ForkedLayer(AnsweringLayer):
         self.segments: list[_Segment | RollingSegment] = [
             _segment(rows, [layers[row] for row in rows], room) for rows in _alike(layers)
         ]
+        self._places = [*map(_place, self.segments)]
 
     def attend(self, query: Tensor, scaling: float | None) -> Tensor:
         new_key, new_value = self.taken()
@@ -139,8 +140,7 @@ class ForkedLayer(AnsweringLayer):
             output = self.segments[0].attend(query, new_key, new_value, scaling)
         else:
             output = new_value.new_empty(*query.shape[:3], new_value.shape[-1])
-            for part in self.segments:
-                at = part.rows
+            for at, part in zip(self._places, self.segments, strict=True):
                 output[at] = part.attend(query[at], new_key[at], new_value[at], scaling)
         return output.transpose(1, 2).contiguous()
 
@@ -154,7 +154,7 @@ class ForkedLayer(AnsweringLayer):
                 at = torch.tensor(stay, device=part.rows.device)
                 renamed = torch.tensor([place[int(part.rows[index])] for index in stay], device=part.rows.device)
                 kept.append(part.only(at, renamed))
-        self.segments = kept
+        self.segments, self._places = kept, [*map(_place, kept)]
 
 
 class DecodingCache(ABC):
@@ -195,6 +195,13 @@ class ForkedCache(DecodingCache):
         for layer in self.layers:
             for part in layer.segments:
                 part.rewind()
+
+
+def _place(part: _Segment | RollingSegment) -> slice | Tensor:
+    """Rows of a batch: a stretch of it where they stand side by side, which costs no copy to cut out."""
+    first, *others = part.rows.tolist()
+    last = others[-1] if others else first
+    return slice(first, last + 1) if last - first == len(others) else part.rows
 
 
 def rolled(layers: Sequence[KeptLayer]) -> list[RolledLayer]:
