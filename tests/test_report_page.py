@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effivlm.records import Outcome, dump
@@ -104,13 +104,12 @@ def test_names_and_facts_are_escaped_in_the_html() -> None:
 
 def test_a_long_command_is_cut_at_a_word_in_the_heading_and_stands_whole_among_the_facts() -> None:
     command = f"pytest bench_tests {' '.join(f'--option{number}' for number in range(60))} --last"
-    heading = "".join(rendered(small_run(), {**HEADER, "command": command}).text).partition("Run finished")[0]
-    (shown,) = [line for line in heading.splitlines() if "pytest bench_tests" in line]
+    text = "".join(rendered(small_run(), {**HEADER, "command": command}).text)
+    (shown,) = [line for line in text.partition("Run finished")[0].splitlines() if "pytest bench_tests" in line]
     words = shown.split("pytest", 1)[1].partition("…")[0].split()
-    assert "…" in shown
     assert words == command.split()[1 : len(words) + 1]
-    assert len(words) > 20
-    assert command in "".join(rendered(small_run(), {**HEADER, "command": command}).text)
+    assert 20 < len(words) < 60
+    assert command in text
 
 
 def test_a_page_asks_nothing_of_a_network() -> None:
@@ -350,11 +349,3 @@ def test_the_page_of_many_cells_stays_small() -> None:
     empty = page.render(document.build(HEADER, [], END), samples.Changed([], 0))
     text = page.render(found, samples.changed(outcomes, samples.Facts()))
     assert len(text.encode()) - len(empty.encode()) < 700_000
-
-
-@given(st.floats(1e-4, 99.9), st.integers(0, 3), st.sampled_from([1, -1]))
-@example(0.5085008856561019, 3, 1)
-@example(0.816496580927726, 3, 1)
-def test_a_number_of_the_page_is_rounded_as_the_terminal_rounds_it(value: float, places: int, sign: int) -> None:
-    assert f"{payload.few_digits(sign * value):.{places}f}" == f"{sign * value:.{places}f}"
-    assert payload.few_digits(value) == pytest.approx(value, rel=1e-5)

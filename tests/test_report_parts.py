@@ -9,6 +9,8 @@ from typing import Any
 
 import jsonschema
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from effivlm.metrics.categories import mean_of_means
 from effivlm.records import Outcome, Reported
@@ -16,7 +18,7 @@ from effivlm.report.baseline import load, of_run, write_baseline
 from effivlm.report.document import build, read
 from effivlm.report.export import tables
 from effivlm.report.limits import Limits
-from effivlm.report.payload import payload
+from effivlm.report.payload import few_digits, payload
 from effivlm.report.quality import NOT_A_MEAN, ONE_OF_A_PART
 from effivlm.report.terminal import table
 from effivlm.report.verdict import verdict
@@ -171,3 +173,11 @@ def test_the_gate_weighs_parts_as_the_score_does_and_refuses_another_profile(tmp
     refused = verdict(stored, of_run(built(other), [other], "after"), Limits())
     assert (refused["status"], refused["rows"][0]["check"]) == ("refused", "profile")
     assert "run with --vlm-scoring fixed" in refused["rows"][0]["text"]
+
+
+@given(st.floats(1e-4, 99.9), st.integers(0, 3), st.sampled_from([1, -1]))
+@example(0.5085008856561019, 3, 1)
+@example(0.816496580927726, 3, 1)
+def test_a_number_of_the_page_is_rounded_as_the_terminal_rounds_it(value: float, places: int, sign: int) -> None:
+    assert f"{few_digits(sign * value):.{places}f}" == f"{sign * value:.{places}f}"
+    assert few_digits(value) == pytest.approx(value, rel=1e-5)

@@ -133,8 +133,8 @@ class Tree:
             Ill: nothing is left of the prompt.
         """
         path = self._path(method)[:3]
-        first = partial(self._first, path[0], self.prefilled(path))
-        return leaf.begun(self.once(("token", *path), lambda: self.within("first", first)))
+        first = partial(self.within, "first", lambda: self._first(path[0], self.prefilled(path)))
+        return leaf.begun(self.once(("token", *path), first))
 
     def _first(self, image: Part | None, done: Prefilled) -> int:
         features = self._encoded(image).features

@@ -113,38 +113,21 @@ def test_prompts_are_grown_no_further_than_memory_is_given(
     assert max(batches) <= share * whole + 4 * dense, "dense and its second run come on top"
 
 
-def test_growing_out_of_memory_decodes_what_is_there_and_goes_on(
-    engine: type, model: Adapter, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("at", "kinds"), [("unsure_leaf", ("H2o", "AdaKv")), ("begun", ("H2o", "FastV"))])
+def test_a_cell_that_is_out_of_memory_is_asked_again_once_those_before_it_are_decoded(
+    at: str, kinds: tuple[str, ...], engine: type, model: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = run_group(ASKED, model, Settings(limit=2))
-    grow, full_for = Tree.unsure_leaf, set[tuple[str, str]]()
+    stock, full_for = getattr(Tree, at), set[tuple[str, str]]()
 
-    def full(self: Tree, method: Any) -> Any:
+    def full(self: Tree, method: Any, *given: Any) -> Any:
         name = (self.sample.id, repr(method))
-        if type(method).__name__ in ("H2o", "AdaKv") and method.parts and name not in full_for:
+        if type(method).__name__ in kinds and method.parts and name not in full_for:
             full_for.add(name)
-            raise torch.cuda.OutOfMemoryError("no room to grow")
-        return grow(self, method)
+            raise torch.cuda.OutOfMemoryError("no room")
+        return stock(self, method, *given)
 
-    monkeypatch.setattr(Tree, "unsure_leaf", full)
-    assert run_group(ASKED, model, Settings(limit=2)) == right
-    assert len(full_for) >= 4, "memory must have run out"
-
-
-def test_a_first_token_that_is_out_of_memory_is_asked_for_again_without_the_cells_before_it(
-    engine: type, model: Adapter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    right = run_group(ASKED, model, Settings(limit=2))
-    begin, full_for = Tree.begun, set[tuple[str, str]]()
-
-    def full(self: Tree, method: Any, leaf: Any) -> Any:
-        name = (self.sample.id, repr(method))
-        if type(method).__name__ in ("H2o", "FastV") and name not in full_for:
-            full_for.add(name)
-            raise torch.cuda.OutOfMemoryError("no room for a first token")
-        return begin(self, method, leaf)
-
-    monkeypatch.setattr(Tree, "begun", full)
+    monkeypatch.setattr(Tree, at, full)
     assert run_group(ASKED, model, Settings(limit=2)) == right
     assert len(full_for) >= 4, "memory must have run out"
 
